@@ -1,0 +1,96 @@
+// Package webhook tells the accounts' endpoints what happened: it drains the
+// outbox that relay/store fills, one endpoint at a time and each on its own,
+// signs every batch and posts it until somebody says 2xx or 24 hours are over.
+//
+//	endpoint.go   Endpoint: where an account wants its events, and which
+//	sender.go     Sender: the drain loops
+//	post.go       one POST of one batch
+//	sign.go       the signature (contract §5.1)
+package webhook
+
+import (
+	"context"
+	"time"
+
+	"tlsrelay/events"
+)
+
+// Endpoint is one webhook of an account (contract §5.2).
+type Endpoint struct {
+	ID           string `json:"id"` // UUID
+	Account      string `json:"account"`
+	URL          string `json:"url"`
+	Enabled      bool   `json:"enabled"`
+	FriendlyName string `json:"friendly_name,omitempty"`
+
+	Processed bool `json:"processed"`
+	Deferred  bool `json:"deferred"`
+	Delivered bool `json:"delivered"`
+	Bounce    bool `json:"bounce"` // blocks as well
+	// Other holds the switches that this relay makes no events for (open,
+	// click, dropped, …), stored and echoed.
+	Other map[string]bool `json:"other,omitempty"`
+
+	OAuthClientID     string `json:"oauth_client_id,omitempty"`
+	OAuthClientSecret string `json:"oauth_client_secret,omitempty"` // write-only
+	OAuthTokenURL     string `json:"oauth_token_url,omitempty"`
+
+	// SigningKey is the ECDSA P-256 private key in PKCS #8 DER; nil: unsigned.
+	SigningKey []byte `json:"signing_key,omitempty"`
+
+	Created time.Time `json:"created"`
+	Updated time.Time `json:"updated"`
+}
+
+// Wants reports whether the endpoint is to hear of events of kind k.
+func (e Endpoint) Wants(k events.Kind) bool {
+	if !e.Enabled {
+		return false
+	}
+	switch k {
+	case events.Processed:
+		return e.Processed
+	case events.Deferred:
+		return e.Deferred
+	case events.Delivered:
+		return e.Delivered
+	case events.Bounce:
+		return e.Bounce
+	}
+	return false
+}
+
+// Row is one event waiting for one endpoint.
+type Row struct {
+	Seq    uint64    // grows in the order of commits
+	At     time.Time // when the event happened
+	Object []byte    // its wire form, one JSON object (Event.AppendJSON)
+}
+
+// Outbox is where events wait. relay/store implements it. A row is in the
+// outbox from the commit of the state it tells of until Sent or Expire.
+type Outbox interface {
+	// Endpoint finds an endpoint by id; ok is false when it was deleted.
+	Endpoint(ctx context.Context, id string) (e Endpoint, ok bool, err error)
+	// Pending lists the ids of endpoints with rows.
+	Pending(ctx context.Context) ([]string, error)
+	// Rows gives the oldest rows of an endpoint, at most maxBytes of objects
+	// (but at least one row), and only rows whose state is on stable storage.
+	Rows(ctx context.Context, endpoint string, maxBytes int) ([]Row, error)
+	// Sent removes rows up to and including seq.
+	Sent(ctx context.Context, endpoint string, seq uint64) error
+	// Wake is told the id of an endpoint whenever rows for it are committed.
+	// The function must not block.
+	Wake(f func(endpoint string))
+}
+
+// Store keeps the endpoints of the accounts. relay/store implements it.
+type Store interface {
+	// Endpoints lists an account's endpoints, oldest first.
+	Endpoints(ctx context.Context, account string) ([]Endpoint, error)
+	// PutEndpoint stores an endpoint, new or changed.
+	PutEndpoint(ctx context.Context, e Endpoint) error
+	// DeleteEndpoint removes an endpoint and what waits for it; ErrNotFound
+	// when the account has none of that id.
+	DeleteEndpoint(ctx context.Context, account, id string) error
+}

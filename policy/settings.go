@@ -1,0 +1,106 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Version is a TLS protocol version by its number on the wire, as in
+// crypto/tls. The zero Version is "none".
+type Version uint16
+
+// The versions a host can speak. SSL 3.0 is here to be named, never to be used.
+const (
+	SSL30 Version = 0x0300
+	TLS10 Version = 0x0301
+	TLS11 Version = 0x0302
+	TLS12 Version = 0x0303
+	TLS13 Version = 0x0304
+)
+
+// String gives "1.2" and the like, "" for none.
+func (v Version) String() string {
+	switch v {
+	case 0:
+		return ""
+	case SSL30:
+		return "ssl3"
+	case TLS10, TLS11, TLS12, TLS13:
+		return fmt.Sprintf("1.%d", v-TLS10)
+	}
+	return fmt.Sprintf("0x%04x", uint16(v))
+}
+
+// ErrVersion is the error of a version outside 1.0 to 1.3.
+var ErrVersion = errors.New("TLS version must be one of 1.0, 1.1, 1.2, 1.3")
+
+// ParseVersion reads "1.0" to "1.3"; "" is none.
+func ParseVersion(s string) (Version, error) {
+	if s == "" {
+		return 0, nil
+	}
+	for v := TLS10; v <= TLS13; v++ {
+		if s == v.String() {
+			return v, nil
+		}
+	}
+	return 0, ErrVersion
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (v Version) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (v *Version) UnmarshalText(b []byte) (err error) {
+	*v, err = ParseVersion(string(b))
+	return err
+}
+
+// OnViolation says what happens to a message whose demands no host can meet.
+type OnViolation string
+
+// Drop, the default, blocks the message as soon as the evidence is
+// conclusive. Hold ("defer" in the API) retries for the whole queue lifetime
+// first, and then blocks.
+const (
+	Drop OnViolation = "drop"
+	Hold OnViolation = "defer"
+)
+
+// Settings are the stored TLS demands of one account (contract §1). The zero
+// Settings are those of a new account: opportunistic.
+type Settings struct {
+	// RequireTLS demands an encrypted session of at least MinVersion.
+	RequireTLS bool `json:"require_tls"`
+	// RequireValidCert demands that and a valid certificate (tls-policy §2.1:
+	// a session in clear has no certificate, so it cannot satisfy this).
+	RequireValidCert bool `json:"require_valid_cert"`
+	// MinVersion is the floor under either demand; zero means TLS 1.1. It does
+	// not bind while neither flag is set.
+	MinVersion Version `json:"min_version,omitempty"`
+
+	// OnViolation is Drop unless it says Hold.
+	OnViolation OnViolation `json:"on_violation,omitempty"`
+	// ForwardSecrecy refuses suites with RSA key exchange under TLS 1.2 and below.
+	ForwardSecrecy bool `json:"require_forward_secrecy,omitempty"`
+	// AuthenticMX demands that the MX was learned over DNSSEC.
+	AuthenticMX bool `json:"mx_auth_required,omitempty"`
+	// RelaxedRequireTLS lets a message with REQUIRETLS go to a host that meets
+	// everything but does not list the keyword itself.
+	RelaxedRequireTLS bool `json:"requiretls_relaxed,omitempty"`
+	// EnforceOnSubusers makes these settings a floor for every subuser.
+	EnforceOnSubusers bool `json:"enforce_on_subusers,omitempty"`
+}
+
+// Floor gives the version demanded under either flag. A version outside
+// 1.1 to 1.3 can only come from a store written by another program: it fails
+// closed, to 1.3.
+func (s Settings) Floor() Version {
+	switch s.MinVersion {
+	case 0:
+		return TLS11
+	case TLS11, TLS12, TLS13:
+		return s.MinVersion
+	}
+	return TLS13
+}

@@ -1,0 +1,63 @@
+package relay
+
+import (
+	"time"
+
+	"tlsrelay/events"
+	"tlsrelay/policy"
+)
+
+// Result is what one attempt came to. relay/deliver makes it, Step reads it.
+type Result struct {
+	// Outcomes has one entry per waiting recipient, in the order of
+	// Delivery.Waiting.
+	Outcomes []Outcome
+	// Attempt is the evidence to keep.
+	Attempt Attempt
+	// History is what policy.Conclude returned.
+	History policy.History
+	// Feedback is what the lane learns.
+	Feedback Feedback
+}
+
+// Outcome is what became of one recipient.
+type Outcome struct {
+	Failure *Failure // nil: delivered
+	Reply   Reply    // the final reply of the host that took it
+	// Relayed marks that the host that took it lists DSN, so success reports
+	// are its to make (RFC 3461 §5.2.2).
+	Relayed bool
+	Session events.Session // of the host that decided; zero without a connection
+}
+
+// Feedback is what an attempt says about its destination's health. Policy
+// refusals say nothing (tls-policy §9).
+type Feedback string
+
+// The feedbacks: the destination worked, is in trouble, or neither.
+const (
+	Neutral Feedback = ""
+	Healthy Feedback = "healthy"
+	Trouble Feedback = "trouble"
+)
+
+// Schedule is when deliveries are retried and given up.
+type Schedule struct {
+	RetryAfter time.Duration // first retry
+	RetryMax   time.Duration // delays grow by half up to this
+	Lifetime   time.Duration // then it is over
+	DelayAfter time.Duration // when NOTIFY=DELAY is answered
+}
+
+// Delay is how long to wait after the given number of attempts: RetryAfter,
+// growing by half each time, at most RetryMax.
+func (s Schedule) Delay(attempts int) time.Duration {
+	d := s.RetryAfter
+	for range attempts - 1 {
+		if d >= s.RetryMax {
+			break
+		}
+		d += d / 2
+	}
+	return min(d, max(s.RetryMax, s.RetryAfter))
+}

@@ -1,0 +1,113 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"tlsrelay/events"
+	"tlsrelay/policy/account"
+)
+
+// Transition is everything that one step of a delivery changes. The store
+// commits it whole or not at all.
+type Transition struct {
+	Message Message
+	Before  Delivery // as claimed; its place in the queue is given up
+	After   Delivery
+	// Done: no recipient waits any more. After is kept as evidence and, with
+	// the message's last delivery, the body goes.
+	Done   bool
+	Events []events.Event
+	Blocks []events.Block
+	// Notice asks for a DSN. relay/bounce turns it into Report before the
+	// commit.
+	Notice *Notice
+	Report *Report
+	// Sync: the commit is on stable storage before it returns. Only the
+	// finish of a delivered message does without (architecture §4).
+	Sync bool
+}
+
+// Notice asks for one DSN to the envelope sender (RFC 3464).
+type Notice struct {
+	Action     Action
+	Recipients []NoticeRecipient
+	// HeadersOnly: the original's body must not go along, because a TLS
+	// demand stood on the message (interface §7).
+	HeadersOnly bool
+	WillRetryTo time.Time // of a delay notice: the end of the queue lifetime
+}
+
+// Action is the Action field of RFC 3464 §2.3.3.
+type Action string
+
+// The actions this relay reports.
+const (
+	ActionFailed  Action = "failed"
+	ActionDelayed Action = "delayed"
+	ActionRelayed Action = "relayed"
+)
+
+// NoticeRecipient is one recipient of a Notice.
+type NoticeRecipient struct {
+	Recipient  Recipient
+	Status     string // enhanced status code
+	Diagnostic string // the host's reply, or our words
+	Remote     bool   // Diagnostic is a host's reply ("smtp" type)
+	RemoteMTA  string
+	Hosts      []HostEvidence // for the X- fields of a block
+}
+
+// Report is a message made by the relay, accepted in the same commit as the
+// transition that asked for it.
+type Report struct {
+	Message    Message
+	Deliveries []Delivery
+	Body       []byte
+}
+
+// Claimed is a delivery that the caller now works on, and its message.
+type Claimed struct {
+	Message  Message
+	Delivery Delivery
+}
+
+// Backlog is what waits in one lane for one account.
+type Backlog struct {
+	Lane    Lane
+	Account account.ID
+	Due     time.Time // of the first
+}
+
+// ErrNotFound is the error of a message or delivery that is not there.
+var ErrNotFound = errors.New("relay: not found")
+
+// Store keeps the queue. Its methods are safe for concurrent use, and what
+// they return an error for has not happened.
+type Store interface {
+	// NewDraft begins a body.
+	NewDraft() Draft
+
+	// Accept makes a message, its deliveries and their first events durable:
+	// when it returns nil they are on stable storage. A delivery whose
+	// Attempts is 1 counts as claimed by the caller; the others wait from
+	// their Due on. Accept ends the draft, whatever it returns.
+	Accept(ctx context.Context, m Message, ds []Delivery, body Draft, evs []events.Event) error
+
+	// Backlogs calls yield for every lane and account with anything queued,
+	// due or not, without reading the deliveries themselves.
+	Backlogs(ctx context.Context, yield func(Backlog) bool) error
+
+	// Claim takes up to n deliveries of one lane and account that are due at
+	// now, oldest first, records an attempt on each and moves its Due to
+	// lease(attempts). next is when the one after them is due, zero when
+	// there is none.
+	Claim(ctx context.Context, lane Lane, who account.ID, now time.Time, n int, lease func(attempts int) time.Time) (got []Claimed, next time.Time, err error)
+
+	// Commit makes a transition happen.
+	Commit(ctx context.Context, t Transition) error
+
+	// Body opens the stored content of a message.
+	Body(ctx context.Context, id MessageID) (Body, error)
+}
