@@ -31,12 +31,12 @@ type Transition struct {
 
 // Notice asks for one DSN to the envelope sender (RFC 3464).
 type Notice struct {
-	Action     Action
 	Recipients []NoticeRecipient
 	// HeadersOnly: the original's body must not go along, because a TLS
 	// demand stood on the message (interface §7).
 	HeadersOnly bool
-	WillRetryTo time.Time // of a delay notice: the end of the queue lifetime
+	// WillRetryTo is the end of the queue lifetime, for delayed recipients.
+	WillRetryTo time.Time
 }
 
 // Action is the Action field of RFC 3464 §2.3.3.
@@ -51,6 +51,7 @@ const (
 
 // NoticeRecipient is one recipient of a Notice.
 type NoticeRecipient struct {
+	Action     Action
 	Recipient  Recipient
 	Status     string // enhanced status code
 	Diagnostic string // the host's reply, or our words

@@ -1,0 +1,145 @@
+package policy
+
+import (
+	"encoding/json"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"tlsrelay/events"
+	"tlsrelay/policy/domain"
+)
+
+func TestDecideKeepsTheStrictestAndItsSource(t *testing.T) {
+	d := Decide(Sender{
+		Account:  Settings{RequireTLS: true, MinVersion: TLS12},
+		Parent:   &Settings{RequireTLS: true, MinVersion: TLS13, EnforceOnSubusers: true},
+		Override: &Settings{RequireValidCert: true, MinVersion: TLS11},
+	}, Facts{})
+	want := []Demand{
+		{Encryption, FromAccount, 0},
+		{MinimumVersion, FromParent, TLS13},
+		{ValidCert, FromOverride, 0},
+	}
+	if !slices.Equal(d.Demands, want) {
+		t.Errorf("got %+v", d.Demands)
+	}
+}
+
+func TestParentIsAFloorOnlyWhereItSaysSo(t *testing.T) {
+	d := Decide(Sender{Parent: &Settings{RequireTLS: true}}, Facts{})
+	if !d.Opportunistic() {
+		t.Errorf("a parent that does not enforce its settings made demands: %+v", d.Demands)
+	}
+}
+
+func TestUnknownValuesFailClosed(t *testing.T) {
+	for _, v := range []Version{1, SSL30, TLS10, 0x0305, 0xffff} {
+		d := Decide(Sender{Account: Settings{RequireTLS: true, MinVersion: v}}, Facts{})
+		if d.Floor() != TLS13 {
+			t.Errorf("stored version %s gave floor %s", v, d.Floor())
+		}
+	}
+	var s Settings
+	if err := json.Unmarshal([]byte(`{"require_tls":true,"min_version":"1.4"}`), &s); err == nil {
+		t.Error("a stored version 1.4 was read without an error")
+	}
+	if d := Decide(Sender{Account: Settings{OnViolation: "shrug"}}, Facts{}); d.Hold {
+		t.Error("an unknown on_violation held mail instead of dropping it")
+	}
+}
+
+func TestVersionDoesNotBindWithoutAFlag(t *testing.T) {
+	d := Decide(Sender{Account: Settings{MinVersion: TLS13}}, Facts{})
+	if !d.Opportunistic() || d.Floor() != 0 {
+		t.Errorf("got %+v", d)
+	}
+}
+
+func TestReferenceNames(t *testing.T) {
+	mx, rcpt := domain.MustParse("mx.example.test"), domain.MustParse("example.test")
+	for _, c := range []struct {
+		f    Facts
+		want []string
+	}{
+		{Facts{Host: mx, Recipient: rcpt}, []string{"mx.example.test", "example.test"}},
+		{Facts{Host: rcpt, Recipient: rcpt}, []string{"example.test"}}, // no MX, address only
+		{Facts{Host: mx}, []string{"mx.example.test"}},                 // a configured route
+		{Facts{Literal: "192.0.2.1"}, []string{"192.0.2.1"}},
+		{Facts{}, nil},
+	} {
+		if got := Decide(Sender{}, c.f).Names; !slices.Equal(got, c.want) {
+			t.Errorf("%+v: %v, want %v", c.f, got, c.want)
+		}
+	}
+}
+
+// stricter draws settings that demand at least what s does.
+func stricter(t *rapid.T, s Settings) Settings {
+	u := s
+	u.RequireTLS = s.RequireTLS || rapid.Bool().Draw(t, "tls")
+	u.RequireValidCert = s.RequireValidCert || rapid.Bool().Draw(t, "cert")
+	u.ForwardSecrecy = s.ForwardSecrecy || rapid.Bool().Draw(t, "fs")
+	u.AuthenticMX = s.AuthenticMX || rapid.Bool().Draw(t, "mx")
+	u.MinVersion = Version(rapid.IntRange(int(s.Floor()), int(TLS13)).Draw(t, "version"))
+	return u
+}
+
+// A stricter setting never turns a refusal into a delivery.
+func TestStricterIsNeverLooser(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		loose := stricter(t, Settings{})
+		strict := stricter(t, loose)
+		seen := drawObserved(t)
+		a := Decide(Sender{Account: loose}, Facts{}).Judge(seen)
+		b := Decide(Sender{Account: strict}, Facts{}).Judge(seen)
+		if a.Action != Proceed && b.Action == Proceed {
+			t.Fatalf("%+v refused (%+v) what stricter %+v lets pass (%+v)", loose, a, strict, b)
+		}
+		if !Decide(Sender{Account: strict}, Facts{}).Opportunistic() {
+			if b.ClearLater || b.Action == SayHELO || b.Action == Proceed && seen.TLS == nil {
+				t.Fatalf("plaintext under %+v: %+v", strict, b)
+			}
+		}
+	})
+}
+
+func drawObserved(t *rapid.T) Observed {
+	o := Observed{
+		Stage: rapid.SampledFrom([]Stage{StageConnect, StageGreeting, StageEHLO, StageStartTLS,
+			StageHandshake, StageEHLOTLS, StageReady, StageMail, "unheard of"}).Draw(t, "stage"),
+		Fault: rapid.SampledFrom([]Fault{NoFault, NoConnect, Timeout, Closed, Garbage, NotTLS, Alert,
+			VersionLow, ClientCert, LocalLimit, Downgrade, "unheard of"}).Draw(t, "fault"),
+		Code:     rapid.SampledFrom([]int{0, 220, 250, 334, 421, 454, 500, 502, 530, 554, 599, 999}).Draw(t, "code"),
+		Alert:    rapid.Uint8().Draw(t, "alert"),
+		StartTLS: rapid.SampledFrom([]Offer{NotOffered, Offered, Masked}).Draw(t, "offer"),
+		Injected: rapid.Bool().Draw(t, "injected"),
+		Hello:    rapid.SampledFrom([]Hello{"", FullHello, CompatHello, NoSNIHello}).Draw(t, "hello"),
+		Plain:    rapid.Bool().Draw(t, "plain"),
+	}
+	if rapid.Bool().Draw(t, "encrypted") {
+		o.TLS = &Session{
+			Version:       Version(rapid.IntRange(int(SSL30), int(TLS13)).Draw(t, "v")),
+			ForwardSecret: rapid.Bool().Draw(t, "secret"),
+		}
+		if rapid.Bool().Draw(t, "bad") {
+			o.TLS.Cert.Faults = []events.Reason{events.CertName}
+		}
+	}
+	return o
+}
+
+// Whatever a host does, no decision with demands says anything that could
+// lead to a byte of mail in clear.
+func TestNothingInClearUnderADemand(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		d := Decide(Sender{Account: Settings{RequireTLS: true}, RequireTLS: rapid.Bool().Draw(t, "rt")}, Facts{})
+		seen := drawObserved(t)
+		v := d.Judge(seen)
+		clear := v.ClearLater || v.Action == SayHELO || v.Action == Proceed && seen.TLS == nil
+		if clear {
+			t.Fatalf("%+v gave %+v", seen, v)
+		}
+	})
+}

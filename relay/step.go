@@ -1,0 +1,228 @@
+package relay
+
+import (
+	"slices"
+	"strconv"
+	"time"
+
+	"tlsrelay/events"
+	"tlsrelay/policy"
+)
+
+// Step says what the result r of an attempt on d means at time now: which
+// recipients are done with, what is told to whom, and when the next attempt
+// is. It is pure; the store commits what it returns.
+//
+//	outcome                      recipient   event             DSN
+//	delivered                    delivered   delivered         relayed, if asked for and nobody else will
+//	permanent failure            bounced     bounce            failed
+//	refused by a sender's demand blocked     bounce/blocked    failed, headers only
+//	temporary, lifetime over     blocked     bounce/blocked    failed
+//	temporary                    waiting     deferred          delayed, once, if asked for
+func (d Delivery) Step(m Message, r Result, now time.Time, s Schedule) Transition {
+	st := stepper{m: m, d: d, now: now, end: m.Accepted.Add(s.Lifetime), history: r.History}
+	st.d.Recipients = slices.Clone(d.Recipients)
+	st.d.Last, st.d.History = &r.Attempt, r.History
+	st.tellDelay = !d.DelayTold && s.DelayAfter > 0 && now.Sub(m.Accepted) >= s.DelayAfter
+	for i, open := range d.Waiting() {
+		st.settle(&st.d.Recipients[open], r.Outcomes[i])
+	}
+	t := st.transition(d)
+	if !t.Done {
+		// The last attempt comes when the lifetime ends, not a delay later.
+		t.After.Due = earlier(now.Add(s.Delay(d.Attempts)), st.end, now)
+	}
+	return t
+}
+
+// Drop ends d by an operator's hand: every waiting recipient is told of as
+// blocked, with the words given.
+func (d Delivery) Drop(m Message, now time.Time, words string) Transition {
+	st := stepper{m: m, d: d, now: now, end: now}
+	st.d.Recipients = slices.Clone(d.Recipients)
+	for _, open := range d.Waiting() {
+		rcpt := &st.d.Recipients[open]
+		st.fail(rcpt, Dropped, events.Session{}, Failure{
+			Class: Refused, Reason: events.Dropped, Status: "5.7.1", Reply: Reply{Text: words},
+		})
+	}
+	return st.transition(d)
+}
+
+// FailAll is the result of an attempt that failed for all waiting recipients
+// alike before any host was spoken to.
+func FailAll(d Delivery, f Failure, now time.Time) Result {
+	r := Result{
+		Attempt: Attempt{At: now, Ruling: policy.Unreached, Reason: f.Reason},
+		History: d.History,
+	}
+	for range d.Waiting() {
+		r.Outcomes = append(r.Outcomes, Outcome{Failure: &f, Reply: f.Reply})
+	}
+	return r
+}
+
+// stepper gathers the effects of one step.
+type stepper struct {
+	m         Message
+	d         Delivery
+	now, end  time.Time
+	history   policy.History
+	tellDelay bool
+
+	events []events.Event
+	blocks []events.Block
+	notice Notice
+	synced bool // something other than a delivery happened
+}
+
+func (st *stepper) settle(r *Recipient, o Outcome) {
+	switch f := o.Failure; {
+	case f == nil:
+		st.delivered(r, o)
+	case f.Class == Permanent:
+		st.fail(r, Bounced, o.Session, *f)
+	case f.Class == Refused:
+		st.fail(r, Blocked, o.Session, *f)
+	case !st.now.Before(st.end):
+		st.fail(r, Blocked, o.Session, st.expired(*f))
+	default:
+		st.deferred(r, o.Session, *f)
+	}
+}
+
+func (st *stepper) delivered(r *Recipient, o Outcome) {
+	r.State, r.Reply = Delivered, o.Reply.String()
+	st.tell(events.NewDelivered(st.subject(*r), st.now, o.Session, r.Reply))
+	if r.Notify.OnSuccess() && !o.Relayed {
+		st.notify(*r, ActionRelayed, o.Session.Host, Failure{Status: "2.0.0", Reply: o.Reply, Host: o.Session.Host})
+	}
+}
+
+// fail ends a recipient that will not be delivered to.
+func (st *stepper) fail(r *Recipient, state State, sess events.Session, f Failure) {
+	st.synced = true
+	r.State, r.Reply = state, f.Reply.String()
+	typ, words := events.TypeBounce, r.Reply
+	if state != Bounced {
+		typ = events.TypeBlocked
+	}
+	if f.Class == Refused && state == Blocked {
+		// The compatible surface knows one text; the rest is in the evidence.
+		words = events.TLSBlocked
+	}
+	st.tell(events.NewBounce(st.subject(*r), st.now, sess, typ, words, f.Status, f.Reason))
+	if typ == events.TypeBlocked && !st.m.Report {
+		st.blocks = append(st.blocks, events.Block{
+			Account: string(st.m.Account), Email: r.Address.String(), Reason: words,
+			Status: f.Status, Created: st.now, MessageID: st.m.ID.String(),
+		})
+	}
+	if r.Notify.OnFailure() {
+		st.notify(*r, ActionFailed, sess.Host, f)
+	}
+}
+
+func (st *stepper) deferred(r *Recipient, sess events.Session, f Failure) {
+	st.synced = true
+	r.Reply = f.Reply.String()
+	st.tell(events.NewDeferred(st.subject(*r), st.now, sess, st.d.Attempts, r.Reply, f.Reason))
+	if st.tellDelay && r.Notify.OnDelay() {
+		st.notify(*r, ActionDelayed, sess.Host, f)
+		st.d.DelayTold = true
+	}
+}
+
+// expired is the failure of a recipient whose time ran out on f. If TLS
+// evidence stood against the destination, that is why; otherwise the last
+// reply is (interface §7).
+func (st *stepper) expired(f Failure) Failure {
+	if v := st.history.Violation; st.history.Violated() {
+		f.Class, f.Reason = Refused, v.Reason
+		f.Status = policy.Status(v.Reason, v.Failed.Source, true)
+		f.Reply = Reply{Text: events.TLSBlocked + ": " + string(v.Reason) + " at " + v.Host}
+		return f
+	}
+	f.Class, f.Reason = Permanent, events.Expired
+	switch f.Status {
+	case "4.4.4":
+		f.Status = "5.4.4"
+	default:
+		f.Status = "5.4.7" // RFC 3463 §3.5: delivery time expired
+	}
+	return f
+}
+
+func (st *stepper) subject(r Recipient) events.Subject {
+	s := events.Subject{
+		Account: string(st.m.Account), MessageID: st.m.ID.String(), Recipient: r.Index,
+		Email: r.Address.String(), SMTPID: st.m.SMTPID,
+		Category: st.m.Category, UniqueArgs: st.m.UniqueArgs,
+	}
+	if st.m.Report {
+		s.Account = "" // for the log and the metrics, never for a webhook
+	}
+	return s
+}
+
+func (st *stepper) tell(e events.Event) {
+	e.Age = st.now.Sub(st.m.Accepted)
+	st.events = append(st.events, e)
+}
+
+func (st *stepper) notify(r Recipient, a Action, mta string, f Failure) {
+	n := NoticeRecipient{
+		Action: a, Recipient: r, Status: f.Status, Diagnostic: f.Reply.String(),
+		Remote: f.Reply.Code != 0 && f.Host != "", RemoteMTA: mta,
+	}
+	if f.Host != "" {
+		n.RemoteMTA = f.Host
+	}
+	if r.State == Blocked && st.d.Last != nil {
+		n.Hosts = st.d.Last.Hosts
+	}
+	st.notice.Recipients = append(st.notice.Recipients, n)
+}
+
+func (st *stepper) transition(before Delivery) Transition {
+	t := Transition{
+		Message: st.m, Before: before, After: st.d,
+		Done:   len(st.d.Waiting()) == 0,
+		Events: st.events, Blocks: st.blocks, Sync: st.synced,
+	}
+	// Nobody is told about a message from nobody (RFC 5321 §4.5.5).
+	if len(st.notice.Recipients) > 0 && !st.m.From.IsNull() {
+		n := st.notice
+		n.HeadersOnly = st.demanding()
+		n.WillRetryTo = st.end
+		t.Notice, t.Sync = &n, true
+	}
+	return t
+}
+
+// demanding reports whether a TLS demand stood on the message.
+func (st *stepper) demanding() bool {
+	return st.m.RequireTLS || st.d.Lane.Class != policy.ClassOpportunistic || st.history.Violated()
+}
+
+// earlier gives the earlier of two times, but not one that has passed.
+func earlier(a, b, now time.Time) time.Time {
+	if b.Before(a) && b.After(now) {
+		return b
+	}
+	return a
+}
+
+// Processed gives the first event of every recipient: the relay has it.
+func (m Message) Processed(rcpts []Recipient) []events.Event {
+	st := stepper{m: m, now: m.Accepted}
+	for _, r := range rcpts {
+		st.tell(events.NewProcessed(st.subject(r), m.Accepted))
+	}
+	return st.events
+}
+
+// String gives "<message id>/<number>", as operators write it.
+func (k DeliveryKey) String() string {
+	return k.Message.String() + "/" + strconv.Itoa(int(k.Number))
+}
