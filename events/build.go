@@ -1,0 +1,72 @@
+package events
+
+import (
+	"encoding/base64"
+	"strconv"
+	"time"
+)
+
+// NewProcessed says that the relay took responsibility for a recipient.
+func NewProcessed(s Subject, at time.Time) Event {
+	return newEvent(Processed, 0, s, at)
+}
+
+// NewDeferred says that attempt (from 1) failed for a reason that may pass.
+// reply is the host's words, or ours where no host answered.
+func NewDeferred(s Subject, at time.Time, sess Session, attempt int, reply string, reason Reason) Event {
+	e := newEvent(Deferred, attempt, s, at).in(sess)
+	e.Attempt, e.Reply, e.Reason = attempt, reply, reason
+	return e
+}
+
+// NewDelivered says that a host took the mail for a recipient, and in which
+// words.
+func NewDelivered(s Subject, at time.Time, sess Session, reply string) Event {
+	e := newEvent(Delivered, 0, s, at).in(sess)
+	e.Reply = reply
+	return e
+}
+
+// NewBounce says that a recipient is given up: for good (TypeBounce), or by
+// policy or lapse of time (TypeBlocked). status is the enhanced status code;
+// "" becomes "5.0.0", which stands for "no code known" (RFC 3463 §3.1).
+func NewBounce(s Subject, at time.Time, sess Session, typ BounceType, reply, status string, reason Reason) Event {
+	if status == "" {
+		status = "5.0.0"
+	}
+	e := newEvent(Bounce, 0, s, at).in(sess)
+	e.Type, e.Reply, e.Status, e.Reason = typ, reply, status, reason
+	e.Classification = Classify(reply, status, reason)
+	return e
+}
+
+func newEvent(k Kind, attempt int, s Subject, at time.Time) Event {
+	return Event{
+		Kind: k, ID: eventID(k, attempt, s.MessageID, s.Recipient), At: at,
+		Account: s.Account, MessageID: s.MessageID, Recipient: s.Recipient,
+		Email: s.Email, SMTPID: s.SMTPID, Category: s.Category, UniqueArgs: s.UniqueArgs,
+	}
+}
+
+// in adds what the SMTP session tells.
+func (e Event) in(s Session) Event {
+	e.IP, e.Host = s.LocalIP, s.Host
+	e.TLS, e.TLSVersion, e.CipherName = s.TLSVersion != "", s.TLSVersion, s.CipherName
+	e.CertErr = s.CertErr
+	return e
+}
+
+// eventID is made of what the event is about and of nothing else, so that an
+// event computed again after a crash has the id it had before: consumers drop
+// duplicates by it. A recipient has one event of each kind, except deferrals,
+// which have one per attempt. The form is SendGrid's: unpadded URL-safe base64
+// of readable text, at most 100 characters (contract §4.2).
+func eventID(k Kind, attempt int, message string, recipient int) string {
+	var text [96]byte
+	b := append(text[:0], k...)
+	b = strconv.AppendInt(append(b, '-'), int64(attempt), 10)
+	b = append(append(b, '-'), message...)
+	b = strconv.AppendInt(append(b, '-'), int64(recipient), 10)
+	var id [128]byte
+	return string(base64.RawURLEncoding.AppendEncode(id[:0], b))
+}

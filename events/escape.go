@@ -1,0 +1,101 @@
+package events
+
+import "unicode/utf8"
+
+const hexDigits = "0123456789abcdef"
+
+// appendString appends s as a JSON string.
+func appendString(dst []byte, s string) []byte {
+	return append(appendEscaped(append(dst, '"'), s), '"')
+}
+
+// appendEscaped appends the inside of a JSON string, escaping what the Go
+// encoder escapes by default: besides what RFC 8259 §7 demands, < > & (for
+// JSON inside HTML), U+2028 and U+2029 (for JSON inside JavaScript), and
+// U+FFFD for bytes that are not UTF-8.
+func appendEscaped(dst []byte, s string) []byte {
+	start := 0
+	for i := 0; i < len(s); {
+		c := s[i]
+		if plain[c] {
+			i++
+			continue
+		}
+		if c < utf8.RuneSelf {
+			dst = appendEscape(append(dst, s[start:i]...), c)
+			i++
+			start = i
+			continue
+		}
+		r, n := utf8.DecodeRuneInString(s[i:])
+		if esc := runeEscape(r, n); esc != "" {
+			dst = append(append(dst, s[start:i]...), esc...)
+			start = i + n
+		}
+		i += n
+	}
+	return append(dst, s[start:]...)
+}
+
+// appendEscapedRaw appends a piece of valid JSON, escaping what may stand
+// unescaped in valid JSON and not in ours.
+func appendEscapedRaw(dst, raw []byte) []byte {
+	start := 0
+	for i := 0; i < len(raw); {
+		switch c := raw[i]; {
+		case c == '<' || c == '>' || c == '&':
+			dst = appendEscape(append(dst, raw[start:i]...), c)
+			i++
+			start = i
+		case c < utf8.RuneSelf:
+			i++
+		default:
+			r, n := utf8.DecodeRune(raw[i:])
+			if esc := runeEscape(r, n); esc != "" {
+				dst = append(append(dst, raw[start:i]...), esc...)
+				start = i + n
+			}
+			i += n
+		}
+	}
+	return append(dst, raw[start:]...)
+}
+
+func appendEscape(dst []byte, c byte) []byte {
+	switch c {
+	case '"', '\\':
+		return append(dst, '\\', c)
+	case '\b':
+		return append(dst, '\\', 'b')
+	case '\f':
+		return append(dst, '\\', 'f')
+	case '\n':
+		return append(dst, '\\', 'n')
+	case '\r':
+		return append(dst, '\\', 'r')
+	case '\t':
+		return append(dst, '\\', 't')
+	}
+	return append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
+}
+
+// runeEscape gives the escape of a decoded rune of n bytes, "" for none.
+func runeEscape(r rune, n int) string {
+	switch {
+	case r == utf8.RuneError && n == 1:
+		return `\ufffd`
+	case r == '\u2028':
+		return `\u2028`
+	case r == '\u2029':
+		return `\u2029`
+	}
+	return ""
+}
+
+// plain marks the bytes that stand for themselves.
+var plain = func() (p [256]bool) {
+	for c := ' '; c < utf8.RuneSelf; c++ {
+		p[c] = c != '"' && c != '\\' && c != '<' && c != '>' && c != '&'
+	}
+	return p
+}()

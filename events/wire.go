@@ -1,0 +1,208 @@
+package events
+
+import (
+	"cmp"
+	"encoding/json"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// AppendJSON appends the webhook form of e, one JSON object, to dst: keys in
+// alphabetical order, unique args flattened among them, escaped as by the Go
+// encoder (contract §4.1, §4.2). The result is always valid JSON in valid
+// UTF-8, whatever the strings of e hold: bytes that are not UTF-8 become
+// U+FFFD, and a category that is not a JSON string or array is left out.
+func (e Event) AppendJSON(dst []byte) []byte {
+	var room [16]arg
+	o := object{dst: append(dst, '{'), args: sortedArgs(room[:0], e.UniqueArgs)}
+	met := e.Kind != Processed // some attempt was made, so the session fields apply
+	if e.Kind == Deferred {
+		o.key("attempt")
+		o.dst = append(strconv.AppendInt(append(o.dst, '"'), int64(e.Attempt), 10), '"')
+	}
+	if e.Kind == Bounce && e.Classification != "" {
+		o.text("bounce_classification", e.Classification)
+	}
+	if isCategory(e.Category) {
+		o.key("category")
+		o.dst = appendRaw(o.dst, e.Category)
+	}
+	if met && e.CertErr {
+		o.number("cert_err", 1)
+	}
+	o.text("email", e.Email)
+	o.text("event", string(e.Kind))
+	if met && e.IP != "" {
+		o.text("ip", e.IP)
+	}
+	if e.Kind == Bounce {
+		o.text("reason", e.Reply)
+	} else if met {
+		o.text("response", e.Reply)
+	}
+	o.text("sg_event_id", e.ID)
+	o.key("sg_message_id")
+	o.dst = e.appendMessageID(o.dst)
+	o.text("smtp-id", e.SMTPID)
+	if e.Kind == Bounce {
+		o.text("status", e.Status)
+	}
+	o.number("timestamp", e.At.Unix())
+	if met {
+		o.number("tls", bit(e.TLS))
+	}
+	if e.Kind == Bounce {
+		o.text("type", string(e.Type))
+	}
+	o.argsBefore("")
+	return append(o.dst, '}')
+}
+
+// AppendBody appends the body of a POST that carries the objects, byte for
+// byte in SendGrid's layout: CRLF after every comma between objects and after
+// the closing bracket (contract §4.1). Signatures are over these bytes.
+func AppendBody(dst []byte, objects ...[]byte) []byte {
+	dst = append(dst, '[')
+	for i, o := range objects {
+		if i > 0 {
+			dst = append(dst, ",\r\n"...)
+		}
+		dst = append(dst, o...)
+	}
+	return append(dst, "]\r\n"...)
+}
+
+// isBuiltIn reports whether a key means something to consumers of one kind of
+// event or another. A unique arg of that name is left out of every kind
+// (contract §4.2: it loses to the built-in), also where the kind lacks the
+// field: a consumer that expects a number in "tls" must not find a string.
+func isBuiltIn(key string) bool {
+	switch key {
+	case "asm_group_id", "attempt", "bounce_classification", "category", "cert_err", "email", "event", "ip",
+		"pool", "reason", "response", "send_at", "sg_event_id", "sg_message_id", "smtp-id", "status",
+		"timestamp", "tls", "type":
+		return true
+	}
+	return false
+}
+
+type arg struct{ key, value string }
+
+// sortedArgs appends the unique args that reach the wire, in order of keys.
+func sortedArgs(to []arg, m map[string]string) []arg {
+	for k, v := range m {
+		if !utf8.ValidString(k) {
+			k = strings.ToValidUTF8(k, "\ufffd")
+		}
+		if !isBuiltIn(k) {
+			to = append(to, arg{k, v})
+		}
+	}
+	if len(to) < 2 {
+		return to
+	}
+	// By value too, so that keys made equal by the repair have one winner.
+	slices.SortFunc(to, func(a, b arg) int {
+		return cmp.Or(strings.Compare(a.key, b.key), strings.Compare(a.value, b.value))
+	})
+	return slices.CompactFunc(to, func(a, b arg) bool { return a.key == b.key })
+}
+
+// object is a JSON object being written; its built-in fields must come in
+// alphabetical order.
+type object struct {
+	dst  []byte
+	args []arg // not yet written
+	some bool  // a field has been written
+}
+
+// key writes the args that sort before a built-in field, and its key.
+func (o *object) key(name string) {
+	o.argsBefore(name)
+	o.comma()
+	o.dst = append(append(append(o.dst, '"'), name...), '"', ':')
+}
+
+func (o *object) text(name, value string) {
+	o.key(name)
+	o.dst = appendString(o.dst, value)
+}
+
+func (o *object) number(name string, n int64) {
+	o.key(name)
+	o.dst = strconv.AppendInt(o.dst, n, 10)
+}
+
+// argsBefore writes the args that sort before name; "" means all.
+func (o *object) argsBefore(name string) {
+	for len(o.args) > 0 && (name == "" || o.args[0].key < name) {
+		o.comma()
+		o.dst = append(appendString(o.dst, o.args[0].key), ':')
+		o.dst = appendString(o.dst, o.args[0].value)
+		o.args = o.args[1:]
+	}
+}
+
+func (o *object) comma() {
+	if o.some {
+		o.dst = append(o.dst, ',')
+	}
+	o.some = true
+}
+
+// appendMessageID appends sg_message_id in SendGrid's form,
+// <id>.recvd-<host>-<n>-<hex>-<hex>.<recipient index>. Consumers compare what
+// stands before the first dot with the id of the 250 reply, and some compare
+// the whole between events, so the middle depends on the message alone: in a
+// fleet, another machine may finish what one began.
+func (e Event) appendMessageID(dst []byte) []byte {
+	dst = append(dst, '"')
+	dst = appendEscaped(dst, e.MessageID)
+	h := fnv1a(e.MessageID)
+	dst = append(dst, ".recvd-tlsrelay-1-"...)
+	dst = strconv.AppendUint(dst, h>>32, 16)
+	dst = strconv.AppendUint(append(dst, '-'), h&0xff, 16)
+	dst = strconv.AppendInt(append(dst, '.'), int64(e.Recipient), 10)
+	return append(dst, '"')
+}
+
+func fnv1a(s string) uint64 {
+	h := uint64(14695981039346656037)
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * 1099511628211
+	}
+	return h
+}
+
+// isCategory reports whether raw can stand as the value of "category".
+func isCategory(raw json.RawMessage) bool {
+	return len(raw) > 0 && (raw[0] == '"' || raw[0] == '[') && json.Valid(raw)
+}
+
+// appendRaw appends valid JSON without white space between its tokens,
+// escaped as appendString does.
+func appendRaw(dst []byte, raw []byte) []byte {
+	inString := false
+	start := 0
+	for i := 0; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case inString && c == '\\':
+			i++ // whatever is escaped does not end the string
+		case c == '"':
+			inString = !inString
+		case !inString && (c == ' ' || c == '\t' || c == '\r' || c == '\n'):
+			dst = appendEscapedRaw(dst, raw[start:i])
+			start = i + 1
+		}
+	}
+	return appendEscapedRaw(dst, raw[start:])
+}
+
+func bit(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
