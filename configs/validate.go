@@ -1,0 +1,169 @@
+package configs
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"time"
+
+	"go.uber.org/zap/zapcore"
+
+	"tlsrelay/policy"
+	"tlsrelay/policy/domain"
+)
+
+// validate reports every impossible value at the place it came from.
+func (l *loader) validate() {
+	c := &l.config
+	l.general(c)
+	l.submission(c.Submission)
+	l.listeners(c)
+	l.delivery(c.Delivery)
+	l.webhooks(c.Webhooks)
+}
+
+// check reports a fault at key unless ok holds.
+func (l *loader) check(ok bool, key, text string, args ...any) {
+	if ok || l.broken[key] {
+		return
+	}
+	f := l.origin[key]
+	if f.File == defaultsName {
+		// The default is at fault only beside another setting; it has no line
+		// in the operator's file.
+		f = Fault{Key: key}
+	}
+	f.Text = fmt.Sprintf(text, args...)
+	l.fault(f)
+}
+
+func (l *loader) positive(key string, d time.Duration) {
+	l.check(d > 0, key, "must be longer than zero")
+}
+
+func (l *loader) general(c *Config) {
+	if c.Hostname != "" {
+		_, err := domain.Parse(c.Hostname)
+		l.check(err == nil, "hostname", "%q is not a domain name", c.Hostname)
+	}
+	l.check(c.DataDir != "", "data_dir", "must not be empty")
+	_, err := zapcore.ParseLevel(c.Log.Level)
+	l.check(err == nil, "log.level", "must be debug, info, warn or error")
+	l.check(c.Log.Format == "json" || c.Log.Format == "console", "log.format", "must be json or console")
+	l.positive("retention", c.Retention)
+}
+
+func (l *loader) submission(s Submission) {
+	l.check(len(s.Listen)+len(s.ListenTLS) > 0, "submission.listen", "no address to listen on")
+	l.addresses("submission.listen", s.Listen)
+	l.addresses("submission.listen_tls", s.ListenTLS)
+	l.pair("submission", s.CertFile, s.KeyFile)
+	l.check(s.MaxMessageBytes >= 1024, "submission.max_message_bytes", "must be at least 1024")
+	// RFC 5321 §4.5.3.1.8: a server takes at least 100 recipients.
+	l.check(s.MaxRecipients >= 100, "submission.max_recipients", "must be at least 100")
+	l.check(s.MaxConnections > 0, "submission.max_connections", "must be at least 1")
+	l.check(s.MaxConnectionsPerIP >= 0, "submission.max_connections_per_ip", "must not be negative")
+	l.check(s.AuthFailuresPerMinute > 0, "submission.auth_failures_per_minute", "must be at least 1")
+	l.positive("submission.idle_timeout", s.IdleTimeout)
+}
+
+func (l *loader) listeners(c *Config) {
+	l.addresses("api.listen", []string{c.API.Listen})
+	l.pair("api", c.API.CertFile, c.API.KeyFile)
+	l.check(c.API.RequestsPerMinute >= 0, "api.requests_per_minute", "must not be negative")
+	l.addresses("admin.listen", []string{c.Admin.Listen})
+	l.check(c.Admin.Token != "" || isLoopback(c.Admin.Listen), "admin.token", "must be set to listen beyond loopback")
+}
+
+func (l *loader) delivery(d Delivery) {
+	l.check(d.Port > 0 && d.Port < 1<<16, "delivery.port", "must be 1 to 65535")
+	if d.Resolver != "" {
+		l.addresses("delivery.resolver", []string{d.Resolver})
+	}
+	l.check(d.DNSSEC == "auto" || d.DNSSEC == "trust" || d.DNSSEC == "off", "delivery.dnssec", "must be auto, trust or off")
+	l.readable("delivery.root_ca_file", d.RootCAFile)
+	for name, target := range d.Routes {
+		_, err := domain.Parse(name)
+		l.check(name == "*" || err == nil, "delivery.routes", "%q is neither a domain name nor *", name)
+		l.check(isHostPort(target), "delivery.routes", "%q is not host:port", target)
+	}
+	v := d.OpportunisticMinVersion
+	l.check(v >= policy.TLS10 && v <= policy.TLS13, "delivery.opportunistic_min_version", "must be 1.0, 1.1, 1.2 or 1.3")
+	l.check(d.PolicyWindow >= 0, "delivery.policy_window", "must not be negative")
+	l.check(d.PolicyConfirmAfter >= 0, "delivery.policy_confirm_after", "must not be negative")
+	l.check(d.ViolationGuardDomains >= 0, "delivery.violation_guard_domains", "must not be negative")
+	for key, t := range map[string]time.Duration{
+		"violation_guard_within": d.ViolationGuardWithin, "connect_timeout": d.ConnectTimeout,
+		"handshake_timeout": d.HandshakeTimeout, "command_timeout": d.CommandTimeout,
+		"retry_after": d.RetryAfter, "lifetime": d.Lifetime, "idle_timeout": d.IdleTimeout,
+	} {
+		l.positive("delivery."+key, t)
+	}
+	l.check(d.RetryMax >= d.RetryAfter, "delivery.retry_max", "must not be shorter than retry_after")
+	for key, n := range map[string]int{
+		"max_connections": d.MaxConnections, "max_connections_per_destination": d.MaxConnectionsPerDestination,
+		"max_recipients_per_transaction": d.MaxRecipientsPerTransaction,
+	} {
+		l.check(n > 0, "delivery."+key, "must be at least 1")
+	}
+}
+
+func (l *loader) webhooks(w Webhooks) {
+	l.positive("webhooks.flush_interval", w.FlushInterval)
+	l.check(w.FlushBytes > 0, "webhooks.flush_bytes", "must be at least 1")
+	l.positive("webhooks.retry_after", w.RetryAfter)
+	l.check(w.RetryMax >= w.RetryAfter, "webhooks.retry_max", "must not be shorter than retry_after")
+	l.positive("webhooks.retry_for", w.RetryFor)
+}
+
+func (l *loader) addresses(key string, list []string) {
+	for _, a := range list {
+		l.check(isHostPort(a), key, "%q is not host:port", a)
+	}
+}
+
+// pair checks that a certificate comes with its key.
+func (l *loader) pair(section, cert, key string) {
+	l.check(cert != "" || key == "", section+".cert_file", "must be set together with key_file")
+	l.check(key != "" || cert == "", section+".key_file", "must be set together with cert_file")
+	l.readable(section+".cert_file", cert)
+	l.readable(section+".key_file", key)
+}
+
+func (l *loader) readable(key, file string) {
+	if file == "" {
+		return
+	}
+	f, err := os.Open(file)
+	if err == nil {
+		f.Close()
+	}
+	l.check(err == nil, key, "%s: no such file, or not readable", file)
+}
+
+func isHostPort(s string) bool {
+	host, port, err := net.SplitHostPort(s)
+	n, perr := strconv.Atoi(port)
+	if err != nil || perr != nil || n < 0 || n >= 1<<16 {
+		return false
+	}
+	if host == "" {
+		return true // all addresses of the machine
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return true
+	}
+	_, err = domain.Parse(host)
+	return err == nil
+}
+
+func isLoopback(hostport string) bool {
+	host, _, err := net.SplitHostPort(hostport)
+	if err != nil {
+		return true // reported as a malformed address already
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
