@@ -1,0 +1,31 @@
+// Package deliver carries one message to one destination: it dials the hosts
+// of the route, sees to TLS, and hands the message over. It is the only place
+// that speaks SMTP to the outside, and it has no opinion on TLS: what was seen
+// of a connection goes into a policy.Observed, and Decision.Judge says what is
+// next.
+//
+// The flow of one [Engine.Deliver]:
+//
+//	engine.go       Engine, Deliver: route, walk, result
+//	walk.go         phase 1 over hosts and addresses with TLS, phase 2 in clear (tls-policy §3)
+//	pool.go         an idle session that is good enough for this message, or leave to dial
+//	session.go      dial, greeting, EHLO, STARTTLS, handshake, EHLO: fills policy.Observed
+//	hello.go        the ClientHello: profiles, compat and no-SNI variants, session tickets
+//	fault.go        what an error of the network or of crypto/tls means, in one function
+//	certificate.go  every fault of a certificate, independent of each other
+//	transaction.go  MAIL, RCPT, DATA or BDAT, in as few round trips as the host allows
+//	command.go      the parameters of MAIL and RCPT
+//	body.go         the content on the wire: dot-stuffing
+//	reply.go        replies, bounded in length, lines and time
+//	conn.go         the connection under all that: deadlines, buffers, peeking
+//	result.go       what the attempt came to: outcomes, evidence, feedback
+//
+// [Engine.Probe] (probe.go) walks the same way, stops short of MAIL, and
+// reports on every host.
+//
+// Three rules hold throughout. A session carries a message only if what it
+// achieved satisfies that message's own decision. Nothing is sent in clear to
+// a host that was offered TLS twice fewer than the table asks for. And a
+// message whose end was sent but never answered goes nowhere else in the same
+// attempt.
+package deliver

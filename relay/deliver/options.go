@@ -1,0 +1,64 @@
+package deliver
+
+import (
+	"cmp"
+	"context"
+	"crypto/x509"
+	"net/netip"
+	"time"
+
+	"tlsrelay/policy"
+	"tlsrelay/relay"
+	"tlsrelay/relay/resolve"
+)
+
+// Options are the settings of an [Engine]. Every zero field means its default.
+type Options struct {
+	Hostname        string         // name in EHLO; default "localhost"
+	Port            int            // for addresses of the route that have none; default 25
+	Roots           *x509.CertPool // trusted roots; nil: the system's
+	SourceAddresses []netip.Addr   // local addresses to dial from; none: the system's choice
+
+	// OpportunisticMinVersion is the floor where no demand names one; default 1.0.
+	OpportunisticMinVersion policy.Version
+	Rules                   policy.Rules // default 24 h, 15 min
+
+	ConnectTimeout   time.Duration // default 30 s
+	HandshakeTimeout time.Duration // default 30 s
+	CommandTimeout   time.Duration // for each reply and each chunk written; default 5 min
+	IdleTimeout      time.Duration // how long an idle session is kept; default 10 s
+
+	MaxConnections              int // all hosts together; default 1000
+	MaxPerHost                  int // default 20
+	MaxRecipientsPerTransaction int // default 100
+}
+
+func (o Options) withDefaults() Options {
+	o.Hostname = cmp.Or(o.Hostname, "localhost")
+	o.Port = cmp.Or(o.Port, 25)
+	o.OpportunisticMinVersion = cmp.Or(o.OpportunisticMinVersion, policy.TLS10)
+	o.Rules.Window = cmp.Or(o.Rules.Window, 24*time.Hour)
+	o.Rules.ConfirmAfter = cmp.Or(o.Rules.ConfirmAfter, 15*time.Minute)
+	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, 30*time.Second)
+	o.HandshakeTimeout = cmp.Or(o.HandshakeTimeout, 30*time.Second)
+	o.CommandTimeout = cmp.Or(o.CommandTimeout, 5*time.Minute)
+	o.IdleTimeout = cmp.Or(o.IdleTimeout, 10*time.Second)
+	o.MaxConnections = cmp.Or(o.MaxConnections, 1000)
+	o.MaxPerHost = cmp.Or(o.MaxPerHost, 20)
+	o.MaxRecipientsPerTransaction = cmp.Or(o.MaxRecipientsPerTransaction, 100)
+	return o
+}
+
+// Router says where a destination's mail goes. relay/resolve implements it.
+type Router interface {
+	// Route gives the hosts of a destination (relay.Address.Destination).
+	Route(ctx context.Context, destination string) (resolve.Route, *relay.Failure)
+}
+
+// Job is one attempt to make.
+type Job struct {
+	Message  relay.Message
+	Delivery relay.Delivery
+	Sender   policy.Sender // demands on the sender's side; REQUIRETLS of Message is added
+	Body     relay.Body    // read, not closed
+}
