@@ -78,12 +78,26 @@ func classOfWords(reply string) string {
 		{ClassMailbox, []string{"mailbox unavailable", "temporarily unavailable"}},
 	} {
 		for _, w := range row.words {
-			if strings.Contains(reply, w) {
+			if containsWord(reply, w) {
 				return row.class
 			}
 		}
 	}
 	return ""
+}
+
+// containsWord reports whether w begins a word of s: "rbl" is not in "terrible".
+func containsWord(s, w string) bool {
+	for {
+		before, after, found := strings.Cut(s, w)
+		if !found {
+			return false
+		}
+		if n := len(before); n == 0 || before[n-1] < 'a' || before[n-1] > 'z' {
+			return true
+		}
+		s = after
+	}
 }
 
 // classOfStatus reads subject and detail of an enhanced status code

@@ -2,10 +2,12 @@
 // with three renderings: the webhook object ([Event.AppendJSON]), the log
 // line ([Event.Fields]) and the metric ([Metrics.Count]).
 //
-// The flow: relay.Step derives the events of a transition (event.go), the
-// store writes each into the outbox in the same commit as the state it tells
-// of (outbox.go), and events/webhook drains the outbox, signs and posts. An
-// event is therefore never lost and never invented.
+// The flow: relay.Step derives the events of a transition (build.go; bounces
+// are classified in classify.go), the store writes the wire form of each
+// (wire.go, escape.go) into the outbox in the same commit as the state it
+// tells of, and events/webhook drains the outbox, signs and posts. An event is
+// therefore never lost and never invented. Once committed, it is also logged
+// (log.go) and counted (metrics.go).
 //
 // The package is pure: it touches no network, file or database.
 package events

@@ -15,8 +15,7 @@ import (
 // UTF-8, whatever the strings of e hold: bytes that are not UTF-8 become
 // U+FFFD, and a category that is not a JSON string or array is left out.
 func (e Event) AppendJSON(dst []byte) []byte {
-	var room [16]arg
-	o := object{dst: append(dst, '{'), args: sortedArgs(room[:0], e.UniqueArgs)}
+	o := object{dst: append(dst, '{'), args: sortedArgs(e.UniqueArgs)}
 	met := e.Kind != Processed // some attempt was made, so the session fields apply
 	if e.Kind == Deferred {
 		o.key("attempt")
@@ -90,8 +89,12 @@ func isBuiltIn(key string) bool {
 
 type arg struct{ key, value string }
 
-// sortedArgs appends the unique args that reach the wire, in order of keys.
-func sortedArgs(to []arg, m map[string]string) []arg {
+// sortedArgs gives the unique args that reach the wire, in order of keys.
+func sortedArgs(m map[string]string) []arg {
+	if len(m) == 0 {
+		return nil
+	}
+	to := make([]arg, 0, len(m))
 	for k, v := range m {
 		if !utf8.ValidString(k) {
 			k = strings.ToValidUTF8(k, "\ufffd")
@@ -99,9 +102,6 @@ func sortedArgs(to []arg, m map[string]string) []arg {
 		if !isBuiltIn(k) {
 			to = append(to, arg{k, v})
 		}
-	}
-	if len(to) < 2 {
-		return to
 	}
 	// By value too, so that keys made equal by the repair have one winner.
 	slices.SortFunc(to, func(a, b arg) int {

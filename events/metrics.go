@@ -1,0 +1,83 @@
+package events
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Metrics counts events. Its labels come from closed sets: no sender and no
+// host can add a time series.
+type Metrics struct {
+	events     *prometheus.CounterVec
+	blocks     *prometheus.CounterVec
+	recipients *prometheus.CounterVec
+	age        prometheus.Histogram
+}
+
+// NewMetrics registers the metrics of events with reg; nil registers nowhere.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tlsrelay_events_total",
+			Help: "Events by kind; bounces also by type.",
+		}, []string{"kind", "type"}),
+		blocks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tlsrelay_blocks_total",
+			Help: "Recipients blocked (by TLS demands, expiry or an operator), by reason.",
+		}, []string{"reason"}),
+		recipients: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tlsrelay_recipients_total",
+			Help: "Outcomes of attempts per recipient (delivered, deferred, bounce, blocked), by TLS version of the session; none: in clear, or no session.",
+		}, []string{"outcome", "tls"}),
+		age: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "tlsrelay_delivery_age_seconds",
+			Help:    "Time from acceptance to delivery, per recipient.",
+			Buckets: []float64{.01, .05, .1, .25, .5, 1, 2.5, 5, 15, 60, 300, 1800, 3600, 14400, 86400, 259200},
+		}),
+	}
+	if reg != nil {
+		reg.MustRegister(m.events, m.blocks, m.recipients, m.age)
+	}
+	return m
+}
+
+// Count counts one event.
+func (m *Metrics) Count(e Event) {
+	m.events.WithLabelValues(string(e.Kind), string(e.Type)).Inc()
+	switch e.Kind {
+	case Processed:
+		return
+	case Delivered:
+		m.age.Observe(e.Age.Seconds())
+	}
+	outcome := string(e.Kind)
+	if e.Type == TypeBlocked {
+		outcome = string(TypeBlocked)
+		m.blocks.WithLabelValues(e.Reason.label()).Inc()
+	}
+	m.recipients.WithLabelValues(outcome, versionLabel(e.TLSVersion)).Inc()
+}
+
+func versionLabel(v string) string {
+	switch v {
+	case "1.0", "1.1", "1.2", "1.3":
+		return v
+	case "":
+		return "none"
+	}
+	return "other"
+}
+
+// label gives the token for a metric; one outside the closed set, from a
+// store that a later version wrote, is "other".
+func (r Reason) label() string {
+	switch r {
+	case NoReason:
+		return "none"
+	case StartTLSNotOffered, StartTLSRefused, StartTLSTempfail, StartTLSMasked, StartTLSInjection, EHLOUnsupported,
+		TLSClosed, TLSTimeout, TLSNotTLS, TLSVersion, TLSHandshake, TLSDowngrade, TLSLocalLimit, ClientCertRequired,
+		CertUntrusted, CertExpired, CertNotYetValid, CertName, CertWeakKey, CertWeakSig, CertUsage,
+		RequireTLSUnsupported, MXUnauthenticated, ForwardSecrecy,
+		ConnectFail, GreetingFail, EHLOFail, SessionLost, HostAddress, HostPrivate, HostUntried, DNSFail, NoDomain,
+		NoHost, NullMX, MailLoop, ReplyTemp, ReplyPerm, Unsupported, Expired, Dropped, Internal:
+		return string(r)
+	}
+	return "other"
+}
