@@ -1,0 +1,2 @@
+// Package bounce writes delivery status notifications.
+package bounce
