@@ -1,0 +1,103 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"tlsrelay/events"
+	"tlsrelay/events/webhook"
+	"tlsrelay/policy"
+	"tlsrelay/policy/account"
+	"tlsrelay/relay"
+)
+
+// Options are the settings of the API. The zero Options are safe.
+type Options struct {
+	// RequestsPerMinute is how many requests one key may make; 0: no limit.
+	RequestsPerMinute int
+	// Now is the clock; nil: time.Now.
+	Now func() time.Time
+	// AllowInsecureWebhooks admits http:// and private addresses as targets.
+	AllowInsecureWebhooks bool
+}
+
+// Deps are what the API asks and changes.
+type Deps struct {
+	Accounts account.Store
+	Webhooks webhook.Store
+	Blocks   BlockStore
+	Evidence Evidence
+	Checker  Checker
+	Tester   Tester
+	Log      *zap.Logger // nil: none
+}
+
+// BlockStore is the block list. relay/store implements it.
+type BlockStore interface {
+	// Blocks lists an account's rows, newest first, and says how many rows
+	// match in all.
+	Blocks(ctx context.Context, account string, f BlockFilter) (rows []events.Block, total int, err error)
+	// Block finds the row of one address; relay.ErrNotFound when there is none.
+	Block(ctx context.Context, account, email string) (events.Block, error)
+	// DeleteBlock removes one row; relay.ErrNotFound when there is none.
+	DeleteBlock(ctx context.Context, account, email string) error
+	// DeleteBlocks removes all rows of an account.
+	DeleteBlocks(ctx context.Context, account string) error
+}
+
+// BlockFilter narrows a list of blocks. The zero BlockFilter lets all through.
+type BlockFilter struct {
+	From, To time.Time // of Created, inclusive; zero: open
+	Prefix   string    // of the address
+	Offset   int
+	Limit    int // 0: no limit
+}
+
+// Evidence finds what is kept of a message. relay/store implements it.
+type Evidence interface {
+	// Message gives a message and its deliveries, waiting and finished;
+	// relay.ErrNotFound when there is none.
+	Message(ctx context.Context, id relay.MessageID) (relay.Message, []relay.Delivery, error)
+}
+
+// Checker looks at the hosts of a domain as a delivery would, without mail.
+// What it returns is encoded as JSON.
+type Checker interface {
+	Check(ctx context.Context, domain string, s policy.Sender) (any, error)
+}
+
+// Tester posts a batch of sample events to an endpoint, signed and authorized
+// as it says. Its error is for the log.
+type Tester interface {
+	Test(ctx context.Context, e webhook.Endpoint) error
+}
+
+// server is the API behind its routes.
+type server struct {
+	Options
+	Deps
+	// changing serialises what is read, checked and written back: the number
+	// of keys, the webhooks of an account.
+	changing sync.Mutex
+}
+
+// New makes the handler of the public API. reg may be nil.
+func New(o Options, d Deps, reg prometheus.Registerer) http.Handler {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if d.Log == nil {
+		d.Log = zap.NewNop()
+	}
+	return &server{Options: o, Deps: d}
+}
+
+// ServeHTTP answers one request.
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	http.NotFound(w, r)
+}
