@@ -81,8 +81,25 @@ type Backlog struct {
 	Due     time.Time // of the first
 }
 
-// ErrNotFound is the error of a message or delivery that is not there.
-var ErrNotFound = errors.New("relay: not found")
+// Errors that a Store returns; callers match them with errors.Is. All but
+// ErrNotFound and ErrStale may pass by themselves.
+var (
+	// ErrNotFound is the error of a message or delivery that is not there.
+	ErrNotFound = errors.New("relay: not found")
+	// ErrStale is the error of a transition whose delivery has been claimed
+	// or taken by somebody else since: nothing of it was applied.
+	ErrStale = errors.New("relay: the delivery is no longer as claimed")
+	// ErrNoSpace is the error of a message that the disk has no room for;
+	// submission answers 452 4.3.1.
+	ErrNoSpace = errors.New("relay: no space for another message")
+	// ErrUnavailable is the error of a store that cannot read or write at
+	// the moment; submission answers 451.
+	ErrUnavailable = errors.New("relay: the store is not available")
+	// ErrNoBody is the error of a queued message whose body is gone. It does
+	// not happen by our own doing, and it must not lose the message: the
+	// delivery is deferred until somebody has looked.
+	ErrNoBody = errors.New("relay: the body of the message is missing")
+)
 
 // Store keeps the queue. Its methods are safe for concurrent use, and what
 // they return an error for has not happened.

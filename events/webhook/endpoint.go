@@ -2,14 +2,24 @@
 // outbox that relay/store fills, one endpoint at a time and each on its own,
 // signs every batch and posts it until somebody says 2xx or 24 hours are over.
 //
-//	endpoint.go   Endpoint: where an account wants its events, and which
-//	sender.go     Sender: the drain loops
-//	post.go       one POST of one batch
+//	endpoint.go   Endpoint: where an account wants its events, and which;
+//	              Outbox: where they wait
+//	sender.go     Sender: starts a loop for every endpoint with something
+//	              waiting, and bounds their posts together
+//	loop.go       one endpoint: gather a batch, post, mark sent or back off
+//	post.go       one POST of one batch, and the client all share
+//	target.go     which URLs may be posted to
 //	sign.go       the signature (contract §5.1)
+//	oauth.go      the access token of endpoints that want one
+//	sample.go     the test call: sample events, once
+//
+// Delivery is at least once: a batch is posted again, with the same event
+// ids, when its answer was lost.
 package webhook
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"tlsrelay/events"
@@ -59,6 +69,9 @@ func (e Endpoint) Wants(k events.Kind) bool {
 	}
 	return false
 }
+
+// ErrNotFound is the error of an endpoint that the account does not have.
+var ErrNotFound = errors.New("webhook: no such endpoint")
 
 // Row is one event waiting for one endpoint.
 type Row struct {

@@ -1,0 +1,33 @@
+package events
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// ErrNoBlock is the error of an address without a row in the block list.
+var ErrNoBlock = errors.New("events: no such block")
+
+// BlockFilter narrows a list of blocks. The zero BlockFilter lets all through.
+type BlockFilter struct {
+	From, To time.Time // of Created, inclusive, to the second; zero: open
+	Prefix   string    // of the address, in any case of letters
+	Offset   int
+	Limit    int // 0: no limit
+}
+
+// BlockStore is the block list. relay/store implements it; rows come into it
+// with the transition that blocked. Addresses are found in any case of
+// letters, and a row keeps the one of the newest block.
+type BlockStore interface {
+	// Blocks lists an account's rows, newest first, and says how many rows
+	// match in all.
+	Blocks(ctx context.Context, account string, f BlockFilter) (rows []Block, total int, err error)
+	// Block finds the row of one address; ErrNoBlock when there is none.
+	Block(ctx context.Context, account, email string) (Block, error)
+	// DeleteBlock removes one row; ErrNoBlock when there is none.
+	DeleteBlock(ctx context.Context, account, email string) error
+	// DeleteBlocks removes all rows of an account.
+	DeleteBlocks(ctx context.Context, account string) error
+}
