@@ -1,0 +1,42 @@
+# What a person types. The README tells what each prints.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+LDFLAGS  = -s -w -X main.buildVersion=$(VERSION) -X main.buildCommit=$(COMMIT)
+
+.PHONY: build run demo test check lint bench bench-relay clients clean
+
+build: ## bin/tlsrelay, static
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/tlsrelay ./cmd/tlsrelay
+
+run: build ## the relay, with its data in ./data
+	bin/tlsrelay serve
+
+demo: build ## the whole story in one terminal, without a network
+	bin/tlsrelay demo
+
+test: ## all tests that need Go alone
+	$(GO) test ./...
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+lint:
+	@test -z "$$(gofmt -l cmd configs events policy relay)" || { gofmt -l cmd configs events policy relay; echo 'gofmt would change these'; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+check: lint build test ## everything CI runs; needs what .ci/run installs
+	$(GO) test -race ./...
+	$(MAKE) clients
+	bin/tlsrelay demo
+
+clients: ## real clients and real servers against the relay
+	npm ci --prefix cmd/tlsrelay/testdata/clients --no-audit --no-fund --silent
+	TLSRELAY_REAL_CLIENTS=1 $(GO) test -race -count=1 -run 'TestReal' ./cmd/tlsrelay
+
+bench: ## the Go benchmarks of every part
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+clean:
+	rm -rf bin
