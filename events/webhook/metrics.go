@@ -1,0 +1,56 @@
+package webhook
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics say how the webhooks do as a whole. No label names an endpoint:
+// that is for [Sender.Status].
+type metrics struct {
+	posts   *prometheus.CounterVec
+	seconds prometheus.Histogram
+	sent    prometheus.Counter
+	dropped *prometheus.CounterVec
+}
+
+// Why events were dropped.
+const (
+	dropExpired = "expired" // nobody took them for RetryFor
+	dropDeleted = "deleted" // the endpoint is gone
+)
+
+func newMetrics(reg prometheus.Registerer, s *Sender) *metrics {
+	m := &metrics{
+		posts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tlsrelay_webhook_posts_total",
+			Help: "Webhook POSTs, by class of outcome; all but 2xx are failures and retried.",
+		}, []string{"outcome"}),
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "tlsrelay_webhook_post_seconds",
+			Help:    "How long webhook POSTs took, access token included.",
+			Buckets: []float64{.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}),
+		sent: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "tlsrelay_webhook_events_sent_total",
+			Help: "Events that an endpoint took.",
+		}),
+		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tlsrelay_webhook_events_dropped_total",
+			Help: "Events dropped: nobody took them in time (expired), or the endpoint was deleted.",
+		}, []string{"why"}),
+	}
+	m.dropped.WithLabelValues(dropExpired)
+	m.dropped.WithLabelValues(dropDeleted)
+	if reg == nil {
+		return m
+	}
+	reg.MustRegister(m.posts, m.seconds, m.sent, m.dropped,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tlsrelay_webhook_lag_seconds",
+			Help: "Age of the oldest event that waits for an endpoint.",
+		}, func() float64 { return s.lag().Seconds() }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tlsrelay_webhook_endpoints_failing",
+			Help: "Endpoints whose last POST failed.",
+		}, func() float64 { return float64(s.failing()) }),
+	)
+	return m
+}

@@ -1,0 +1,187 @@
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"code.dny.dev/ssrf"
+)
+
+// Class is what came of a POST, as a metric label and for operators.
+type Class string
+
+// The classes of outcomes; only OK is a success.
+const (
+	OK       Class = "2xx"
+	Status3  Class = "3xx" // redirects are not followed
+	Status4  Class = "4xx"
+	Status5  Class = "5xx"
+	Strange  Class = "other" // no HTTP status, or one outside these
+	Timeout  Class = "timeout"
+	Connect  Class = "connect" // no connection, or it broke
+	TLSFault Class = "tls"
+	Target   Class = "target" // private address, or not https
+	OAuth    Class = "oauth"  // no access token to be had
+	Key      Class = "key"    // the signing key is unusable
+)
+
+// answer is the outcome of one POST.
+type answer struct {
+	class Class
+	code  int   // HTTP status, 0 without one
+	err   error // why there was none; without the URL, which may hold secrets
+	took  time.Duration
+}
+
+const (
+	// What of an answer's body is read, so that the connection can be used
+	// again; nobody reads it.
+	maxAnswer = 64 << 10
+	// How long a POST under way may take after the order to stop.
+	stopGrace = 5 * time.Second
+)
+
+// newClient makes the client that all posts share. It takes no proxy from the
+// environment: the guard on addresses would guard the way to the proxy.
+func newClient(o Options) *http.Client {
+	dialer := &net.Dialer{Timeout: o.RequestTimeout}
+	if !o.AllowInsecure {
+		dialer.Control = guardian.Safe
+	}
+	return &http.Client{
+		Transport: &http.Transport{
+			DialContext:            dialer.DialContext,
+			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs},
+			ForceAttemptHTTP2:      true,
+			MaxIdleConns:           2 * o.MaxPosts,
+			MaxIdleConnsPerHost:    4,
+			IdleConnTimeout:        90 * time.Second,
+			MaxResponseHeaderBytes: maxAnswer,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// post posts body to e once, or twice when the first answer is that a cached
+// access token is no longer good.
+func (s *Sender) post(ctx context.Context, e Endpoint, body []byte) answer {
+	start := time.Now()
+	ctx, cancel := lingering(ctx, s.o.RequestTimeout)
+	defer cancel()
+	a, cached := s.try(ctx, e, body)
+	if a.code == http.StatusUnauthorized && cached {
+		s.tokens.forget(e)
+		a, _ = s.try(ctx, e, body)
+	}
+	a.took = time.Since(start)
+	return a
+}
+
+// lingering gives a context for a request that may take up to timeout, and
+// goes on for a moment after ctx has ended: a batch that was answered and not
+// marked is sent twice.
+func lingering(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	c, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+	stop := context.AfterFunc(ctx, func() {
+		t := time.AfterFunc(stopGrace, cancel)
+		context.AfterFunc(c, func() { t.Stop() })
+	})
+	return c, func() { stop(); cancel() }
+}
+
+// try makes one POST. cached reports that it went with an access token from
+// the cache.
+func (s *Sender) try(ctx context.Context, e Endpoint, body []byte) (a answer, cached bool) {
+	if CheckURL(e.URL, s.o.AllowInsecure) != nil {
+		return answer{class: Target, err: ErrTarget}, false
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.URL, bytes.NewReader(body))
+	if err != nil {
+		return answer{class: Target, err: ErrTarget}, false
+	}
+	req.Header.Set("User-Agent", "SendGrid Event API")
+	req.Header.Set("Content-Type", "application/json;charset=utf-8")
+	// Set by hand, so that an answer is never unpacked.
+	req.Header.Set("Accept-Encoding", "gzip")
+	if len(e.SigningKey) > 0 {
+		now := strconv.FormatInt(time.Now().Unix(), 10)
+		sig, err := Sign(e.SigningKey, now, body)
+		if err != nil {
+			return answer{class: Key, err: err}, false
+		}
+		req.Header.Set(TimestampHeader, now)
+		req.Header.Set(SignatureHeader, sig)
+	}
+	if e.OAuthTokenURL != "" {
+		var token string
+		if token, cached, err = s.tokens.get(ctx, e); err != nil {
+			return answer{class: OAuth, err: bare(err)}, false
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	return exchange(s.client, req), cached
+}
+
+// exchange sends a request and reads the answer away.
+func exchange(c *http.Client, req *http.Request) answer {
+	resp, err := c.Do(req)
+	if err != nil {
+		return answer{class: classOf(err), err: bare(err)}
+	}
+	io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer))
+	resp.Body.Close()
+	a := answer{code: resp.StatusCode, class: Strange}
+	switch resp.StatusCode / 100 {
+	case 2:
+		a.class = OK
+	case 3:
+		a.class = Status3
+	case 4:
+		a.class = Status4
+	case 5:
+		a.class = Status5
+	}
+	return a
+}
+
+// classOf sorts the error of a request that got no answer.
+func classOf(err error) Class {
+	var (
+		verify  *tls.CertificateVerificationError
+		record  tls.RecordHeaderError
+		alert   tls.AlertError
+		name    x509.HostnameError
+		unknown x509.UnknownAuthorityError
+		op      *net.OpError
+		timeout net.Error
+	)
+	switch {
+	case errors.Is(err, ssrf.ErrProhibitedIP), errors.Is(err, ssrf.ErrProhibitedNetwork), errors.Is(err, ssrf.ErrProhibitedPort):
+		return Target
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return Timeout
+	case errors.As(err, &verify), errors.As(err, &record), errors.As(err, &alert), errors.As(err, &name), errors.As(err, &unknown):
+		return TLSFault
+	case errors.As(err, &op) && (op.Op == "remote error" || op.Op == "local error"):
+		return TLSFault // crypto/tls wraps alerts so
+	}
+	return Connect
+}
+
+// bare takes off the URL that net/http puts around its errors.
+func bare(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}

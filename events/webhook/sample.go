@@ -1,0 +1,61 @@
+package webhook
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"tlsrelay/events"
+)
+
+// Test posts a sample event of every kind to e once, whatever e is switched
+// on for, signed and with an access token if e asks for them. Unlike the
+// normal path it does not retry; the error says what went wrong and holds no
+// secret.
+func (s *Sender) Test(ctx context.Context, e Endpoint) error {
+	release, ok := s.acquire(ctx, true)
+	if !ok {
+		return ctx.Err()
+	}
+	defer release()
+	var objects [][]byte
+	for _, ev := range samples(time.Now()) {
+		objects = append(objects, ev.AppendJSON(nil))
+	}
+	a := s.post(ctx, e, events.AppendBody(nil, objects...))
+	s.m.posts.WithLabelValues(string(a.class)).Inc()
+	switch {
+	case a.class == OK:
+		return nil
+	case a.err != nil:
+		return fmt.Errorf("webhook test: %s: %w", a.class, a.err)
+	}
+	return fmt.Errorf("webhook test: answered %d", a.code)
+}
+
+// samples gives one event of each kind. Their message is a new one every
+// time, so that consumers do not take the second test for a repetition.
+func samples(at time.Time) []events.Event {
+	var id [16]byte
+	rand.Read(id[:]) // never fails since Go 1.24
+	sub := events.Subject{
+		MessageID: base64.RawURLEncoding.EncodeToString(id[:]),
+		Email:     "recipient@example.com",
+		SMTPID:    "<sample@example.com>",
+		Category:  json.RawMessage(`["sample"]`),
+	}
+	sess := events.Session{LocalIP: "192.0.2.10", Host: "mx.example.com", TLSVersion: "1.3"}
+	clear := events.Session{LocalIP: "192.0.2.10", Host: "mx.example.com"}
+	all := []events.Event{
+		events.NewProcessed(sub, at),
+		events.NewDeferred(sub, at, sess, 1, "451 4.3.0 try again later", events.ReplyTemp),
+		events.NewDelivered(sub, at, sess, "250 2.0.0 Ok"),
+		events.NewBounce(sub, at, sess, events.TypeBounce, "550 5.1.1 no such user", "5.1.1", events.ReplyPerm),
+	}
+	// A recipient bounces once; the block needs one of its own.
+	sub.Recipient = 1
+	return append(all, events.NewBounce(sub, at, clear, events.TypeBlocked, events.TLSBlocked, "5.7.10", events.StartTLSNotOffered))
+}

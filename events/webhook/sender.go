@@ -1,0 +1,230 @@
+package webhook
+
+import (
+	"cmp"
+	"context"
+	"crypto/x509"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+)
+
+// Options are the settings of a [Sender]. What is zero has the default given.
+type Options struct {
+	FlushInterval time.Duration // a batch is posted when its oldest event has this age, 1s,
+	FlushBytes    int           // or it is this big, 768 KiB
+	RetryAfter    time.Duration // first retry, 2s; doubles
+	RetryMax      time.Duration // up to this, 10m
+	RetryFor      time.Duration // how long after it happened an event is retried, 24h
+	// AllowInsecure permits http and private addresses as targets.
+	AllowInsecure  bool
+	RequestTimeout time.Duration  // of one POST with everything it needs, 30s
+	MaxPosts       int            // under way at once, all endpoints together, 64
+	RootCAs        *x509.CertPool // nil: the system's
+	// PollInterval is how often the outbox is asked for what nobody told of
+	// (rows that another machine committed), and how often a waiting endpoint
+	// is looked at for changes; 10s.
+	PollInterval time.Duration
+}
+
+func (o Options) withDefaults() Options {
+	o.FlushInterval = positive(o.FlushInterval, time.Second)
+	o.FlushBytes = positive(o.FlushBytes, 768<<10)
+	o.RetryAfter = positive(o.RetryAfter, 2*time.Second)
+	o.RetryMax = max(positive(o.RetryMax, 10*time.Minute), o.RetryAfter)
+	o.RetryFor = positive(o.RetryFor, 24*time.Hour)
+	o.RequestTimeout = positive(o.RequestTimeout, 30*time.Second)
+	o.MaxPosts = positive(o.MaxPosts, 64)
+	o.PollInterval = positive(o.PollInterval, 10*time.Second)
+	return o
+}
+
+func positive[T cmp.Ordered](v, otherwise T) T {
+	var zero T
+	if v > zero {
+		return v
+	}
+	return otherwise
+}
+
+// Sender drains the outbox. Each endpoint with something waiting has a loop of
+// its own, which ends when nothing is left; what they share are the slots for
+// posts under way.
+type Sender struct {
+	o      Options
+	box    Outbox
+	log    *zap.Logger
+	m      *metrics
+	client *http.Client
+	tokens *tokens
+
+	// slots bounds the posts under way. Endpoints that failed or were slow
+	// the last time need one of the doubtful as well, of which there are half
+	// as many, so that they never take the slots of the others.
+	slots, doubtful chan struct{}
+
+	mu    sync.Mutex
+	loops map[string]*loop
+	start func(*loop) // nil while not running
+	wg    sync.WaitGroup
+}
+
+// New makes a Sender over box. Metrics are registered with reg unless it is nil.
+func New(o Options, box Outbox, log *zap.Logger, reg prometheus.Registerer) *Sender {
+	o = o.withDefaults()
+	s := &Sender{
+		o: o, box: box, log: log, client: newClient(o),
+		slots:    make(chan struct{}, o.MaxPosts),
+		doubtful: make(chan struct{}, (o.MaxPosts+1)/2),
+		loops:    make(map[string]*loop),
+	}
+	s.tokens = &tokens{client: s.client, insecure: o.AllowInsecure}
+	s.m = newMetrics(reg, s)
+	return s
+}
+
+// Run drains the outbox until ctx ends and everything under way has ended
+// with it. It returns nil. A Sender runs once at a time.
+func (s *Sender) Run(ctx context.Context) error {
+	s.mu.Lock()
+	s.start = func(l *loop) { s.wg.Go(func() { l.drain(ctx) }) }
+	s.mu.Unlock()
+	s.box.Wake(s.wake)
+	defer func() {
+		s.mu.Lock()
+		s.start = nil
+		s.mu.Unlock()
+		s.wg.Wait()
+		s.client.CloseIdleConnections()
+	}()
+	poll := time.NewTicker(s.o.PollInterval)
+	defer poll.Stop()
+	for {
+		ids, err := s.box.Pending(ctx)
+		if err != nil && ctx.Err() == nil {
+			s.log.Error("webhook outbox cannot be read", zap.Error(err))
+		}
+		for _, id := range ids {
+			s.wake(id)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-poll.C:
+		}
+	}
+}
+
+// wake makes sure that a loop runs for the endpoint and looks at the outbox.
+func (s *Sender) wake(endpoint string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.start == nil {
+		return // Run begins with whatever is pending
+	}
+	l := s.loops[endpoint]
+	if l == nil {
+		l = &loop{s: s, id: endpoint, woken: make(chan struct{}, 1), maxBytes: s.o.FlushBytes}
+		s.loops[endpoint] = l
+		s.start(l)
+	}
+	select {
+	case l.woken <- struct{}{}:
+	default:
+	}
+}
+
+// finish takes l off the list, unless it was woken since it last looked.
+func (s *Sender) finish(l *loop) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(l.woken) > 0 {
+		return false
+	}
+	delete(s.loops, l.id)
+	return true
+}
+
+// acquire waits for a slot; ok is false when ctx ended first. Waiters are
+// served in the order they came.
+func (s *Sender) acquire(ctx context.Context, doubtful bool) (release func(), ok bool) {
+	take := func(c chan struct{}) bool {
+		select {
+		case c <- struct{}{}:
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
+	if doubtful && !take(s.doubtful) {
+		return nil, false
+	}
+	release = func() {
+		<-s.slots
+		if doubtful {
+			<-s.doubtful
+		}
+	}
+	if !take(s.slots) {
+		if doubtful {
+			<-s.doubtful
+		}
+		return nil, false
+	}
+	return release, true
+}
+
+// Status is how one endpoint with events waiting does.
+type Status struct {
+	Endpoint  string        `json:"endpoint"`
+	Account   string        `json:"account"`
+	Oldest    time.Time     `json:"oldest"`        // when the oldest waiting event happened
+	Lag       time.Duration `json:"lag"`           // how long ago that is
+	Off       bool          `json:"off,omitempty"` // switched off; its events wait, and expire
+	Failures  int           `json:"failures"`
+	LastError Class         `json:"last_error,omitempty"`
+	LastCode  int           `json:"last_code,omitempty"` // HTTP status of the last failure
+	NextTry   time.Time     `json:"next_try,omitzero"`
+}
+
+// Status lists the endpoints that events wait for, the longest wait first.
+func (s *Sender) Status() []Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	var all []Status
+	for _, l := range s.loops {
+		if st := l.status; !st.Oldest.IsZero() {
+			st.Endpoint, st.Lag = l.id, max(0, now.Sub(st.Oldest))
+			all = append(all, st)
+		}
+	}
+	slices.SortFunc(all, func(a, b Status) int {
+		return cmp.Or(a.Oldest.Compare(b.Oldest), strings.Compare(a.Endpoint, b.Endpoint))
+	})
+	return all
+}
+
+// lag is the longest wait for an endpoint that is switched on.
+func (s *Sender) lag() time.Duration {
+	for _, st := range s.Status() {
+		if !st.Off {
+			return st.Lag
+		}
+	}
+	return 0
+}
+
+func (s *Sender) failing() (n int) {
+	for _, st := range s.Status() {
+		if st.Failures > 0 {
+			n++
+		}
+	}
+	return n
+}

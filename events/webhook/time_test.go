@@ -1,0 +1,272 @@
+package webhook
+
+import (
+	"bytes"
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// The delays double from retry_after to retry_max, and what nobody took for
+// 24 hours is dropped; what came later is not.
+func TestBackoffAndExpiry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var tries []time.Time
+		var last []byte
+		box := newMemory(endpoints(1)...)
+		s, stop := inFalseTime(t, Options{}, box, func(_ *http.Request, body []byte) (int, error) {
+			tries = append(tries, time.Now())
+			last = body
+			return 500, nil
+		})
+		start := time.Now()
+		box.commit("e0", 3)
+		time.Sleep(20 * time.Hour)
+		box.commit("e0", 1)
+		time.Sleep(4*time.Hour + 11*time.Minute)
+		synctest.Wait()
+
+		if got := tries[0].Sub(start); got != time.Second {
+			t.Errorf("first try after %v", got)
+		}
+		want := 2 * time.Second
+		for i := range 30 {
+			if got := tries[i+1].Sub(tries[i]); got != want {
+				t.Errorf("delay %d: %v, want %v", i+1, got, want)
+			}
+			want = min(2*want, 10*time.Minute)
+		}
+		if n := total(t, s.m.dropped); n != 3 {
+			t.Errorf("%v events dropped", n)
+		}
+		if n := len(idsOf(t, last)); n != 1 || box.waiting("e0") != 1 {
+			t.Errorf("%d events in the last batch, %d wait", n, box.waiting("e0"))
+		}
+		st := s.Status()
+		if len(st) != 1 || st[0].LastError != Status5 || st[0].LastCode != 500 || st[0].Failures < 30 || !st[0].NextTry.After(time.Now()) {
+			t.Errorf("status %+v", st)
+		}
+		if got := total(t, s.m.posts.WithLabelValues("5xx")); got != float64(len(tries)) {
+			t.Errorf("%v failures counted of %d", got, len(tries))
+		}
+		time.Sleep(24 * time.Hour)
+		synctest.Wait()
+		if len(s.Status()) != 0 || box.waiting("e0") != 0 || total(t, s.m.dropped) != 4 {
+			t.Errorf("not over: %+v", s.Status())
+		}
+		stop()
+	})
+}
+
+// The relay was down for days: what waits is tried before it is given up.
+func TestLateEventsAreTriedOnce(t *testing.T) {
+	for _, status := range []int{200, 500} {
+		synctest.Test(t, func(t *testing.T) {
+			n := 0
+			box := newMemory(endpoints(1)...)
+			box.commit("e0", 2)
+			time.Sleep(72 * time.Hour)
+			s, stop := inFalseTime(t, Options{}, box, func(*http.Request, []byte) (int, error) {
+				n++
+				return status, nil
+			})
+			time.Sleep(time.Hour)
+			if n != 1 || box.waiting("e0") != 0 {
+				t.Errorf("%d: %d tries, %d wait", status, n, box.waiting("e0"))
+			}
+			if dropped := total(t, s.m.dropped); (dropped == 2) != (status == 500) {
+				t.Errorf("%d: %v dropped", status, dropped)
+			}
+			stop()
+		})
+	}
+}
+
+// A batch goes when its oldest event is flush_interval old, or when it is
+// flush_bytes big.
+func TestBatching(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		type batch struct {
+			after time.Duration
+			n     int
+		}
+		var got []batch
+		start := time.Now()
+		box := newMemory(endpoints(1)...)
+		_, stop := inFalseTime(t, Options{FlushInterval: 8 * time.Second, FlushBytes: 10_000}, box, func(_ *http.Request, body []byte) (int, error) {
+			if len(body) > 10_000+200 {
+				t.Errorf("%d bytes", len(body))
+			}
+			got = append(got, batch{time.Since(start), len(idsOf(t, body))})
+			return 200, nil
+		})
+		box.commit("e0", 2)
+		time.Sleep(4 * time.Second)
+		box.commit("e0", 2)
+		time.Sleep(16 * time.Second)
+		if want := []batch{{8 * time.Second, 4}}; !slices.Equal(got, want) {
+			t.Errorf("by age: %v, want %v", got, want)
+		}
+		got, start = nil, time.Now()
+		sum := 0
+		for range 10 {
+			box.commit("e0", 10) // a tenth of a second apart: full long before 8 s
+			time.Sleep(100 * time.Millisecond)
+		}
+		time.Sleep(time.Second)
+		if len(got) == 0 || got[0].after > 2*time.Second || got[0].n < 20 {
+			t.Errorf("by size: %v", got)
+		}
+		time.Sleep(10 * time.Second)
+		for _, b := range got {
+			sum += b.n
+		}
+		if sum != 100 {
+			t.Errorf("%d of 100 events: %v", sum, got)
+		}
+		stop()
+	})
+}
+
+func TestFreshTimestampPerTry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		es := endpoints(1)
+		es[0].SigningKey, _ = NewSigningKey()
+		box := newMemory(es...)
+		var bodies [][]byte
+		var stamps []string
+		_, stop := inFalseTime(t, Options{}, box, func(r *http.Request, body []byte) (int, error) {
+			stamp := r.Header.Get(TimestampHeader)
+			if stamp != strconv.FormatInt(time.Now().Unix(), 10) {
+				t.Errorf("timestamp %s at %d", stamp, time.Now().Unix())
+			}
+			stamps = append(stamps, stamp)
+			bodies = append(bodies, body)
+			if len(bodies) < 3 {
+				return 0, errors.New("connection refused")
+			}
+			return 200, nil
+		})
+		box.commit("e0", 2)
+		time.Sleep(time.Minute)
+		if len(bodies) != 3 || !bytes.Equal(bodies[0], bodies[2]) || stamps[0] == stamps[2] {
+			t.Errorf("stamps %v, bodies %s", stamps, bodies)
+		}
+		stop()
+	})
+}
+
+// What is changed about an endpoint acts while its events wait.
+func TestChangesWhileWaiting(t *testing.T) {
+	const backedOff = 30 * time.Minute // long enough for delays of 10 minutes
+	for _, c := range []struct {
+		name    string
+		change  func(box *memory, e Endpoint)
+		tries   int     // within a poll interval of the change
+		waiting int     // then
+		dropped float64 // then
+	}{
+		{"nothing", func(*memory, Endpoint) {}, 0, 2, 0},
+		{"name", func(box *memory, e Endpoint) { e.FriendlyName = "x"; box.put(e) }, 0, 2, 0},
+		{"url", func(box *memory, e Endpoint) { e.URL = "https://good.example.com/"; box.put(e) }, 1, 0, 0},
+		{"deleted", func(box *memory, e Endpoint) { box.delete(e.ID) }, 0, 0, 2},
+		{"disabled", func(box *memory, e Endpoint) { e.Enabled = false; box.put(e) }, 0, 2, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tries := 0
+				box := newMemory(endpoints(1)...)
+				s, stop := inFalseTime(t, Options{}, box, func(r *http.Request, _ []byte) (int, error) {
+					tries++
+					if r.URL.Host == "good.example.com" {
+						return 200, nil
+					}
+					return 503, nil
+				})
+				box.commit("e0", 2)
+				// The tries are a second after the commit, 2 s later, 4 s, …;
+				// stop well between two of them.
+				time.Sleep(backedOff)
+				for before := tries; tries == before; {
+					time.Sleep(time.Second)
+				}
+				time.Sleep(time.Minute)
+				tries = 0
+				c.change(box, endpoints(1)[0])
+				time.Sleep(15 * time.Second)
+				synctest.Wait()
+				if tries != c.tries || box.waiting("e0") != c.waiting || total(t, s.m.dropped) != c.dropped {
+					t.Errorf("%d tries, %d wait, %v dropped", tries, box.waiting("e0"), total(t, s.m.dropped))
+				}
+				stop()
+			})
+		})
+	}
+}
+
+// A disabled endpoint hears nothing; enabled within the day, it hears all.
+func TestDisabledEndpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		es := endpoints(2)
+		es[0].Enabled, es[1].Enabled = false, false
+		box := newMemory(es...)
+		var hosts []string
+		s, stop := inFalseTime(t, Options{}, box, func(r *http.Request, _ []byte) (int, error) {
+			hosts = append(hosts, r.URL.Host)
+			return 200, nil
+		})
+		box.commit("e0", 1)
+		box.commit("e1", 1)
+		time.Sleep(23 * time.Hour)
+		synctest.Wait()
+		if len(hosts) != 0 {
+			t.Fatalf("posted to %v", hosts)
+		}
+		if st := s.Status(); len(st) != 2 || !st[0].Off || s.lag() != 0 {
+			t.Errorf("status %+v, lag %v", st, s.lag())
+		}
+		es[0].Enabled = true
+		box.put(es[0])
+		time.Sleep(2 * time.Hour)
+		if want := []string{"e0.example.com"}; !slices.Equal(hosts, want) || box.waiting("e1") != 0 {
+			t.Errorf("posted to %v, %d wait for the other", hosts, box.waiting("e1"))
+		}
+		stop()
+	})
+}
+
+// Loops end when drained, and begin again.
+func TestLoopsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box := newMemory(endpoints(50)...)
+		n := 0
+		s, stop := inFalseTime(t, Options{MaxPosts: 1}, box, func(*http.Request, []byte) (int, error) {
+			n++
+			return 200, nil
+		})
+		for range 3 {
+			for _, e := range endpoints(50) {
+				box.commit(e.ID, 2)
+			}
+			time.Sleep(500 * time.Millisecond)
+			if s.lag() != 500*time.Millisecond {
+				t.Errorf("lag %v", s.lag())
+			}
+			time.Sleep(time.Minute)
+			s.mu.Lock()
+			if len(s.loops) != 0 {
+				t.Errorf("%d loops run on", len(s.loops))
+			}
+			s.mu.Unlock()
+		}
+		if n != 150 {
+			t.Errorf("%d posts", n)
+		}
+		stop()
+		box.commit("e0", 1) // nobody listens any more
+	})
+}
