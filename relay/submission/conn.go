@@ -1,0 +1,408 @@
+package submission
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// conn is the net.Conn that go-smtp talks through, above TLS. It hands over
+// one command line for each read, then that command's chunk if it was BDAT,
+// so that both sides always agree on what is a command. All but drain and
+// setBusy is called from go-smtp's one goroutine for it.
+type conn struct {
+	srv  *Server
+	peer *peer
+	tls  *tls.Conn // nil in clear
+	// state is of the finished handshake, nil before and in clear.
+	state    *tls.ConnectionState
+	upgraded bool // by STARTTLS: the client has seen a greeting
+
+	in    input
+	feed  []byte // what go-smtp reads next
+	chunk int64  // octets of the current BDAT chunk still to come
+	raw   string // the last command line, without its end
+	verb  string // of raw, in capitals; "" before the first
+	esmtp bool   // the last greeting was EHLO
+
+	reply []byte // what go-smtp has answered to verb
+	wire  []byte // replies in our words, not yet sent
+	more  bool   // a 334: the next line is not a command
+
+	hangup bool // close when the reply is out
+	gone   bool // nothing more to read or to say
+	moved  bool // the socket is another conn's now
+
+	mu       sync.Mutex
+	busy     bool // a transaction is open
+	waiting  bool // for a command
+	draining bool
+}
+
+func newConn(s *Server, p *peer, implicit bool) *conn {
+	c := &conn{srv: s, peer: p}
+	c.in.src = p
+	if implicit {
+		c.tls = tls.Server(p, s.o.TLS)
+		c.in.src = c.tls
+	}
+	return c
+}
+
+// Read gives go-smtp its next bytes.
+func (c *conn) Read(b []byte) (int, error) {
+	if c.tls != nil && c.state == nil && !c.gone {
+		c.handshake()
+	}
+	c.settle()
+	if len(c.feed) == 0 && c.chunk > 0 {
+		return c.readChunk(b)
+	}
+	if len(c.feed) == 0 {
+		if err := c.next(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(b, c.feed)
+	c.feed = c.feed[n:]
+	return n, nil
+}
+
+// next puts the next command line into feed. io.EOF ends the conversation.
+func (c *conn) next() error {
+	for {
+		if c.hangup {
+			c.end("")
+		}
+		if c.gone || c.moved {
+			return io.EOF
+		}
+		line, err := c.readLine()
+		if err != nil {
+			c.end(c.farewell(err))
+			return io.EOF
+		}
+		c.raw = strings.TrimRight(string(line), "\r\n")
+		if c.more {
+			c.feed = line
+			return nil
+		}
+		if !c.command() {
+			continue
+		}
+		c.feed = line
+		return nil
+	}
+}
+
+// command notes what raw means for the bytes after it. false: it was carried
+// out here and go-smtp does not hear of it.
+func (c *conn) command() bool {
+	verb, arg, _ := strings.Cut(c.raw, " ")
+	c.verb = strings.ToUpper(verb)
+	switch {
+	case strings.HasPrefix(c.verb, "STARTTLS"):
+		c.startTLS(c.verb == "STARTTLS" && strings.TrimSpace(arg) == "")
+		return false
+	case c.verb == "BDAT":
+		c.chunk = chunkSize(arg)
+	case c.verb == "EHLO", c.verb == "HELO":
+		c.esmtp = c.verb == "EHLO"
+	}
+	return true
+}
+
+// chunkSize reads the argument of BDAT exactly as go-smtp does: what it does
+// not understand has no chunk.
+func chunkSize(arg string) int64 {
+	args := strings.Fields(arg)
+	if len(args) == 0 || len(args) > 2 || len(args) == 2 && !strings.EqualFold(args[1], "LAST") {
+		return 0
+	}
+	n, err := strconv.ParseUint(args[0], 10, 32)
+	if err != nil {
+		return 0
+	}
+	return int64(n)
+}
+
+// readLine waits for a whole line. The time for it is fixed at the start:
+// nobody keeps a place by sending one octet now and then.
+func (c *conn) readLine() ([]byte, error) {
+	c.in.shrink()
+	if !c.wait() {
+		return nil, os.ErrDeadlineExceeded
+	}
+	defer c.proceed()
+	for {
+		line, ok, err := c.in.line()
+		if ok || err != nil {
+			return line, err
+		}
+		if err := c.fill(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// wait begins a wait for a command; false: there shall be no further one.
+func (c *conn) wait() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.draining && !c.busy {
+		return false
+	}
+	c.waiting = true
+	c.peer.bound(time.Now().Add(c.srv.o.IdleTimeout))
+	return true
+}
+
+func (c *conn) proceed() {
+	c.mu.Lock()
+	c.waiting = false
+	c.mu.Unlock()
+	c.peer.bound(time.Time{})
+}
+
+// drain makes the conversation end as soon as no transaction is open. Safe
+// for concurrent use.
+func (c *conn) drain() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.draining = true
+	if c.waiting && !c.busy {
+		c.peer.interrupt()
+	}
+}
+
+// setBusy notes whether a transaction is open. Safe for concurrent use.
+func (c *conn) setBusy(busy bool) {
+	c.mu.Lock()
+	c.busy = busy
+	c.mu.Unlock()
+}
+
+// farewell is the reply to a read that failed, "" when nobody would hear it.
+func (c *conn) farewell(err error) string {
+	c.mu.Lock()
+	draining := c.draining
+	c.mu.Unlock()
+	host := c.srv.o.Hostname
+	switch {
+	case errors.Is(err, errLineTooLong):
+		return "500 5.5.2 Line too long"
+	case draining:
+		return "421 4.3.2 " + host + " Service shutting down, try again later"
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return "421 4.4.2 " + host + " Timeout, closing connection"
+	}
+	return ""
+}
+
+// readChunk reads on in the chunk of BDAT. It never ends in io.EOF: go-smtp
+// takes that for the end of the chunk and would accept a truncated message.
+func (c *conn) readChunk(b []byte) (int, error) {
+	if c.gone {
+		return 0, io.ErrUnexpectedEOF
+	}
+	b = b[:min(int64(len(b)), c.chunk)]
+	var n int
+	var err error
+	if c.in.buffered() > 0 {
+		n = copy(b, c.in.window())
+		c.in.use(n)
+	} else {
+		c.flush()
+		n, err = c.in.src.Read(b)
+	}
+	c.chunk -= int64(n)
+	if n > 0 || err == nil {
+		return n, nil
+	}
+	c.end(c.farewell(err))
+	return 0, io.ErrUnexpectedEOF
+}
+
+// errCutShort is the error of content that did not arrive in full.
+var errCutShort = errors.New("connection lost in the content")
+
+// readData passes the content of DATA to sink, past go-smtp, whose own reader
+// then finds an empty message. When it returns an error the connection is
+// over: whatever else arrives would be content read as commands. More than
+// limit octets are not worth waiting for.
+func (c *conn) readData(limit int64, sink func([]byte)) error {
+	c.in.grow()
+	var u undot
+	for limit > 0 {
+		used, end := u.next(c.in.window(), sink)
+		c.in.use(used)
+		if end {
+			c.feed = endOfData
+			return nil
+		}
+		limit -= int64(used)
+		if err := c.fill(); err != nil {
+			c.end(c.farewell(err))
+			return errCutShort
+		}
+	}
+	c.end("552 5.3.4 " + tooBig)
+	return errCutShort
+}
+
+// fill reads once, after everything said so far is sent.
+func (c *conn) fill() error {
+	if c.gone {
+		return net.ErrClosed
+	}
+	c.settle()
+	c.flush()
+	return c.in.fill()
+}
+
+// Write takes replies from go-smtp.
+func (c *conn) Write(b []byte) (int, error) {
+	if !c.gone && !c.moved {
+		c.reply = append(c.reply, b...)
+	}
+	return len(b), nil
+}
+
+// settle puts a finished reply into our words.
+func (c *conn) settle() {
+	if len(c.reply) == 0 {
+		return
+	}
+	c.more = strings.HasPrefix(string(c.reply[:min(3, len(c.reply))]), "334")
+	switch {
+	case c.verb == "" && c.upgraded: // RFC 3207: no second greeting
+	default:
+		c.wire = append(c.wire, c.translate(c.reply)...)
+	}
+	c.reply = c.reply[:0]
+}
+
+func (c *conn) flush() {
+	if len(c.wire) == 0 {
+		return
+	}
+	var w io.Writer = c.peer
+	if c.tls != nil {
+		w = c.tls
+	}
+	// A reply that cannot be sent ends the conversation at the next read.
+	_, _ = w.Write(c.wire)
+	c.wire = c.wire[:0]
+}
+
+// say adds a reply of our own.
+func (c *conn) say(reply string) {
+	c.wire = append(append(c.wire, reply...), "\r\n"...)
+}
+
+// end sends what is left to say and closes the socket.
+func (c *conn) end(reply string) {
+	if c.gone || c.moved {
+		return
+	}
+	c.settle()
+	if reply != "" {
+		c.say(reply)
+	}
+	c.flush()
+	c.gone = true
+	if c.tls != nil && c.state != nil {
+		_ = c.tls.CloseWrite() // close_notify: the end is ours, not an attacker's
+	}
+	c.peer.Close()
+}
+
+// startTLS carries STARTTLS out: the handshake and all that follows is a new
+// conversation with go-smtp, which knows nothing of this one.
+func (c *conn) startTLS(bare bool) {
+	switch {
+	case !bare:
+		c.say("501 5.5.4 STARTTLS has no parameters")
+	case c.tls != nil:
+		c.say("503 5.5.1 TLS is active already")
+	case c.srv.o.TLS == nil:
+		c.say("502 5.5.1 TLS is not available")
+	case c.in.buffered() > 0:
+		// Somebody in between may have added it (CVE-2011-0411).
+		c.end("554 5.5.1 Nothing may follow STARTTLS before the handshake")
+	default:
+		c.say("220 2.0.0 Begin TLS negotiation now")
+		c.flush()
+		c.moved = true
+		next := newConn(c.srv, c.peer, true)
+		next.upgraded = true
+		if !c.srv.adopt(next) {
+			c.peer.Close()
+		}
+	}
+}
+
+// handshakeTime bounds a handshake, which needs no human.
+const handshakeTime = time.Minute
+
+// handshake is made before anything is read. If it fails there is nothing to
+// say: the client would read a reply in clear (RFC 3207 §4.1).
+func (c *conn) handshake() {
+	if !c.wait() {
+		c.gone = true
+		c.peer.Close()
+		return
+	}
+	limit := min(handshakeTime, c.srv.o.IdleTimeout)
+	c.peer.bound(time.Now().Add(limit))
+	err := c.tls.HandshakeContext(context.Background())
+	c.proceed()
+	if err != nil {
+		c.srv.metrics.rejected.WithLabelValues("tls_handshake").Inc()
+		c.gone = true
+		c.peer.Close()
+		return
+	}
+	state := c.tls.ConnectionState()
+	c.state = &state
+	c.srv.metrics.tls.WithLabelValues(tlsVersion(state.Version)).Inc()
+}
+
+func tlsVersion(v uint16) string {
+	return strings.TrimPrefix(tls.VersionName(v), "TLS ")
+}
+
+// Close ends the conversation, sending what is left to say.
+func (c *conn) Close() error {
+	if c.moved {
+		c.srv.forget(c)
+		return nil
+	}
+	c.end("")
+	c.srv.forget(c)
+	return nil
+}
+
+// The rest of net.Conn. Deadlines are the peer's business.
+
+// LocalAddr implements net.Conn.
+func (c *conn) LocalAddr() net.Addr { return c.peer.LocalAddr() }
+
+// RemoteAddr implements net.Conn.
+func (c *conn) RemoteAddr() net.Addr { return c.peer.RemoteAddr() }
+
+// SetDeadline implements net.Conn.
+func (c *conn) SetDeadline(time.Time) error { return nil }
+
+// SetReadDeadline implements net.Conn.
+func (c *conn) SetReadDeadline(time.Time) error { return nil }
+
+// SetWriteDeadline implements net.Conn.
+func (c *conn) SetWriteDeadline(time.Time) error { return nil }

@@ -1,0 +1,227 @@
+package submission
+
+import (
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/emersion/go-smtp"
+	"go.uber.org/zap"
+
+	"tlsrelay/relay"
+)
+
+// chunkBuffers lend the room that BDAT content passes through.
+var chunkBuffers = sync.Pool{New: func() any { return new([largeInput]byte) }}
+
+// Data implements smtp.Session, for DATA and, in a goroutine of its own, for
+// BDAT. Success is returned as a 250 too, so that it can name the message.
+func (s *session) Data(r io.Reader) error {
+	env := s.envelope()
+	if env == nil || !s.srv.beginBody() {
+		return refusal(451, "4.3.2", "Service shutting down, try again later")
+	}
+	defer s.srv.bodies.Done()
+	m := newSubmitted(s, env)
+	if err := s.receive(r, m); err != nil {
+		m.draft.Discard()
+		s.srv.metrics.messages.WithLabelValues("aborted").Inc()
+		return refusal(451, "4.4.2", "The message did not arrive in full")
+	}
+	reply := m.finish()
+	s.srv.metrics.finished(reply.Code)
+	if reply.Code != 250 {
+		s.srv.log.Info("message refused", zap.String("account", string(env.account)),
+			zap.Stringer("client", s.conn.peer.ip), zap.Int("code", reply.Code), zap.String("reply", reply.Message))
+	}
+	return reply
+}
+
+// receive reads all content. An error means that there may be more of it,
+// which will not be read.
+func (s *session) receive(r io.Reader, m *submitted) error {
+	if _, chunked := r.(*io.PipeReader); !chunked {
+		// Twice the bound, to hear a client out before refusing its message.
+		return s.conn.readData(2*s.srv.o.MaxMessageBytes+1<<20, m.write)
+	}
+	buf := chunkBuffers.Get().(*[largeInput]byte)
+	defer chunkBuffers.Put(buf)
+	for {
+		n, err := r.Read(buf[:])
+		m.write(buf[:n])
+		switch {
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// submitted is one message on its way into a draft.
+type submitted struct {
+	session *session
+	env     *envelope
+	id      relay.MessageID
+	at      time.Time
+	draft   relay.Draft
+
+	scan    scan
+	size    int64  // of the content, as the client counts it
+	last    byte   // of the content
+	head    []byte // until the header section is complete
+	inBody  bool
+	refusal *smtp.SMTPError // the first; what follows is read and dropped
+
+	messageID string
+	api       smtpAPI
+}
+
+func newSubmitted(s *session, env *envelope) *submitted {
+	now := time.Now()
+	return &submitted{
+		session: s, env: env, at: now, id: relay.NewMessageID(now),
+		draft: s.srv.in.NewDraft(),
+	}
+}
+
+func (m *submitted) refuse(r *smtp.SMTPError) {
+	if m.refusal == nil {
+		m.refusal = r
+	}
+}
+
+// write takes the next piece of content; b is not kept.
+func (m *submitted) write(b []byte) {
+	m.size += int64(len(b))
+	if m.size > m.session.srv.o.MaxMessageBytes {
+		m.refuse(refusal(552, "5.3.4", tooBig))
+	}
+	if m.refusal != nil || len(b) == 0 {
+		return
+	}
+	if fault := m.scan.next(b); fault != "" {
+		m.refuse(refusal(550, "5.6.0", fault))
+		return
+	}
+	m.last = b[len(b)-1]
+	if m.inBody {
+		m.put(b)
+		return
+	}
+	seen := len(m.head)
+	m.head = append(m.head, b...)
+	if end, ok := headerEnd(m.head, seen); ok {
+		m.begin(end)
+	} else if len(m.head) > maxHeader {
+		m.refuse(refusal(552, "5.3.4", "The header section is too big"))
+	}
+}
+
+// begin writes everything up to and with what is in head, whose header
+// section is the first end octets.
+func (m *submitted) begin(end int) {
+	m.inBody = true
+	head := m.head
+	m.head = nil
+	if end > maxHeader {
+		m.refuse(refusal(552, "5.3.4", "The header section is too big"))
+		return
+	}
+	h := parseHeader(head[:end])
+	if h.received > maxReceived {
+		m.refuse(refusal(554, "5.4.6", "Too many hops: a mail loop"))
+		return
+	}
+	if h.smtpAPI != nil {
+		api, err := parseSMTPAPI(h.smtpAPI.value())
+		if err != nil {
+			m.refuse(refusal(550, "5.6.0", err.Error()))
+			return
+		}
+		m.api = api
+	}
+	m.put([]byte(m.added(&h)))
+	for _, run := range h.keep {
+		m.put(run)
+	}
+	if len(h.rest) > 0 {
+		// A line that is no field begins the body, whatever its sender meant.
+		m.put([]byte("\r\n"))
+	}
+	m.put(head[end-len(h.rest):])
+}
+
+// added makes the fields this relay adds (RFC 5321 §4.4, RFC 6409 §8).
+func (m *submitted) added(h *header) string {
+	s := m.session
+	t := trace{
+		hello: m.env.hello, ip: s.conn.peer.ip, host: s.srv.o.Hostname, id: m.id, at: m.at,
+		esmtp: m.env.esmtp, authed: m.env.authed, smtputf8: m.env.opts.UTF8, tls: s.conn.state,
+	}
+	if len(m.env.rcpts) == 1 {
+		t.only = m.env.rcpts[0].Address
+	}
+	text := t.received()
+	m.messageID = h.messageID
+	if !h.hasID {
+		m.messageID = "<" + m.id.String() + "@" + s.srv.o.Hostname + ">"
+		text += "Message-ID: " + m.messageID + "\r\n"
+	}
+	if !h.hasDate {
+		text += "Date: " + rfc5322Date(m.at) + "\r\n"
+	}
+	return text
+}
+
+// put writes to the draft, whose trouble refuses the message.
+func (m *submitted) put(b []byte) {
+	if m.refusal != nil || len(b) == 0 {
+		return
+	}
+	if _, err := m.draft.Write(b); err != nil {
+		m.session.srv.log.Warn("writing a submitted message failed", zap.Error(err))
+		m.refuse(replyTo(err))
+	}
+}
+
+// finish ends the draft, one way or the other, and gives the reply.
+func (m *submitted) finish() *smtp.SMTPError {
+	if fault := m.scan.end(); fault != "" {
+		m.refuse(refusal(550, "5.6.0", fault))
+	}
+	if !m.inBody && m.refusal == nil {
+		m.begin(len(m.head)) // all header, no body
+	}
+	if m.size > 0 && m.last != '\n' {
+		// BDAT may end without a line end, DATA cannot (RFC 3030 §2).
+		m.put([]byte("\r\n"))
+	}
+	if m.refusal != nil {
+		m.draft.Discard()
+		return m.refusal
+	}
+	s := m.session
+	err := s.srv.in.Accept(s.srv.content, m.message(), m.env.rcpts, m.draft)
+	if err != nil {
+		var reply *smtp.SMTPError
+		if !errors.As(err, &reply) {
+			s.srv.log.Warn("accepting a message failed", zap.Error(err))
+		}
+		return replyTo(err)
+	}
+	return refusal(250, "2.0.0", "Ok: queued as "+m.id.String())
+}
+
+func (m *submitted) message() relay.Message {
+	o := &m.env.opts
+	return relay.Message{
+		ID: m.id, Account: m.env.account, Accepted: m.at,
+		From: m.env.from, Size: m.draft.Size(), SMTPID: m.messageID,
+		Client:     m.session.conn.peer.ip.String(),
+		EnvelopeID: o.EnvelopeID, Return: relay.Return(o.Return),
+		RequireTLS: o.RequireTLS, SMTPUTF8: o.UTF8, EightBit: m.scan.eightBit,
+		Category: m.api.category, UniqueArgs: m.api.uniqueArgs,
+	}
+}

@@ -1,0 +1,25 @@
+// Package submission accepts mail over SMTP (RFC 6409): the door by which a
+// message enters the relay. Its 250 means that the message is durable.
+//
+// go-smtp's server holds the conversation. What it leaves to others stands
+// around it: one layer below, which owns the bytes, and one above, which owns
+// the meaning. The way of a message:
+//
+//	listen.go       accept a connection, or turn it away: caps in total and per address
+//	peer.go         the socket: deadlines, and its place among the connections
+//	conn.go         the layer below go-smtp: hands it one command line at a time,
+//	                carries STARTTLS out itself, holds replies until the next wait
+//	input.go        what was read and not yet used
+//	dots.go         the end of DATA, and nothing else that looks like one
+//	replies.go      our words for go-smtp's, errors -> replies
+//	session.go      the layer above: MAIL and RCPT, strictly; whether the key still holds
+//	auth.go         AUTH PLAIN and LOGIN; guard.go: who failed too often
+//	data.go         DATA and BDAT: scan.go, header.go, smtpapi.go, received.go -> relay.Draft
+//	                Intake.Accept, then 250 with the id
+//
+// Because go-smtp gets one line for each read it makes, it never holds bytes
+// that we have not judged. Therefore the body of DATA can be read past it, a
+// line bound holds for commands and not for content, and a TLS handshake gets
+// a fresh go-smtp conversation, so that nothing said in clear survives it
+// (RFC 3207 §4.2).
+package submission

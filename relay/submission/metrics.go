@@ -1,0 +1,60 @@
+package submission
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics counts what happens at the door. No label holds anything a client
+// can make up.
+type metrics struct {
+	connections  *prometheus.CounterVec
+	current      prometheus.Gauge
+	rejected     *prometheus.CounterVec
+	messages     *prometheus.CounterVec
+	authFailures prometheus.Counter
+	tls          *prometheus.CounterVec
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	const ns, sub = "tlsrelay", "submission"
+	counter := func(name, help, label string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: ns, Subsystem: sub, Name: name, Help: help,
+		}, []string{label})
+	}
+	m := &metrics{
+		connections: counter("connections_total", "Submission connections accepted, by kind of listener.", "listener"),
+		current: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: ns, Subsystem: sub, Name: "connections", Help: "Submission connections open now.",
+		}),
+		rejected: counter("rejected_total", "Submission connections turned away or cut off, by cause.", "cause"),
+		messages: counter("messages_total", "Messages offered, by outcome: accepted, the class of the refusal, or aborted.", "outcome"),
+		authFailures: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: ns, Subsystem: sub, Name: "auth_failures_total", Help: "Failed AUTH attempts.",
+		}),
+		tls: counter("tls_total", "TLS handshakes completed, by protocol version.", "version"),
+	}
+	if reg != nil {
+		reg.MustRegister(m.connections, m.current, m.rejected, m.messages, m.authFailures, m.tls)
+	}
+	return m
+}
+
+func (m *metrics) opened(implicit bool) {
+	kind := "starttls"
+	if implicit {
+		kind = "tls"
+	}
+	m.connections.WithLabelValues(kind).Inc()
+	m.current.Inc()
+}
+
+// finished counts a message by the code of its reply.
+func (m *metrics) finished(code int) {
+	outcome := "accepted"
+	switch {
+	case code >= 500:
+		outcome = "5xx"
+	case code >= 400:
+		outcome = "4xx"
+	}
+	m.messages.WithLabelValues(outcome).Inc()
+}

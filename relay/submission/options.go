@@ -1,0 +1,67 @@
+package submission
+
+import (
+	"context"
+	"crypto/tls"
+	"net/netip"
+	"time"
+
+	"tlsrelay/policy/account"
+	"tlsrelay/relay"
+)
+
+// Options is what an operator sets. The zero value listens nowhere, demands
+// TLS for AUTH and trusts nobody.
+type Options struct {
+	Hostname  string   // in greeting, EHLO, Received and Message-ID
+	Listen    []string // addresses in clear, with STARTTLS if TLS is set
+	ListenTLS []string // addresses with implicit TLS (RFC 8314)
+
+	TLS                *tls.Config    // nil: no STARTTLS; never below TLS 1.2
+	AllowPlaintextAuth bool           // AUTH without TLS
+	Trusted            []netip.Prefix // may submit without AUTH, for the parent account
+
+	MaxMessageBytes int64 // 0: 30 MiB
+	MaxRecipients   int   // of one message; 0: 1000
+	MaxConnections  int   // 0: 10,000
+	MaxPerIP        int   // connections from one address; 0: no limit
+
+	AuthFailuresPerMinute int           // per source address, then 421 and a pause; 0: 30
+	IdleTimeout           time.Duration // for a command, and between reads of content; 0: 5 minutes
+	DrainTimeout          time.Duration // for transactions in progress when stopping; 0: 30 seconds
+}
+
+func (o Options) withDefaults() Options {
+	orDefault(&o.Hostname, "localhost")
+	orDefault(&o.MaxMessageBytes, 30<<20)
+	orDefault(&o.MaxRecipients, 1000)
+	orDefault(&o.MaxConnections, 10_000)
+	orDefault(&o.AuthFailuresPerMinute, 30)
+	orDefault(&o.IdleTimeout, 5*time.Minute)
+	orDefault(&o.DrainTimeout, 30*time.Second)
+	if o.TLS != nil {
+		o.TLS = o.TLS.Clone()
+		o.TLS.MinVersion = max(o.TLS.MinVersion, tls.VersionTLS12)
+	}
+	return o
+}
+
+func orDefault[T comparable](p *T, value T) {
+	var zero T
+	if *p == zero {
+		*p = value
+	}
+}
+
+// Intake takes what was submitted; the queue implements it.
+type Intake interface {
+	// NewDraft begins a body.
+	NewDraft() relay.Draft
+	// Accept makes the message durable: when it returns nil, the message is
+	// on stable storage. It ends the draft, whatever it returns.
+	Accept(ctx context.Context, m relay.Message, rcpts []relay.Recipient, body relay.Draft) error
+}
+
+// Accounts says what a key opens; account.Store in full, because
+// account.Authenticate wants it.
+type Accounts = account.Store

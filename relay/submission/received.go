@@ -1,0 +1,81 @@
+package submission
+
+import (
+	"crypto/tls"
+	"net/netip"
+	"strings"
+	"time"
+
+	"tlsrelay/policy/domain"
+	"tlsrelay/relay"
+)
+
+// trace is what the Received field of one message tells.
+type trace struct {
+	hello    string // as the client gave it, unchecked
+	ip       netip.Addr
+	host     string // ours
+	id       relay.MessageID
+	at       time.Time
+	esmtp    bool
+	authed   bool
+	smtputf8 bool
+	tls      *tls.ConnectionState
+	only     relay.Address // the recipient, if there is but one
+}
+
+// received makes the trace field of RFC 5321 §4.4. Who has the API key is
+// said nowhere. The recipient is named only when that tells nobody of another.
+func (t trace) received() string {
+	var b strings.Builder
+	b.WriteString("Received: from " + t.client() + " (" + literal(t.ip) + ")\r\n")
+	b.WriteString("\tby " + t.host + " with " + t.protocol() + " id " + t.id.String())
+	if t.tls != nil {
+		b.WriteString("\r\n\t(" + tls.VersionName(t.tls.Version) + ":" + tls.CipherSuiteName(t.tls.CipherSuite) + ")")
+	}
+	if !t.only.IsNull() {
+		b.WriteString("\r\n\tfor <" + t.only.String() + ">")
+	}
+	b.WriteString(";\r\n\t" + rfc5322Date(t.at) + "\r\n")
+	return b.String()
+}
+
+// client is the client's own name if it is one, else its address: the field
+// is no place for whatever a client likes to write there.
+func (t trace) client() string {
+	if name, err := domain.Parse(t.hello); err == nil {
+		return name.String()
+	}
+	return literal(t.ip)
+}
+
+// literal is an address literal (RFC 5321 §4.1.3).
+func literal(ip netip.Addr) string {
+	switch {
+	case !ip.IsValid():
+		return "unknown"
+	case ip.Is6():
+		return "[IPv6:" + ip.String() + "]"
+	}
+	return "[" + ip.String() + "]"
+}
+
+// protocol is the "with" clause (RFC 3848, RFC 6531 §4.3).
+func (t trace) protocol() string {
+	if !t.esmtp {
+		return "SMTP"
+	}
+	p := "ESMTP"
+	if t.smtputf8 {
+		p = "UTF8SMTP"
+	}
+	if t.tls != nil {
+		p += "S"
+	}
+	if t.authed {
+		p += "A"
+	}
+	return p
+}
+
+func rfc5322Date(t time.Time) string { return t.Format("Mon, 02 Jan 2006 15:04:05 -0700") }

@@ -1,0 +1,216 @@
+package submission
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/emersion/go-smtp"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+)
+
+// Server accepts mail. Make it with [New], bind its sockets with
+// [Server.Listen], serve with [Server.Run].
+type Server struct {
+	o        Options
+	in       Intake
+	accounts Accounts
+	log      *zap.Logger
+	metrics  *metrics
+	guard    *guard
+	smtp     *smtp.Server
+	handoff  *handoff
+
+	listeners []listener
+	places    places
+
+	// content is the context of Intake.Accept: it outlives Run's until the
+	// drain is over, because a message in hand is worth finishing.
+	content context.Context
+	abandon context.CancelFunc
+
+	mu       sync.Mutex
+	conns    map[*conn]struct{}
+	draining bool
+	bodies   sync.WaitGroup // Data calls: go-smtp does not wait for those of BDAT
+	closed   bool           // no further bodies
+}
+
+// New makes a server that does nothing yet. reg may be nil.
+func New(o Options, in Intake, accounts Accounts, log *zap.Logger, reg prometheus.Registerer) *Server {
+	o = o.withDefaults()
+	s := &Server{
+		o: o, in: in, accounts: accounts, log: log,
+		metrics: newMetrics(reg),
+		guard:   newGuard(o.AuthFailuresPerMinute),
+		handoff: newHandoff(),
+		conns:   make(map[*conn]struct{}),
+		places:  places{total: o.MaxConnections, perIP: o.MaxPerIP},
+	}
+	s.content, s.abandon = context.WithCancel(context.Background())
+	s.smtp = s.newSMTP()
+	return s
+}
+
+// newSMTP sets go-smtp's server up. It never sees TLS: conn does that.
+func (s *Server) newSMTP() *smtp.Server {
+	g := smtp.NewServer(smtp.BackendFunc(s.newSession))
+	g.Domain = s.o.Hostname
+	g.MaxRecipients = s.o.MaxRecipients
+	g.MaxMessageBytes = s.o.MaxMessageBytes
+	g.MaxLineLength = 0 // it would count content; input.go bounds commands
+	g.AllowInsecureAuth = true
+	g.EnableSMTPUTF8, g.EnableREQUIRETLS, g.EnableDSN = true, true, true
+	g.ErrorLog = quietLog{s.log}
+	return g
+}
+
+// Listen binds all sockets, so that clients queue up from now on. After an
+// error nothing is bound.
+func (s *Server) Listen() error {
+	bind := func(addrs []string, implicit bool) error {
+		for _, a := range addrs {
+			l, err := net.Listen("tcp", a)
+			if err != nil {
+				return err
+			}
+			s.listeners = append(s.listeners, listener{l, implicit})
+		}
+		return nil
+	}
+	if len(s.o.ListenTLS) > 0 && s.o.TLS == nil {
+		return errors.New("submission: implicit TLS needs a certificate")
+	}
+	err := bind(s.o.Listen, false)
+	if err == nil {
+		err = bind(s.o.ListenTLS, true)
+	}
+	if err != nil {
+		s.closeListeners()
+		s.listeners = nil
+	}
+	return err
+}
+
+// Addrs gives the bound addresses of Options.Listen, in their order.
+func (s *Server) Addrs() []net.Addr { return s.addrs(false) }
+
+// AddrsTLS gives the bound addresses of Options.ListenTLS, in their order.
+func (s *Server) AddrsTLS() []net.Addr { return s.addrs(true) }
+
+func (s *Server) addrs(implicit bool) []net.Addr {
+	var all []net.Addr
+	for _, l := range s.listeners {
+		if l.implicit == implicit {
+			all = append(all, l.Addr())
+		}
+	}
+	return all
+}
+
+// Run serves until ctx ends. Then it stops accepting, tells idle clients 421,
+// lets transactions in progress finish within DrainTimeout and closes the
+// rest. It returns nil after that, with nothing left running.
+func (s *Server) Run(ctx context.Context) error {
+	var loops sync.WaitGroup
+	failed := make(chan error, len(s.listeners)+1)
+	loops.Go(func() { failed <- s.smtp.Serve(s.handoff) })
+	for _, l := range s.listeners {
+		loops.Go(func() { failed <- s.acceptLoop(ctx, l) })
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	s.closeListeners()
+	s.drain()
+	loops.Wait()
+	return err
+}
+
+func (s *Server) closeListeners() {
+	for _, l := range s.listeners {
+		l.Close()
+	}
+}
+
+// drain ends all conversations. go-smtp's Shutdown only waits, and its Close
+// does nothing after it, so the telling and the closing are ours.
+func (s *Server) drain() {
+	s.mu.Lock()
+	s.draining = true
+	for c := range s.conns {
+		c.drain()
+	}
+	s.mu.Unlock()
+
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = s.smtp.Shutdown(context.Background()) // waits for every conversation
+	}()
+	timer := time.AfterFunc(s.o.DrainTimeout, s.cutOff)
+	<-done
+	timer.Stop()
+	s.abandon()
+
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.bodies.Wait()
+}
+
+// cutOff closes every connection and gives up what Intake is busy with.
+func (s *Server) cutOff() {
+	s.abandon()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.peer.Close()
+	}
+}
+
+// adopt gives c to go-smtp. false: the server is stopping.
+func (s *Server) adopt(c *conn) bool {
+	s.mu.Lock()
+	s.conns[c] = struct{}{}
+	if s.draining {
+		c.drain()
+	}
+	s.mu.Unlock()
+	if s.handoff.give(c) {
+		return true
+	}
+	s.forget(c)
+	return false
+}
+
+func (s *Server) forget(c *conn) {
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+}
+
+// beginBody counts a Data call in; false when the server has stopped.
+func (s *Server) beginBody() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.bodies.Add(1)
+	return true
+}
+
+// quietLog takes go-smtp's own remarks, which may quote a client.
+type quietLog struct{ log *zap.Logger }
+
+func (q quietLog) Printf(format string, v ...any) {
+	q.log.Sugar().Debugf(format, v...)
+}
+
+func (q quietLog) Println(v ...any) { q.log.Sugar().Debugln(v...) }

@@ -1,0 +1,235 @@
+package submission
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"sync"
+	"unicode"
+
+	"github.com/emersion/go-smtp"
+	"go.uber.org/zap"
+
+	"tlsrelay/policy/account"
+	"tlsrelay/relay"
+)
+
+// session is what go-smtp's conversation means. Reset and Logout are called
+// under go-smtp's lock and must not call back into its Conn; Data of a BDAT
+// runs beside all other methods.
+type session struct {
+	srv   *Server
+	conn  *conn
+	hello func() string // as of the last greeting; not for Data, which may run beside the next
+
+	// secret is what AUTH succeeded with, "" before: it is asked again at
+	// every MAIL, so that revoking a key or disabling an account stops at once.
+	secret string
+
+	mu  sync.Mutex
+	env *envelope // nil: no transaction
+}
+
+// envelope is one transaction, until it is handed to Intake.
+type envelope struct {
+	account account.ID
+	authed  bool   // with AUTH, and not by its address
+	hello   string // the client's name in its last greeting
+	esmtp   bool   // which was EHLO
+	from    relay.Address
+	opts    smtp.MailOptions
+	rcpts   []relay.Recipient
+}
+
+var (
+	_ smtp.Session     = (*session)(nil)
+	_ smtp.AuthSession = (*session)(nil)
+)
+
+func (s *Server) newSession(c *smtp.Conn) (smtp.Session, error) {
+	return &session{srv: s, conn: c.Conn().(*conn), hello: c.Hostname}, nil
+}
+
+// Reset implements smtp.Session.
+func (s *session) Reset() { s.setEnvelope(nil) }
+
+// Logout implements smtp.Session.
+func (s *session) Logout() error {
+	s.setEnvelope(nil)
+	return nil
+}
+
+func (s *session) setEnvelope(e *envelope) {
+	s.mu.Lock()
+	s.env = e
+	s.mu.Unlock()
+	s.conn.setBusy(e != nil)
+}
+
+func (s *session) envelope() *envelope {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.env
+}
+
+// Mail implements smtp.Session. from has lost its quotes on the way, so the
+// address is read again from the command line. opts.Auth is somebody's claim,
+// may hold anything (RFC 4954 §5), and goes nowhere.
+func (s *session) Mail(from string, opts *smtp.MailOptions) error {
+	if s.envelope() != nil {
+		return refusal(503, "5.5.1", "Sender already given")
+	}
+	who, authed, err := s.sender()
+	if err != nil {
+		return err
+	}
+	if opts.RequireTLS && s.conn.tls == nil {
+		return refusal(530, "5.7.10", "REQUIRETLS needs TLS here: issue STARTTLS first")
+	}
+	if len(opts.EnvelopeID) > maxEnvelopeID {
+		return refusal(501, "5.5.4", "ENVID is too long")
+	}
+	env := &envelope{account: who, authed: authed, hello: s.hello(), esmtp: s.conn.esmtp, opts: *opts}
+	env.opts.Auth = nil
+	if from != "" {
+		if env.from, err = s.address(opts.UTF8, refusal(501, "5.1.7", "Bad sender address syntax")); err != nil {
+			return err
+		}
+	}
+	s.setEnvelope(env)
+	return nil
+}
+
+// maxEnvelopeID is the bound of RFC 3461 §4.4.
+const maxEnvelopeID = 100
+
+// sender says for whom mail is submitted now.
+func (s *session) sender() (who account.ID, authed bool, err error) {
+	ctx := s.srv.content
+	if s.secret != "" {
+		owner, key, err := account.Authenticate(ctx, s.srv.accounts, s.secret)
+		switch {
+		case errors.Is(err, account.ErrDenied), err == nil && !key.Allows(account.MailSend):
+			s.secret = ""
+			return "", false, refusal(530, "5.7.0", badGrant)
+		case err != nil:
+			return "", false, s.unavailable(err)
+		}
+		return owner.ID, true, nil
+	}
+	if !s.trusted() {
+		return "", false, refusal(530, "5.7.0", "Unauthenticated senders not allowed")
+	}
+	parent, err := s.srv.accounts.Account(ctx, account.Parent)
+	switch {
+	case err != nil:
+		return "", false, s.unavailable(err)
+	case parent.Disabled:
+		return "", false, refusal(530, "5.7.0", "Unauthenticated senders not allowed")
+	}
+	return parent.ID, false, nil
+}
+
+func (s *session) unavailable(err error) error {
+	s.srv.log.Warn("account store failed during submission", zap.Error(err))
+	return refusal(451, "4.3.0", "Authentication failed: Could not authenticate")
+}
+
+func (s *session) trusted() bool { return trusts(s.srv.o.Trusted, s.conn.peer.ip) }
+
+func trusts(networks []netip.Prefix, ip netip.Addr) bool {
+	for _, n := range networks {
+		if n.Contains(ip) {
+			return true
+		}
+	}
+	return false
+}
+
+// Rcpt implements smtp.Session.
+func (s *session) Rcpt(_ string, opts *smtp.RcptOptions) error {
+	env := s.envelope()
+	if env == nil {
+		return refusal(503, "5.5.1", "MAIL comes first")
+	}
+	addr, err := s.address(env.opts.UTF8, refusal(501, "5.1.3", "Bad recipient address syntax"))
+	if err != nil {
+		return err
+	}
+	if strings.ContainsFunc(opts.OriginalRecipient, unicode.IsControl) || len(opts.OriginalRecipient) > maxOriginal {
+		return refusal(501, "5.5.4", "Malformed ORCPT parameter value")
+	}
+	env.rcpts = append(env.rcpts, relay.Recipient{
+		Address: addr, Index: len(env.rcpts),
+		Notify:       notify(opts.Notify),
+		OriginalType: strings.ToLower(string(opts.OriginalRecipientType)),
+		Original:     opts.OriginalRecipient,
+	})
+	return nil
+}
+
+// maxOriginal is the bound of RFC 3461 §4.2.
+const maxOriginal = 500
+
+func notify(words []smtp.DSNNotify) relay.Notify {
+	var n relay.Notify
+	for _, w := range words {
+		switch w {
+		case smtp.DSNNotifyNever:
+			n |= relay.NotifyNever
+		case smtp.DSNNotifySuccess:
+			n |= relay.NotifySuccess
+		case smtp.DSNNotifyFailure:
+			n |= relay.NotifyFailure
+		case smtp.DSNNotifyDelayed:
+			n |= relay.NotifyDelay
+		}
+	}
+	return n
+}
+
+// address reads the address of the current command; bad is the reply to one
+// that has no meaning.
+func (s *session) address(smtputf8 bool, bad *smtp.SMTPError) (relay.Address, error) {
+	path, ok := pathOf(s.conn.raw)
+	if !ok {
+		return relay.Address{}, bad
+	}
+	a, err := relay.ParseAddress(path, smtputf8)
+	switch {
+	case errors.Is(err, relay.ErrAddressUTF8):
+		return relay.Address{}, refusal(553, "5.6.7", "Address needs SMTPUTF8")
+	case errors.Is(err, relay.ErrAddressLength):
+		return relay.Address{}, refusal(501, "5.1.3", "Address too long")
+	case err != nil:
+		return relay.Address{}, bad
+	}
+	return a, nil
+}
+
+// pathOf finds what stands between < and > in MAIL FROM:<...> or
+// RCPT TO:<...>, minding quoted strings; or, as old clients write it, the
+// address without them.
+func pathOf(command string) (string, bool) {
+	_, rest, ok := strings.Cut(command, ":")
+	if !ok {
+		return "", false
+	}
+	rest = strings.TrimSpace(rest)
+	end := " \t"
+	if strings.HasPrefix(rest, "<") {
+		rest, end = rest[1:], ">"
+	}
+	quoted := false
+	for i := 0; i < len(rest); i++ {
+		switch c := rest[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case !quoted && strings.IndexByte(end, c) >= 0:
+			return rest[:i], true
+		}
+	}
+	return rest, end != ">" && !quoted
+}
