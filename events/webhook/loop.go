@@ -24,8 +24,8 @@ type loop struct {
 
 	failures int  // in a row
 	slow     bool // the last POST was
-	maxBytes int  // of a batch; halved while the endpoint finds it too large
-	status   Status
+	maxBytes int  // of a batch; halved whenever the endpoint finds one too large
+	status   EndpointStatus
 }
 
 // found is what a turn found in the outbox.
@@ -44,7 +44,7 @@ func (l *loop) drain(ctx context.Context) {
 			lastLook = false
 			continue
 		}
-		l.note(Status{})
+		l.note(EndpointStatus{})
 		if lastLook && l.s.finish(l) {
 			return
 		}
@@ -75,7 +75,7 @@ func (l *loop) turn(ctx context.Context) found {
 	if len(rows) == 0 {
 		return nothing
 	}
-	l.note(Status{Account: e.Account, Oldest: rows[0].At, Off: !e.Enabled})
+	l.note(EndpointStatus{Account: e.Account, Oldest: rows[0].At, Off: !e.Enabled})
 	expired := l.expired(e, rows)
 	switch {
 	case !exists:
@@ -143,19 +143,23 @@ func (l *loop) send(ctx context.Context, e Endpoint, rows []Row) {
 	if !ok {
 		return
 	}
-	a := l.s.post(ctx, e, events.AppendBody(nil, objects...))
+	body := events.AppendBody(nil, objects...)
+	a := l.s.post(ctx, e, body)
 	release()
 	l.s.m.posts.WithLabelValues(string(a.class)).Inc()
 	l.s.m.seconds.Observe(a.took.Seconds())
 	l.slow = a.took > slowPost
-	if a.class != OK {
+	if a.code == http.StatusRequestEntityTooLarge {
+		l.maxBytes = max(1, len(body)/2)
+	}
+	if a.class != ClassOK {
 		l.failed(ctx, e, a, len(rows))
 		return
 	}
 	if l.failures > 0 {
 		l.s.log.Info("webhook recovered", zap.String("endpoint", l.id), zap.Int("failures", l.failures))
 	}
-	l.failures, l.maxBytes = 0, l.s.o.FlushBytes
+	l.failures = 0
 	if l.mark(ctx, rows) {
 		l.s.m.sent.Add(float64(len(rows)))
 	}
@@ -165,9 +169,6 @@ func (l *loop) send(ctx context.Context, e Endpoint, rows []Row) {
 // endpoint is not what it was.
 func (l *loop) failed(ctx context.Context, e Endpoint, a answer, n int) {
 	l.failures++
-	if a.code == http.StatusRequestEntityTooLarge {
-		l.maxBytes = max(1, l.maxBytes/2)
-	}
 	wait := l.backoff()
 	next := time.Now().Add(wait)
 	l.s.log.Warn("webhook failed", zap.String("endpoint", l.id), zap.String("account", e.Account),
@@ -240,7 +241,7 @@ func (l *loop) storeTrouble(ctx context.Context, err error) {
 
 // note tells [Sender.Status] what waits, and keeps what it knows of failures
 // while something does.
-func (l *loop) note(st Status) {
+func (l *loop) note(st EndpointStatus) {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
 	if l.failures > 0 {

@@ -71,7 +71,7 @@ func TestOAuth(t *testing.T) {
 			post := func() answer { return s.post(context.Background(), e, []byte("[{}]\r\n")) }
 
 			for range 3 {
-				if a := post(); a.class != OK {
+				if a := post(); a.class != ClassOK {
 					t.Fatalf("%+v", a)
 				}
 				if got := rec.next(t).header.Get("Authorization"); got != "Bearer t1" {
@@ -79,7 +79,7 @@ func TestOAuth(t *testing.T) {
 				}
 			}
 			revoked.Store("Bearer t1", true)
-			if a := post(); a.class != OK {
+			if a := post(); a.class != ClassOK {
 				t.Errorf("after the token was revoked: %+v", a)
 			}
 			rec.next(t)
@@ -94,7 +94,7 @@ func TestOAuth(t *testing.T) {
 			}
 			// Another secret never goes with the old one's token.
 			e.OAuthClientSecret = "wrong"
-			if a := post(); a.class != OAuth {
+			if a := post(); a.class != ClassOAuth {
 				t.Errorf("wrong secret: %+v", a)
 			}
 		})

@@ -19,19 +19,19 @@ import (
 // Class is what came of a POST, as a metric label and for operators.
 type Class string
 
-// The classes of outcomes; only OK is a success.
+// The classes of outcomes; only ClassOK is a success.
 const (
-	OK       Class = "2xx"
-	Status3  Class = "3xx" // redirects are not followed
-	Status4  Class = "4xx"
-	Status5  Class = "5xx"
-	Strange  Class = "other" // no HTTP status, or one outside these
-	Timeout  Class = "timeout"
-	Connect  Class = "connect" // no connection, or it broke
-	TLSFault Class = "tls"
-	Target   Class = "target" // private address, or not https
-	OAuth    Class = "oauth"  // no access token to be had
-	Key      Class = "key"    // the signing key is unusable
+	ClassOK      Class = "2xx"
+	Class3xx     Class = "3xx" // redirects are not followed
+	Class4xx     Class = "4xx"
+	Class5xx     Class = "5xx"
+	ClassOther   Class = "other" // no HTTP status, or one outside these
+	ClassTimeout Class = "timeout"
+	ClassConnect Class = "connect" // no connection, or it broke
+	ClassTLS     Class = "tls"
+	ClassTarget  Class = "target" // private address, or not https
+	ClassOAuth   Class = "oauth"  // no access token to be had
+	ClassKey     Class = "key"    // the signing key is unusable
 )
 
 // answer is the outcome of one POST.
@@ -102,11 +102,11 @@ func lingering(ctx context.Context, timeout time.Duration) (context.Context, con
 // the cache.
 func (s *Sender) try(ctx context.Context, e Endpoint, body []byte) (a answer, cached bool) {
 	if CheckURL(e.URL, s.o.AllowInsecure) != nil {
-		return answer{class: Target, err: ErrTarget}, false
+		return answer{class: ClassTarget, err: ErrTarget}, false
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.URL, bytes.NewReader(body))
 	if err != nil {
-		return answer{class: Target, err: ErrTarget}, false
+		return answer{class: ClassTarget, err: ErrTarget}, false
 	}
 	req.Header.Set("User-Agent", "SendGrid Event API")
 	req.Header.Set("Content-Type", "application/json;charset=utf-8")
@@ -116,7 +116,7 @@ func (s *Sender) try(ctx context.Context, e Endpoint, body []byte) (a answer, ca
 		now := strconv.FormatInt(time.Now().Unix(), 10)
 		sig, err := Sign(e.SigningKey, now, body)
 		if err != nil {
-			return answer{class: Key, err: err}, false
+			return answer{class: ClassKey, err: err}, false
 		}
 		req.Header.Set(TimestampHeader, now)
 		req.Header.Set(SignatureHeader, sig)
@@ -124,7 +124,7 @@ func (s *Sender) try(ctx context.Context, e Endpoint, body []byte) (a answer, ca
 	if e.OAuthTokenURL != "" {
 		var token string
 		if token, cached, err = s.tokens.get(ctx, e); err != nil {
-			return answer{class: OAuth, err: bare(err)}, false
+			return answer{class: ClassOAuth, err: bare(err)}, false
 		}
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
@@ -139,16 +139,16 @@ func exchange(c *http.Client, req *http.Request) answer {
 	}
 	io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer))
 	resp.Body.Close()
-	a := answer{code: resp.StatusCode, class: Strange}
+	a := answer{code: resp.StatusCode, class: ClassOther}
 	switch resp.StatusCode / 100 {
 	case 2:
-		a.class = OK
+		a.class = ClassOK
 	case 3:
-		a.class = Status3
+		a.class = Class3xx
 	case 4:
-		a.class = Status4
+		a.class = Class4xx
 	case 5:
-		a.class = Status5
+		a.class = Class5xx
 	}
 	return a
 }
@@ -166,15 +166,15 @@ func classOf(err error) Class {
 	)
 	switch {
 	case errors.Is(err, ssrf.ErrProhibitedIP), errors.Is(err, ssrf.ErrProhibitedNetwork), errors.Is(err, ssrf.ErrProhibitedPort):
-		return Target
+		return ClassTarget
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return Timeout
+		return ClassTimeout
 	case errors.As(err, &verify), errors.As(err, &record), errors.As(err, &alert), errors.As(err, &name), errors.As(err, &unknown):
-		return TLSFault
+		return ClassTLS
 	case errors.As(err, &op) && (op.Op == "remote error" || op.Op == "local error"):
-		return TLSFault // crypto/tls wraps alerts so
+		return ClassTLS // crypto/tls wraps alerts so
 	}
-	return Connect
+	return ClassConnect
 }
 
 // bare takes off the URL that net/http puts around its errors.

@@ -28,7 +28,7 @@ func (s *Sender) Test(ctx context.Context, e Endpoint) error {
 	a := s.post(ctx, e, events.AppendBody(nil, objects...))
 	s.m.posts.WithLabelValues(string(a.class)).Inc()
 	switch {
-	case a.class == OK:
+	case a.class == ClassOK:
 		return nil
 	case a.err != nil:
 		return fmt.Errorf("webhook test: %s: %w", a.class, a.err)

@@ -179,9 +179,9 @@ func (s *Sender) acquire(ctx context.Context, doubtful bool) (release func(), ok
 	return release, true
 }
 
-// Status is how one endpoint with events waiting does.
-type Status struct {
-	Endpoint  string        `json:"endpoint"`
+// EndpointStatus is how one endpoint with events waiting does.
+type EndpointStatus struct {
+	ID        string        `json:"id"`
 	Account   string        `json:"account"`
 	Oldest    time.Time     `json:"oldest"`        // when the oldest waiting event happened
 	Lag       time.Duration `json:"lag"`           // how long ago that is
@@ -193,19 +193,19 @@ type Status struct {
 }
 
 // Status lists the endpoints that events wait for, the longest wait first.
-func (s *Sender) Status() []Status {
+func (s *Sender) Status() []EndpointStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	var all []Status
+	var all []EndpointStatus
 	for _, l := range s.loops {
 		if st := l.status; !st.Oldest.IsZero() {
-			st.Endpoint, st.Lag = l.id, max(0, now.Sub(st.Oldest))
+			st.ID, st.Lag = l.id, max(0, now.Sub(st.Oldest))
 			all = append(all, st)
 		}
 	}
-	slices.SortFunc(all, func(a, b Status) int {
-		return cmp.Or(a.Oldest.Compare(b.Oldest), strings.Compare(a.Endpoint, b.Endpoint))
+	slices.SortFunc(all, func(a, b EndpointStatus) int {
+		return cmp.Or(a.Oldest.Compare(b.Oldest), strings.Compare(a.ID, b.ID))
 	})
 	return all
 }

@@ -11,6 +11,14 @@ import (
 	"time"
 )
 
+// advance lets d pass and everything that is due then happen.
+func advance(d time.Duration) {
+	turns.Lock() // what the test did so far comes before what the transport does next
+	turns.Unlock()
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 // The delays double from retry_after to retry_max, and what nobody took for
 // 24 hours is dropped; what came later is not.
 func TestBackoffAndExpiry(t *testing.T) {
@@ -25,10 +33,9 @@ func TestBackoffAndExpiry(t *testing.T) {
 		})
 		start := time.Now()
 		box.commit("e0", 3)
-		time.Sleep(20 * time.Hour)
+		advance(20 * time.Hour)
 		box.commit("e0", 1)
-		time.Sleep(4*time.Hour + 11*time.Minute)
-		synctest.Wait()
+		advance(4*time.Hour + 11*time.Minute)
 
 		if got := tries[0].Sub(start); got != time.Second {
 			t.Errorf("first try after %v", got)
@@ -47,14 +54,13 @@ func TestBackoffAndExpiry(t *testing.T) {
 			t.Errorf("%d events in the last batch, %d wait", n, box.waiting("e0"))
 		}
 		st := s.Status()
-		if len(st) != 1 || st[0].LastError != Status5 || st[0].LastCode != 500 || st[0].Failures < 30 || !st[0].NextTry.After(time.Now()) {
+		if len(st) != 1 || st[0].LastError != Class5xx || st[0].LastCode != 500 || st[0].Failures < 30 || !st[0].NextTry.After(time.Now()) {
 			t.Errorf("status %+v", st)
 		}
 		if got := total(t, s.m.posts.WithLabelValues("5xx")); got != float64(len(tries)) {
 			t.Errorf("%v failures counted of %d", got, len(tries))
 		}
-		time.Sleep(24 * time.Hour)
-		synctest.Wait()
+		advance(24 * time.Hour)
 		if len(s.Status()) != 0 || box.waiting("e0") != 0 || total(t, s.m.dropped) != 4 {
 			t.Errorf("not over: %+v", s.Status())
 		}
@@ -69,12 +75,12 @@ func TestLateEventsAreTriedOnce(t *testing.T) {
 			n := 0
 			box := newMemory(endpoints(1)...)
 			box.commit("e0", 2)
-			time.Sleep(72 * time.Hour)
+			advance(72 * time.Hour)
 			s, stop := inFalseTime(t, Options{}, box, func(*http.Request, []byte) (int, error) {
 				n++
 				return status, nil
 			})
-			time.Sleep(time.Hour)
+			advance(time.Hour)
 			if n != 1 || box.waiting("e0") != 0 {
 				t.Errorf("%d: %d tries, %d wait", status, n, box.waiting("e0"))
 			}
@@ -105,9 +111,9 @@ func TestBatching(t *testing.T) {
 			return 200, nil
 		})
 		box.commit("e0", 2)
-		time.Sleep(4 * time.Second)
+		advance(4 * time.Second)
 		box.commit("e0", 2)
-		time.Sleep(16 * time.Second)
+		advance(16 * time.Second)
 		if want := []batch{{8 * time.Second, 4}}; !slices.Equal(got, want) {
 			t.Errorf("by age: %v, want %v", got, want)
 		}
@@ -115,13 +121,13 @@ func TestBatching(t *testing.T) {
 		sum := 0
 		for range 10 {
 			box.commit("e0", 10) // a tenth of a second apart: full long before 8 s
-			time.Sleep(100 * time.Millisecond)
+			advance(100 * time.Millisecond)
 		}
-		time.Sleep(time.Second)
+		advance(time.Second)
 		if len(got) == 0 || got[0].after > 2*time.Second || got[0].n < 20 {
 			t.Errorf("by size: %v", got)
 		}
-		time.Sleep(10 * time.Second)
+		advance(10 * time.Second)
 		for _, b := range got {
 			sum += b.n
 		}
@@ -152,7 +158,7 @@ func TestFreshTimestampPerTry(t *testing.T) {
 			return 200, nil
 		})
 		box.commit("e0", 2)
-		time.Sleep(time.Minute)
+		advance(time.Minute)
 		if len(bodies) != 3 || !bytes.Equal(bodies[0], bodies[2]) || stamps[0] == stamps[2] {
 			t.Errorf("stamps %v, bodies %s", stamps, bodies)
 		}
@@ -190,15 +196,14 @@ func TestChangesWhileWaiting(t *testing.T) {
 				box.commit("e0", 2)
 				// The tries are a second after the commit, 2 s later, 4 s, …;
 				// stop well between two of them.
-				time.Sleep(backedOff)
+				advance(backedOff)
 				for before := tries; tries == before; {
-					time.Sleep(time.Second)
+					advance(time.Second)
 				}
-				time.Sleep(time.Minute)
+				advance(time.Minute)
 				tries = 0
 				c.change(box, endpoints(1)[0])
-				time.Sleep(15 * time.Second)
-				synctest.Wait()
+				advance(15 * time.Second)
 				if tries != c.tries || box.waiting("e0") != c.waiting || total(t, s.m.dropped) != c.dropped {
 					t.Errorf("%d tries, %d wait, %v dropped", tries, box.waiting("e0"), total(t, s.m.dropped))
 				}
@@ -221,8 +226,7 @@ func TestDisabledEndpoint(t *testing.T) {
 		})
 		box.commit("e0", 1)
 		box.commit("e1", 1)
-		time.Sleep(23 * time.Hour)
-		synctest.Wait()
+		advance(23 * time.Hour)
 		if len(hosts) != 0 {
 			t.Fatalf("posted to %v", hosts)
 		}
@@ -231,9 +235,31 @@ func TestDisabledEndpoint(t *testing.T) {
 		}
 		es[0].Enabled = true
 		box.put(es[0])
-		time.Sleep(2 * time.Hour)
+		advance(2 * time.Hour)
 		if want := []string{"e0.example.com"}; !slices.Equal(hosts, want) || box.waiting("e1") != 0 {
 			t.Errorf("posted to %v, %d wait for the other", hosts, box.waiting("e1"))
+		}
+		stop()
+	})
+}
+
+// The store may tell of rows that it hands out only after the next sync.
+func TestRowsAppearAfterWake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box := newMemory(endpoints(1)...)
+		n := 0
+		_, stop := inFalseTime(t, Options{PollInterval: time.Hour}, box, func(*http.Request, []byte) (int, error) {
+			n++
+			return 200, nil
+		})
+		advance(time.Minute)
+		box.edit(func() { box.unsynced = true })
+		box.commit("e0", 1)
+		advance(500 * time.Millisecond)
+		box.edit(func() { box.unsynced = false })
+		advance(2 * time.Second)
+		if n != 1 {
+			t.Errorf("%d posts", n)
 		}
 		stop()
 	})
@@ -252,11 +278,11 @@ func TestLoopsEnd(t *testing.T) {
 			for _, e := range endpoints(50) {
 				box.commit(e.ID, 2)
 			}
-			time.Sleep(500 * time.Millisecond)
+			advance(500 * time.Millisecond)
 			if s.lag() != 500*time.Millisecond {
 				t.Errorf("lag %v", s.lag())
 			}
-			time.Sleep(time.Minute)
+			advance(time.Minute)
 			s.mu.Lock()
 			if len(s.loops) != 0 {
 				t.Errorf("%d loops run on", len(s.loops))
