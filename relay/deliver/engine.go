@@ -2,38 +2,108 @@ package deliver
 
 import (
 	"context"
+	"net/netip"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"tlsrelay/policy"
 	"tlsrelay/relay"
+	"tlsrelay/relay/resolve"
 )
 
 // Engine delivers. Its methods are safe for concurrent use.
 type Engine struct {
-	o      Options
-	router Router
-	log    *zap.Logger
+	o       Options
+	router  Router
+	log     *zap.Logger
+	pool    *pool
+	hellos  hellos
+	metrics *metrics
 }
 
-// New makes an engine. Nothing runs until Run.
+// New makes an engine. Nothing runs until Run. log and reg may be nil.
 func New(o Options, router Router, log *zap.Logger, reg prometheus.Registerer) *Engine {
-	return &Engine{o: o.withDefaults(), router: router, log: log}
+	if log == nil {
+		log = zap.NewNop()
+	}
+	o = o.withDefaults()
+	p := newPool(o)
+	return &Engine{o: o, router: router, log: log, pool: p, metrics: newMetrics(reg, p)}
 }
 
-// Run reaps idle sessions until ctx ends, and closes them all then.
+// Run reaps idle sessions until ctx ends, and closes them all then. Sessions
+// that are still at work close when they are done.
 func (e *Engine) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return nil
+	tick := time.NewTicker(max(e.o.IdleTimeout/2, time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			e.pool.reap(false)
+		case <-ctx.Done():
+			e.pool.reap(true)
+			return nil
+		}
+	}
 }
 
-// Deliver makes one attempt at the waiting recipients of job.
+// Deliver makes one attempt at the waiting recipients of job: every host that
+// has to be tried is tried, and the result says what became of each recipient
+// and why. When ctx ends, what is open is closed and the rest is deferred
+// without evidence.
 func (e *Engine) Deliver(ctx context.Context, job Job) relay.Result {
-	return relay.Result{}
+	begin := time.Now()
+	job.Sender.RequireTLS = job.Sender.RequireTLS || job.Message.RequireTLS
+	route, failure := e.router.Route(ctx, job.Delivery.Lane.Destination)
+	if failure != nil {
+		r := relay.FailAll(job.Delivery, *failure, begin)
+		e.metrics.delivery(r)
+		return r
+	}
+	w := newWalk(ctx, e, route, job.Sender)
+	w.carry(&job)
+	w.run()
+	r := w.result(begin)
+	e.metrics.delivery(r)
+	return r
 }
 
-// Probe looks at every host and address of a destination without sending mail.
-func (e *Engine) Probe(ctx context.Context, destination string, s policy.Sender) Report {
-	return Report{}
+// key gives the pool key of an address of a host; ok is false when no source
+// address of ours is of its family.
+func (e *Engine) key(h resolve.Host, addr netip.AddrPort) (k poolKey, ok bool) {
+	if addr.Port() == 0 {
+		addr = netip.AddrPortFrom(addr.Addr(), uint16(e.o.Port))
+	}
+	src, ok := e.source(addr.Addr())
+	return poolKey{host: h.Name, sni: h.SNI, addr: addr, source: src, ehlo: e.o.Hostname}, ok
+}
+
+// source picks the local address to dial a from: always the same one for the
+// same address, so that sessions and tickets find their way back.
+func (e *Engine) source(a netip.Addr) (netip.Addr, bool) {
+	var same []netip.Addr
+	for _, s := range e.o.SourceAddresses {
+		if s.Unmap().Is4() == a.Unmap().Is4() {
+			same = append(same, s)
+		}
+	}
+	switch {
+	case len(e.o.SourceAddresses) == 0:
+		return netip.Addr{}, true
+	case len(same) == 0:
+		return netip.Addr{}, false
+	}
+	sum := 0
+	for _, b := range a.As16() {
+		sum = sum*31 + int(b)
+	}
+	return same[uint(sum)%uint(len(same))], true
+}
+
+// profileOf exists beside profileFor so that the engine's floor is filled in
+// at one place.
+func (e *Engine) profileOf(d policy.Decision, h policy.Hello) profile {
+	return profileFor(d, h, e.o.OpportunisticMinVersion)
 }

@@ -62,3 +62,9 @@ type Job struct {
 	Sender   policy.Sender // demands on the sender's side; REQUIRETLS of Message is added
 	Body     relay.Body    // read, not closed
 }
+
+// patience bounds a whole walk: when it is over, no further connection is
+// begun, and what is untried counts as unreachable.
+func (o Options) patience() time.Duration {
+	return 3*o.CommandTimeout + 4*(o.ConnectTimeout+o.HandshakeTimeout)
+}

@@ -1,6 +1,9 @@
 package deliver
 
 import (
+	"context"
+	"time"
+
 	"tlsrelay/policy"
 	"tlsrelay/relay"
 )
@@ -8,15 +11,15 @@ import (
 // Report is what a probe found.
 type Report struct {
 	Destination string `json:"destination"`
-	// Failure is why there was no host to look at; nil otherwise.
+	// Failure is what a message would come to now, nil if it would be handed
+	// over: why there was no host to look at, or what the ruling means.
 	Failure *relay.Failure `json:"failure,omitempty"`
-	// Ruling is what a first attempt would come to; Allowed is deliverable.
+	// Ruling is the ruling on a first attempt: Allowed, Block, Retry, Unreached.
 	Ruling  policy.Ruling   `json:"ruling,omitempty"`
 	Class   policy.Class    `json:"class"`
 	Demands []policy.Demand `json:"demands,omitempty"`
-	// Status is the enhanced status code the mail would get.
-	Status string         `json:"status,omitempty"`
-	Hosts  []ProbedHost   `json:"hosts,omitempty"`
+	Hosts   []ProbedHost    `json:"hosts,omitempty"` // in the order of the route
+	Took    time.Duration   `json:"took"`
 }
 
 // ProbedHost is one host of a Report: the verdict over all its addresses and
@@ -28,4 +31,36 @@ type ProbedHost struct {
 }
 
 // Deliverable reports whether mail would be handed over now.
-func (r Report) Deliverable() bool { return r.Failure == nil && r.Ruling == policy.Allowed }
+func (r Report) Deliverable() bool { return r.Failure == nil }
+
+// Probe looks at every host and address of a destination without sending
+// mail, on new connections, and does not stop at the first good one. It is
+// the walk of Deliver up to MAIL, so it cannot disagree with it.
+func (e *Engine) Probe(ctx context.Context, destination string, s policy.Sender) Report {
+	begin := time.Now()
+	rep := Report{Destination: destination, Class: policy.Decide(s, policy.Facts{}).Class()}
+	rep.Demands = policy.Decide(s, policy.Facts{}).Demands
+	route, failure := e.router.Route(ctx, destination)
+	if failure != nil {
+		rep.Failure, rep.Ruling, rep.Took = failure, policy.Unreached, time.Since(begin)
+		return rep
+	}
+	w := newWalk(ctx, e, route, s)
+	w.run()
+	var history policy.History
+	rep.Ruling, history = w.conclude(time.Now())
+	if rep.Ruling != policy.Allowed {
+		rep.Failure = w.unserved(rep.Ruling, history, ctx.Err() != nil).Failure
+	}
+	for _, h := range w.hosts {
+		p := ProbedHost{Host: h.Name, Verdict: policy.Merge(h.Name, h.verdicts).Verdict}
+		for _, c := range w.evidence {
+			if c.Host == h.Name {
+				p.Connections = append(p.Connections, c)
+			}
+		}
+		rep.Hosts = append(rep.Hosts, p)
+	}
+	rep.Took = time.Since(begin)
+	return rep
+}

@@ -1,0 +1,128 @@
+package deliver
+
+import (
+	"bytes"
+	"io"
+	"time"
+
+	"tlsrelay/relay"
+)
+
+// content writes a body to the connection through its command buffer, so
+// that a small message leaves in the same packet as the commands before it.
+type content struct {
+	c     *conn
+	stuff bool // DATA: double leading dots
+	bol   bool // at the beginning of a line
+	watch bool // nothing is due from the host: a word from it means no
+	early reply
+}
+
+// ReadFrom implements io.ReaderFrom, for bodies that cannot hand over their
+// octets in one piece.
+func (w *content) ReadFrom(r io.Reader) (n int64, err error) {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	b := (*buf)[:cap(*buf)]
+	for {
+		m, readErr := r.Read(b)
+		n += int64(m)
+		if _, err = w.Write(b[:m]); err != nil {
+			return n, err
+		}
+		if readErr == io.EOF {
+			return n, nil
+		}
+		if readErr != nil {
+			return n, &bodyError{readErr}
+		}
+	}
+}
+
+// bodyError is a fault of our own store, not of the connection.
+type bodyError struct{ error }
+
+var lineDot = []byte("\n.")
+
+// Write writes a piece of the body. Dots are doubled after every line feed,
+// not only after CRLF, so that no body can end the message early for a host
+// that takes less for a line end (RFC 5321 §4.5.2).
+func (w *content) Write(p []byte) (int, error) {
+	n := len(p)
+	if !w.stuff {
+		return n, w.emit(p)
+	}
+	for len(p) > 0 {
+		if w.bol && p[0] == '.' {
+			if err := w.emit(lineDot[1:]); err != nil {
+				return 0, err
+			}
+		}
+		piece := p
+		if i := bytes.Index(p, lineDot); i >= 0 {
+			piece = p[:i+1]
+		}
+		if err := w.emit(piece); err != nil {
+			return 0, err
+		}
+		w.bol = piece[len(piece)-1] == '\n'
+		p = p[len(piece):]
+	}
+	return n, nil
+}
+
+// end writes the end of DATA, on a line of its own.
+func (w *content) end() error {
+	if !w.bol {
+		if err := w.emit([]byte("\r\n")); err != nil {
+			return err
+		}
+	}
+	return w.emit([]byte(".\r\n"))
+}
+
+// emit gathers octets and writes them by the buffer.
+func (w *content) emit(p []byte) error {
+	for len(p) > 0 {
+		if len(w.c.out) == cap(w.c.out) {
+			if err := w.flush(); err != nil {
+				return err
+			}
+		}
+		n := min(len(p), cap(w.c.out)-len(w.c.out))
+		w.c.out = append(w.c.out, p[:n]...)
+		p = p[n:]
+	}
+	return nil
+}
+
+// flush writes a full buffer, having looked whether the host still wants it.
+func (w *content) flush() error {
+	if w.watch && w.c.pending() {
+		// May be a session ticket: only a whole reply stops the message.
+		if rep, err := w.c.read(50 * time.Millisecond); err == nil {
+			w.early = rep
+			return errEarly
+		} else if !isTimeout(err) {
+			return err
+		}
+	}
+	return w.c.flush()
+}
+
+// send writes all of body, and the end of DATA if that is how it goes.
+func (w *content) send(body relay.Body) error {
+	w.bol = true
+	n, err := io.Copy(w, body.NewReader())
+	if err == nil && n != body.Size() {
+		// The host was promised so many octets, by SIZE or BDAT.
+		err = &bodyError{io.ErrUnexpectedEOF}
+	}
+	if err == nil && w.stuff {
+		err = w.end()
+	}
+	if err == nil {
+		err = w.flush()
+	}
+	return err
+}

@@ -1,0 +1,125 @@
+package deliver
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// conn is one connection with its buffers and bounds. Every read of a reply
+// and every write of a chunk has its own deadline; a reply that trickles in
+// one octet at a time is still bounded, for its deadline is set once.
+type conn struct {
+	raw     net.Conn // TCP
+	rw      net.Conn // raw, or TLS over it
+	r       *bufio.Reader
+	out     []byte // commands gathered for one write
+	scratch []byte // text of the last reply
+	timeout time.Duration
+	end     time.Time // of the whole transaction; zero: none
+}
+
+// readBuffer bounds a reply line as well: ReadSlice fails beyond it.
+const readBuffer = maxReplyLine
+
+func newConn(raw net.Conn, timeout time.Duration) *conn {
+	return &conn{raw: raw, rw: raw, r: bufio.NewReaderSize(raw, readBuffer), timeout: timeout}
+}
+
+// secure puts TLS under the conversation. The old read buffer must be empty;
+// the caller has looked (row B5).
+func (c *conn) secure(t net.Conn) {
+	c.rw = t
+	c.r = bufio.NewReaderSize(t, readBuffer)
+}
+
+// whileOpen closes the connection when ctx ends; the function it returns
+// undoes that. A closed connection, unlike a deadline, cannot be re-armed by
+// a step that has not noticed yet.
+func (c *conn) whileOpen(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { c.raw.Close() })
+}
+
+func (c *conn) deadline(d time.Duration) time.Time {
+	t := time.Now().Add(d)
+	if !c.end.IsZero() && c.end.Before(t) {
+		return c.end
+	}
+	return t
+}
+
+// read reads one reply within d.
+func (c *conn) read(d time.Duration) (reply, error) {
+	if err := c.raw.SetReadDeadline(c.deadline(d)); err != nil {
+		return reply{}, err
+	}
+	rep, err := readReply(c.r, c.scratch)
+	c.scratch = rep.text
+	return rep, err
+}
+
+// flush writes the gathered commands.
+func (c *conn) flush() error {
+	_, err := c.Write(c.out)
+	c.out = c.out[:0]
+	return err
+}
+
+// maxWrite is how much one deadline covers.
+const maxWrite = 64 << 10
+
+// Write writes b, each chunk within the timeout, so that a peer that stops
+// reading is noticed.
+func (c *conn) Write(b []byte) (n int, err error) {
+	for len(b) > 0 && err == nil {
+		chunk := b[:min(len(b), maxWrite)]
+		if err = c.raw.SetWriteDeadline(c.deadline(c.timeout)); err != nil {
+			return n, err
+		}
+		var m int
+		m, err = c.rw.Write(chunk)
+		n += m
+		b = b[m:]
+	}
+	return n, err
+}
+
+// command sends one line and reads its reply.
+func (c *conn) command(line string) (reply, error) {
+	c.out = append(append(c.out, line...), "\r\n"...)
+	if err := c.flush(); err != nil {
+		return c.lastWords(err)
+	}
+	return c.read(c.timeout)
+}
+
+// lastWords looks for a reply that came before writing failed: a host that
+// answers and closes must be heard, not reported as a broken pipe. An end or
+// an alert found instead tells more than the failed write.
+func (c *conn) lastWords(cause error) (reply, error) {
+	rep, err := c.read(min(c.timeout, time.Second))
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return reply{}, cause
+	}
+	return rep, err
+}
+
+// pending reports whether the host has sent something that nobody read yet.
+func (c *conn) pending() bool { return c.r.Buffered() > 0 || readable(c.raw) }
+
+// quit leaves politely but does not wait for the answer.
+func (c *conn) quit() {
+	c.raw.SetDeadline(time.Now().Add(100 * time.Millisecond))
+	c.rw.Write([]byte("QUIT\r\n"))
+	c.rw.Close() // close_notify under TLS; bounded by crypto/tls itself
+}
+
+func (c *conn) close() { c.raw.Close() }
+
+// buffers lends out what a session needs only while it works, so that idle
+// sessions stay small.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, maxWrite); return &b }}

@@ -1,0 +1,174 @@
+package deliver
+
+import (
+	"crypto/tls"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"tlsrelay/policy"
+)
+
+// profile is everything that shapes a ClientHello but the server name. Session
+// tickets are never shared between profiles (tls-policy §10.6).
+type profile struct {
+	wide    bool // opportunistic: whatever encrypts
+	floor   policy.Version
+	forward bool // no RSA key exchange
+	hello   policy.Hello
+}
+
+// profileFor gives the profile of §10.3 for a decision. Where no demand names
+// a version, the operator's floor for opportunistic TLS stands.
+func profileFor(d policy.Decision, h policy.Hello, opportunistic policy.Version) profile {
+	p := profile{wide: d.Opportunistic(), floor: d.Floor(), hello: h}
+	if p.floor == 0 {
+		p.floor = opportunistic
+	}
+	for _, x := range d.Demands {
+		p.forward = p.forward || x.Requirement == policy.ForwardSecret
+	}
+	return p
+}
+
+// The suites of TLS 1.2 and below. Go ignores their order and adds those of
+// 1.3 itself. They are set in code because Go's defaults move (§10.1).
+var (
+	forwardSuites = []uint16{
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA, tls.TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA,
+	}
+	rsaSuites = []uint16{
+		tls.TLS_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_RSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_RSA_WITH_AES_128_CBC_SHA256, tls.TLS_RSA_WITH_AES_128_CBC_SHA, tls.TLS_RSA_WITH_AES_256_CBC_SHA,
+	}
+	wideSuites = []uint16{tls.TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA, tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA}
+)
+
+// config builds the part of a tls.Config that all connections of p share.
+func (p profile) config() *tls.Config {
+	suites := forwardSuites
+	if !p.forward {
+		suites = append(suites[:len(suites):len(suites)], rsaSuites...)
+	}
+	if p.wide {
+		suites = append(suites[:len(suites):len(suites)], wideSuites...)
+	}
+	c := &tls.Config{
+		InsecureSkipVerify: true, // judged after the handshake, by policy (§10.5)
+		MinVersion:         uint16(p.floor),
+		CipherSuites:       suites,
+		ClientSessionCache: tls.NewLRUClientSessionCache(maxTickets),
+		// One record per write: a message of ten kilobytes is one packet
+		// train, not eight system calls.
+		DynamicRecordSizingDisabled: true,
+	}
+	if p.hello == policy.CompatHello {
+		// One segment, and for most floors nothing that a box from before
+		// 2018 has not seen (§10.4).
+		c.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384}
+		if p.floor <= policy.TLS12 {
+			c.MaxVersion = tls.VersionTLS12
+		}
+	}
+	return c
+}
+
+// maxTickets bounds the tickets kept for one profile.
+const maxTickets = 2048
+
+// forwardSecret reports whether a suite exchanges ephemeral keys. TLS 1.3 has
+// no other.
+func forwardSecret(version, suite uint16) bool {
+	return version >= tls.VersionTLS13 || !strings.HasPrefix(tls.CipherSuiteName(suite), "TLS_RSA_")
+}
+
+// ticketCache keys tickets by address, source and profile beside the server
+// name, so that neither another host of the same name nor another source
+// address can be linked through them.
+type ticketCache struct {
+	tls.ClientSessionCache
+	prefix string
+}
+
+func (c ticketCache) Get(key string) (*tls.ClientSessionState, bool) {
+	return c.ClientSessionCache.Get(c.prefix + key)
+}
+
+func (c ticketCache) Put(key string, s *tls.ClientSessionState) {
+	c.ClientSessionCache.Put(c.prefix+key, s)
+}
+
+// hellos makes the tls.Config of every connection and remembers which
+// addresses need the compat hello.
+type hellos struct {
+	mu      sync.Mutex
+	configs map[profile]*tls.Config
+	compat  map[netip.AddrPort]time.Time // until when
+}
+
+// Compat addresses are remembered for a day; so many of them at most.
+const (
+	compatFor = 24 * time.Hour
+	maxCompat = 10000
+)
+
+// config gives a fresh tls.Config for one connection.
+func (h *hellos) config(p profile, k poolKey) *tls.Config {
+	h.mu.Lock()
+	base := h.configs[p]
+	if base == nil {
+		if h.configs == nil {
+			h.configs = make(map[profile]*tls.Config)
+		}
+		base = p.config()
+		h.configs[p] = base
+	}
+	h.mu.Unlock()
+	c := base.Clone()
+	c.ClientSessionCache = ticketCache{base.ClientSessionCache, k.addr.String() + " " + k.source.String() + " "}
+	if p.hello != policy.NoSNIHello {
+		c.ServerName = k.sni
+	}
+	return c
+}
+
+// first gives the hello to begin with at an address.
+func (h *hellos) first(addr netip.AddrPort) policy.Hello {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	until, ok := h.compat[addr]
+	switch {
+	case !ok:
+		return policy.FullHello
+	case time.Now().After(until):
+		delete(h.compat, addr)
+		return policy.FullHello
+	}
+	return policy.CompatHello
+}
+
+// remember notes that only the compat hello worked at an address.
+func (h *hellos) remember(addr netip.AddrPort) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.compat == nil {
+		h.compat = make(map[netip.AddrPort]time.Time)
+	}
+	if len(h.compat) >= maxCompat {
+		clear(h.compat) // forgetting costs one connection each
+	}
+	h.compat[addr] = time.Now().Add(compatFor)
+}
+
+// forget drops what is remembered of an address.
+func (h *hellos) forget(addr netip.AddrPort) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.compat, addr)
+}

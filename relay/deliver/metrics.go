@@ -1,0 +1,91 @@
+package deliver
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tlsrelay/policy"
+	"tlsrelay/relay"
+)
+
+// metrics are the engine's counters. No label is a stranger's to make up:
+// reasons, rows and versions are closed sets.
+type metrics struct {
+	deliveries *prometheus.CounterVec // per recipient
+	handshakes *prometheus.HistogramVec
+	seconds    prometheus.Histogram
+	opened     prometheus.Counter
+	reused     prometheus.Counter
+	resumed    prometheus.Counter
+	hellos     *prometheus.CounterVec
+	plaintext  prometheus.Counter
+	verdicts   *prometheus.CounterVec
+}
+
+func newMetrics(reg prometheus.Registerer, p *pool) *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	m := &metrics{
+		deliveries: counters("tlsrelay_deliveries_total", "Recipients answered for by attempts, by negotiated TLS version and outcome.", "tls", "outcome"),
+		handshakes: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "tlsrelay_handshake_seconds", Help: "Time of TLS handshakes with receiving hosts.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 12),
+		}, []string{"outcome"}),
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "tlsrelay_delivery_seconds", Help: "Time of delivery attempts.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 3, 13),
+		}),
+		opened:    counter("tlsrelay_connections_opened_total", "Connections opened to receiving hosts."),
+		reused:    counter("tlsrelay_connections_reused_total", "Times an idle session carried another message."),
+		resumed:   counter("tlsrelay_tls_resumed_total", "Handshakes that resumed an earlier TLS session."),
+		hellos:    counters("tlsrelay_tls_hellos_total", "ClientHellos sent, by kind and outcome.", "hello", "outcome"),
+		plaintext: counter("tlsrelay_plaintext_fallbacks_total", "Opportunistic deliveries in clear to hosts whose TLS failed."),
+		verdicts:  counters("tlsrelay_verdicts_total", "Verdicts on connections, by evidence class and reason.", "class", "reason"),
+	}
+	if reg == nil {
+		return m
+	}
+	gauge := func(name, help string, f func() int) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(f()) })
+	}
+	reg.MustRegister(m.deliveries, m.handshakes, m.seconds, m.opened, m.reused, m.resumed, m.hellos, m.plaintext, m.verdicts,
+		gauge("tlsrelay_connections_open", "Connections to receiving hosts, idle ones included.", func() int { open, _ := p.stats(); return open }),
+		gauge("tlsrelay_connections_idle", "Idle sessions kept for reuse.", func() int { _, idle := p.stats(); return idle }))
+	return m
+}
+
+func (m *metrics) handshake(h policy.Hello, s *policy.Session, took time.Duration, err error) {
+	outcome := "ok"
+	if err != nil {
+		outcome = "failed"
+	}
+	m.handshakes.WithLabelValues(outcome).Observe(took.Seconds())
+	m.hellos.WithLabelValues(string(h), outcome).Inc()
+	if err == nil && s != nil && s.Resumed {
+		m.resumed.Inc()
+	}
+}
+
+func (m *metrics) verdict(v policy.Verdict) {
+	m.verdicts.WithLabelValues(string(v.Class), string(v.Reason)).Inc()
+}
+
+// delivery counts the outcomes of one attempt.
+func (m *metrics) delivery(r relay.Result) {
+	m.seconds.Observe(r.Attempt.Took.Seconds())
+	for _, o := range r.Outcomes {
+		outcome, version := "delivered", o.Session.TLSVersion
+		if o.Failure != nil {
+			outcome = string(o.Failure.Class)
+		}
+		if version == "" {
+			version = "none"
+		}
+		m.deliveries.WithLabelValues(version, outcome).Inc()
+	}
+}

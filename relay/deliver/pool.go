@@ -1,0 +1,246 @@
+package deliver
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+// poolKey is everything that two messages must agree on to share a session
+// before their decisions are even asked (tls-policy §9). Engine.key is the
+// only place that makes one.
+type poolKey struct {
+	host   string
+	sni    string
+	addr   netip.AddrPort
+	source netip.Addr // zero: the system's choice
+	ehlo   string
+}
+
+// maxSessionAge ends even a busy session, so that a host's change of
+// certificate or policy is noticed.
+const maxSessionAge = 5 * time.Minute
+
+// pool holds the idle sessions and the leave to open more. An idle session
+// counts as open, and is given up when somebody else needs its place.
+type pool struct {
+	max, perHost int
+	keep         time.Duration
+
+	mu      sync.Mutex
+	idle    map[poolKey][]*session // the most recently used last
+	idleAt  map[string]int         // idle sessions by host
+	open    map[string]int         // open connections by host, idle ones included
+	total   int
+	waiters []*waiter
+	closed  bool
+}
+
+type waiter struct {
+	host  string
+	ready chan struct{} // closed when it is worth another look
+}
+
+func newPool(o Options) *pool {
+	return &pool{
+		max: o.MaxConnections, perHost: o.MaxPerHost, keep: o.IdleTimeout,
+		idle: make(map[poolKey][]*session), idleAt: make(map[string]int), open: make(map[string]int),
+	}
+}
+
+// take gives an idle session that usable accepts, if there is one.
+func (p *pool) take(k poolKey, usable func(*session) bool) *session {
+	for {
+		p.mu.Lock()
+		s, old := p.pick(k, usable)
+		p.mu.Unlock()
+		p.drop(old...)
+		if s == nil || !s.pending() {
+			return s
+		}
+		// It hung up while idle, or said 421.
+		s.close()
+		p.release(k.host)
+	}
+}
+
+// acquire gives an idle session that usable accepts or, with nil, leave to
+// open a connection, which release takes back. It waits while the bounds are
+// reached.
+func (p *pool) acquire(ctx context.Context, k poolKey, usable func(*session) bool) (*session, error) {
+	for {
+		if s := p.take(k, usable); s != nil {
+			return s, nil
+		}
+		p.mu.Lock()
+		evicted, ok := p.room(k.host)
+		if ok {
+			p.open[k.host]++
+			p.total++
+			p.mu.Unlock()
+			p.retire(evicted)
+			return nil, nil
+		}
+		w := &waiter{k.host, make(chan struct{})}
+		p.waiters = append(p.waiters, w)
+		p.mu.Unlock()
+		select {
+		case <-w.ready:
+		case <-ctx.Done():
+			p.abandon(w)
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// pick finds the newest usable session of k and takes out those that are too
+// old.
+func (p *pool) pick(k poolKey, usable func(*session) bool) (found *session, old []*session) {
+	now := time.Now()
+	list := p.idle[k]
+	for i := len(list) - 1; i >= 0 && found == nil; i-- {
+		s := list[i]
+		if p.stale(s, now) {
+			old = append(old, s)
+			list = p.remove(k, i)
+		} else if usable(s) {
+			found = s
+			list = p.remove(k, i)
+		}
+	}
+	return found, old
+}
+
+func (p *pool) stale(s *session, now time.Time) bool {
+	return now.Sub(s.idle) >= p.keep || now.Sub(s.opened) >= maxSessionAge
+}
+
+// remove takes the i-th idle session of k out of the list.
+func (p *pool) remove(k poolKey, i int) []*session {
+	list := slices.Delete(p.idle[k], i, i+1)
+	p.idle[k] = list
+	if len(list) == 0 {
+		delete(p.idle, k)
+	}
+	if p.idleAt[k.host]--; p.idleAt[k.host] == 0 {
+		delete(p.idleAt, k.host)
+	}
+	return list
+}
+
+// room says whether one more connection to host is within bounds, giving up
+// an idle session where that makes it so.
+func (p *pool) room(host string) (evicted *session, ok bool) {
+	full := p.open[host] >= p.perHost
+	if !full && p.total < p.max {
+		return nil, true
+	}
+	for k, list := range p.idle {
+		if !full || k.host == host {
+			s := list[0]
+			p.remove(k, 0)
+			p.forget(k.host)
+			return s, true
+		}
+	}
+	return nil, false
+}
+
+// put gives a session back for others.
+func (p *pool) put(s *session) {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		p.drop(s)
+		return
+	}
+	s.idle = time.Now()
+	p.idle[s.key] = append(p.idle[s.key], s)
+	p.idleAt[s.key.host]++
+	p.wake()
+	p.mu.Unlock()
+}
+
+// release gives back the place of a connection that is closed.
+func (p *pool) release(host string) {
+	p.mu.Lock()
+	p.forget(host)
+	p.wake()
+	p.mu.Unlock()
+}
+
+func (p *pool) forget(host string) {
+	p.total--
+	if p.open[host]--; p.open[host] == 0 {
+		delete(p.open, host)
+	}
+}
+
+// drop leaves sessions politely and gives back their places.
+func (p *pool) drop(sessions ...*session) {
+	for _, s := range sessions {
+		p.retire(s)
+		p.release(s.key.host)
+	}
+}
+
+// retire leaves a session whose place is given away already; nil is none.
+func (p *pool) retire(s *session) {
+	if s != nil {
+		s.quit()
+	}
+}
+
+// wake lets the first waiter try again who could now succeed.
+func (p *pool) wake() {
+	for i, w := range p.waiters {
+		host := p.open[w.host] < p.perHost || p.idleAt[w.host] > 0
+		all := p.total < p.max || len(p.idle) > 0
+		if host && all {
+			p.waiters = slices.Delete(p.waiters, i, i+1)
+			close(w.ready)
+			return
+		}
+	}
+}
+
+// abandon takes w out, or passes its chance on if it had come already.
+func (p *pool) abandon(w *waiter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if i := slices.Index(p.waiters, w); i >= 0 {
+		p.waiters = slices.Delete(p.waiters, i, i+1)
+		return
+	}
+	p.wake()
+}
+
+// reap closes the sessions that were idle too long, or all of them for good.
+func (p *pool) reap(all bool) {
+	now := time.Now()
+	var old []*session
+	p.mu.Lock()
+	p.closed = p.closed || all
+	for k := range p.idle {
+		for i := len(p.idle[k]) - 1; i >= 0; i-- {
+			if s := p.idle[k][i]; all || p.stale(s, now) {
+				old = append(old, s)
+				p.remove(k, i)
+			}
+		}
+	}
+	p.mu.Unlock()
+	p.drop(old...)
+}
+
+// stats gives the numbers of open and of idle connections.
+func (p *pool) stats() (open, idle int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, n := range p.idleAt {
+		idle += n
+	}
+	return p.total, idle
+}

@@ -1,0 +1,220 @@
+package deliver
+
+import (
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tlsrelay/events"
+	"tlsrelay/policy"
+	"tlsrelay/relay"
+)
+
+// conclude weighs all hosts of the route, tried or not (tls-policy §3.1).
+func (w *walk) conclude(now time.Time) (policy.Ruling, policy.History) {
+	verdicts := make([]policy.HostVerdict, len(w.hosts))
+	for i, h := range w.hosts {
+		verdicts[i] = policy.Merge(h.Name, h.verdicts)
+	}
+	return policy.Conclude(w.decision(), verdicts, w.hist, now, w.e.o.Rules)
+}
+
+// decision gives one of the hosts' decisions: all have the same demands.
+func (w *walk) decision() policy.Decision {
+	if len(w.hosts) == 0 {
+		return policy.Decision{}
+	}
+	return w.hosts[0].decision
+}
+
+// result draws the sum of the walk.
+func (w *walk) result(begin time.Time) relay.Result {
+	now := time.Now()
+	r := relay.Result{
+		Outcomes: make([]relay.Outcome, len(w.rcpts)),
+		Attempt:  relay.Attempt{At: begin, Took: now.Sub(begin), Hosts: w.evidence},
+	}
+	cut := w.ctx.Err() != nil
+	if cut {
+		// Stopping says nothing about the hosts.
+		r.Attempt.Ruling, r.History = policy.Unreached, w.hist
+	} else {
+		r.Attempt.Ruling, r.History = w.conclude(now)
+	}
+	var rest *relay.Outcome
+	for i := range w.rcpts {
+		rc := &w.rcpts[i]
+		stands := rc.settled || rc.outcome.Failure != nil && r.Attempt.Ruling != policy.Block
+		if !stands {
+			if rest == nil {
+				rest = w.unserved(r.Attempt.Ruling, r.History, cut)
+			}
+			rc.outcome = *rest
+		}
+		r.Outcomes[i] = rc.outcome
+		if f := rc.outcome.Failure; f != nil && r.Attempt.Reason == events.NoReason {
+			r.Attempt.Reason = f.Reason
+		}
+	}
+	r.Feedback = w.feedback(r, cut)
+	w.tell(r)
+	return r
+}
+
+// unserved is the outcome of the recipients that no host was asked about.
+func (w *walk) unserved(ruling policy.Ruling, h policy.History, cut bool) *relay.Outcome {
+	var f *relay.Failure
+	switch {
+	case cut:
+		f = failure(relay.Temporary, relay.ReachMessage, events.Internal, "4.3.2", "delivery was interrupted")
+	case ruling == policy.Block:
+		f = refusal(h.Violation)
+	case ruling == policy.Retry:
+		f = hesitation(h.Violation)
+	default:
+		f = w.unreached()
+	}
+	return &relay.Outcome{Failure: f, Reply: f.Reply, Session: w.telling(f.Host)}
+}
+
+// refusal is the failure of a message that a demand forbids to deliver. It
+// begins with the words that bounce parsers know (tls-policy §11.1).
+func refusal(v policy.HostVerdict) *relay.Failure {
+	f := failure(relay.Refused, relay.ReachDestination, v.Reason,
+		policy.Status(v.Reason, v.Failed.Source, true), events.TLSBlocked+": "+violation(v))
+	f.Host = v.Host
+	return f
+}
+
+// hesitation is the failure of a message that waits for better evidence.
+func hesitation(v policy.HostVerdict) *relay.Failure {
+	f := failure(relay.Temporary, relay.ReachDestination, v.Reason,
+		policy.Status(v.Reason, v.Failed.Source, false), "TLS requirement not met yet: "+violation(v))
+	f.Host = v.Host
+	return f
+}
+
+// violation says what failed where, and whose demand it was.
+func violation(v policy.HostVerdict) string {
+	var b strings.Builder
+	b.WriteString(string(v.Reason) + " at " + v.Host)
+	if d := v.Failed; d.Requirement != "" {
+		b.WriteString(" (" + string(d.Requirement))
+		if d.Version != 0 {
+			b.WriteString(" " + d.Version.String())
+		}
+		b.WriteString(" demanded by " + string(d.Source) + ")")
+	}
+	return b.String()
+}
+
+// unreached is the failure of a message that found nobody to talk to. Never
+// with the phrase of a refusal, for nothing was refused.
+func (w *walk) unreached() *relay.Failure {
+	best, words := policy.Merge("", nil), relay.Reply{Text: "no host could be reached"}
+	var own *relay.Failure
+	for i, h := range w.hosts {
+		v := policy.Merge(h.Name, h.verdicts)
+		if i == 0 || best.Class == policy.Unreachable && v.Class != policy.Unreachable {
+			best, own = v, h.Failure
+			if h.words != (relay.Reply{}) {
+				words = h.words
+			}
+		}
+	}
+	if w.turnedAway() {
+		f := replyFailure(words, relay.ReachDestination, best.Host)
+		f.Class, f.Reason = relay.Permanent, events.GreetingFail
+		if words.Enhanced == "" {
+			f.Status = "5.3.2" // RFC 3463 §3.4: system not accepting messages
+		}
+		return f
+	}
+	status := "4.4.1"
+	switch {
+	case best.Class != policy.Unreachable:
+		status = policy.Status(best.Reason, best.Failed.Source, false)
+	case own != nil:
+		status = own.Status
+	}
+	return &relay.Failure{
+		Class: relay.Temporary, Reach: relay.ReachDestination, Reason: best.Reason,
+		Reply: words, Status: status, Host: best.Host,
+	}
+}
+
+// turnedAway reports whether every host, at every address, greeted with 5xx
+// (row A3): only then is that a bounce.
+func (w *walk) turnedAway() bool {
+	for _, h := range w.hosts {
+		if len(h.verdicts) == 0 || len(h.verdicts) < len(h.Addrs) {
+			return false
+		}
+		for _, v := range h.verdicts {
+			if v.Row != "A3" {
+				return false
+			}
+		}
+	}
+	return len(w.hosts) > 0
+}
+
+// telling picks the connection that events tell of when no host decided: one
+// whose certificate was found wanting, else any with TLS, else one to the
+// host that is blamed, else the last (interface §7).
+func (w *walk) telling(host string) events.Session {
+	var best events.Session
+	rank := 0
+	for i := len(w.sightings) - 1; i >= 0; i-- {
+		s := w.sightings[i]
+		n := 1
+		switch {
+		case s.TLSVersion != "" && s.CertErr:
+			n = 4
+		case s.TLSVersion != "":
+			n = 3
+		case s.Host == host:
+			n = 2
+		}
+		if n > rank {
+			best, rank = s, n
+		}
+	}
+	return best
+}
+
+// feedback is what the lane learns. Refusals by policy and replies to single
+// messages say nothing about the destination's health (tls-policy §9).
+func (w *walk) feedback(r relay.Result, cut bool) relay.Feedback {
+	if cut {
+		return relay.Neutral
+	}
+	for _, o := range r.Outcomes {
+		if o.Failure == nil {
+			return relay.Healthy
+		}
+	}
+	if w.trouble {
+		return relay.Trouble
+	}
+	for _, h := range w.hosts {
+		if policy.Merge(h.Name, h.verdicts).Class != policy.Unreachable {
+			return relay.Neutral
+		}
+	}
+	return relay.Trouble
+}
+
+// tell logs an attempt that did not go well; what went well has its event.
+func (w *walk) tell(r relay.Result) {
+	if r.Attempt.Reason == events.NoReason || !w.e.log.Core().Enabled(zap.DebugLevel) {
+		return
+	}
+	for _, h := range r.Attempt.Hosts {
+		w.e.log.Debug("host tried", zap.Stringer("delivery", w.job.Delivery.Key),
+			zap.String("host", h.Host), zap.String("address", h.Address), zap.String("row", h.Verdict.Row),
+			zap.String("class", string(h.Verdict.Class)), zap.String("reason", string(h.Verdict.Reason)),
+			zap.String("reply", h.Reply))
+	}
+}

@@ -1,0 +1,284 @@
+package deliver
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"tlsrelay/policy"
+	"tlsrelay/relay"
+)
+
+// session is an open SMTP session that could carry MAIL.
+type session struct {
+	*conn
+	key   poolKey
+	local netip.Addr
+	ext   extensions
+
+	seen  policy.Observed // at StageReady; the certificate is completed per message
+	facts certFacts
+	names []string // the reference names that cert was completed for
+	cert  policy.Certificate
+
+	opened, idle time.Time
+	mails        int  // transactions begun
+	reused       bool // came out of the pool
+	unclean      bool // a transaction is open: RSET first
+	broken       bool // out of step or closed: good for nothing more
+	hungUp       bool // it said 421
+}
+
+// observed gives what was seen of the session, as a message with these
+// reference names sees it. The names differ by recipient domain, so a reused
+// session is looked at anew (tls-policy §9).
+func (s *session) observed(names []string) policy.Observed {
+	o := s.seen
+	if o.TLS == nil {
+		return o
+	}
+	now := time.Now()
+	if s.names == nil || !slices.Equal(s.names, names) || now.After(s.cert.NotAfter) {
+		s.names, s.cert = names, s.facts.judgeFor(names, now)
+	}
+	t := *o.TLS
+	t.Cert = s.cert
+	o.TLS = &t
+	return o
+}
+
+// poolable reports whether other messages may use the session. In clear that
+// is so only where the host has no STARTTLS: a session of phase 2 would keep
+// TLS from messages after this one.
+func (s *session) poolable() bool {
+	if s.broken || s.ext.mailMax > 0 && s.mails >= s.ext.mailMax {
+		return false
+	}
+	return s.seen.TLS != nil || s.seen.StartTLS == policy.NotOffered && !s.seen.Plain
+}
+
+// sighting is what one connection showed and the verdict on it.
+type sighting struct {
+	observed policy.Observed
+	verdict  policy.Verdict
+	reply    relay.Reply // the host's last words, or the network's
+	local    netip.Addr
+	noRoute  bool // the address cannot be dialled from here: no evidence
+}
+
+// manner is how to open a session.
+type manner struct {
+	hello policy.Hello
+	plain bool // phase 2: leave STARTTLS alone
+}
+
+// opening is a session on its way.
+type opening struct {
+	e *Engine
+	d policy.Decision
+	m manner
+	s *session
+	sighting
+	asked bool // the host requested a client certificate
+}
+
+// open dials and goes as far as the decision allows. The session is nil
+// unless the verdict says Proceed. The connection is closed when ctx ends.
+func (e *Engine) open(ctx context.Context, k poolKey, d policy.Decision, m manner) (*session, sighting) {
+	o := &opening{e: e, d: d, m: m, s: &session{key: k, opened: time.Now()}}
+	o.observed = policy.Observed{Stage: policy.StageConnect, Plain: m.plain}
+	if !o.dial(ctx) {
+		return nil, o.sighting
+	}
+	stop := o.s.whileOpen(ctx)
+	defer stop()
+	if o.greet() && o.ehlo() && o.startTLS() && o.handshake() && o.ehloTLS() {
+		o.ready()
+	}
+	if o.verdict.Action == policy.Proceed {
+		return o.s, o.sighting
+	}
+	if o.observed.Fault == policy.NoFault && !o.observed.Injected {
+		o.s.quit()
+	} else {
+		o.s.close()
+	}
+	return nil, o.sighting
+}
+
+// leave has the verdict given on what was seen so far.
+func (o *opening) leave() bool {
+	o.verdict = o.d.Judge(o.observed)
+	return false
+}
+
+// fail leaves on an error that was no reply.
+func (o *opening) fail(err error) bool {
+	o.observed.Fault, o.observed.Alert = faultOf(err, o.asked)
+	if o.observed.Stage != policy.StageHandshake {
+		o.observed.Fault = cmp.Or(o.observed.Fault, policy.Closed)
+	}
+	o.reply = relay.Reply{Text: printable(err.Error())}
+	return o.leave()
+}
+
+// refuse leaves on a reply.
+func (o *opening) refuse(r reply) bool {
+	o.observed.Code, o.reply = r.code, r.export()
+	return o.leave()
+}
+
+func (o *opening) dial(ctx context.Context) bool {
+	dialer := net.Dialer{Timeout: o.e.o.ConnectTimeout}
+	if src := o.s.key.source; src.IsValid() {
+		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(src, 0))
+	}
+	raw, err := dialer.DialContext(ctx, "tcp", o.s.key.addr.String())
+	if err != nil {
+		o.observed.Fault, o.noRoute = policy.NoConnect, noRoute(err)
+		o.reply = relay.Reply{Text: printable(err.Error())}
+		return o.leave()
+	}
+	o.e.metrics.opened.Inc()
+	if local, ok := raw.LocalAddr().(*net.TCPAddr); ok {
+		o.local = local.AddrPort().Addr().Unmap()
+		o.s.local = o.local
+	}
+	o.s.conn = newConn(raw, o.e.o.CommandTimeout)
+	return true
+}
+
+func (o *opening) greet() bool {
+	o.observed.Stage = policy.StageGreeting
+	rep, err := o.s.read(o.e.o.CommandTimeout)
+	switch {
+	case err != nil:
+		return o.fail(err)
+	case !rep.positive():
+		return o.refuse(rep)
+	}
+	return true
+}
+
+// ehlo says EHLO in clear, or HELO where the verdict asks for that (A5).
+func (o *opening) ehlo() bool {
+	o.observed.Stage = policy.StageEHLO
+	rep, err := o.s.command("EHLO " + o.e.o.Hostname)
+	if err != nil {
+		return o.fail(err)
+	}
+	if rep.positive() {
+		o.s.ext = parseExtensions(rep)
+		o.observed.StartTLS = o.s.ext.startTLS
+		return true
+	}
+	o.refuse(rep)
+	if o.verdict.Action != policy.SayHELO {
+		return false
+	}
+	rep, err = o.s.command("HELO " + o.e.o.Hostname)
+	switch {
+	case err != nil:
+		o.observed.Code = 0
+		return o.fail(err)
+	case !rep.positive():
+		// Neither verb is known. That is no answer about TLS any more.
+		o.reply, o.observed.Code, o.observed.Fault = rep.export(), 0, policy.Garbage
+		return o.leave()
+	}
+	o.observed.Code, o.observed.StartTLS = 0, policy.NotOffered
+	return true
+}
+
+// startTLS asks for TLS where it is offered and wanted, and goes straight to
+// ready where not.
+func (o *opening) startTLS() bool {
+	if o.m.plain || o.observed.StartTLS != policy.Offered {
+		o.ready()
+		return false
+	}
+	o.observed.Stage = policy.StageStartTLS
+	if o.s.r.Buffered() > 0 {
+		// More than the answer to EHLO: whatever comes next is out of step,
+		// and could be taken for the 220 (B5).
+		o.observed.Injected = true
+		return o.leave()
+	}
+	rep, err := o.s.command("STARTTLS")
+	switch {
+	case err != nil:
+		return o.fail(err)
+	case rep.code == 220 && o.s.r.Buffered() > 0:
+		o.observed.Injected = true
+		return o.refuse(rep)
+	case rep.code != 220:
+		return o.refuse(rep)
+	}
+	return true
+}
+
+func (o *opening) handshake() bool {
+	o.observed.Stage, o.observed.Hello = policy.StageHandshake, o.m.hello
+	cfg := o.e.hellos.config(o.e.profileOf(o.d, o.m.hello), o.s.key)
+	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		o.asked = true
+		return &tls.Certificate{}, nil // none: what the host makes of that is row C5
+	}
+	// Runs on resumed sessions too, unlike VerifyPeerCertificate (§10.5).
+	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
+		o.achieved(cs)
+		return nil
+	}
+	begin := time.Now()
+	o.s.raw.SetDeadline(begin.Add(o.e.o.HandshakeTimeout))
+	t := tls.Client(o.s.raw, cfg)
+	err := t.Handshake()
+	o.e.metrics.handshake(o.m.hello, o.s.seen.TLS, time.Since(begin), err)
+	if err != nil {
+		return o.fail(err)
+	}
+	o.s.raw.SetDeadline(time.Time{})
+	o.observed.TLS = o.s.seen.TLS
+	o.s.secure(t)
+	return true
+}
+
+// achieved records what the handshake came to.
+func (o *opening) achieved(cs tls.ConnectionState) {
+	o.s.facts = examine(cs.PeerCertificates, o.e.o.Roots, time.Now())
+	o.s.seen.TLS = &policy.Session{
+		Version:       policy.Version(cs.Version),
+		Cipher:        tls.CipherSuiteName(cs.CipherSuite),
+		ForwardSecret: forwardSecret(cs.Version, cs.CipherSuite),
+		Resumed:       cs.DidResume,
+		Cert:          o.s.facts.judgeFor(o.d.Names, time.Now()),
+	}
+}
+
+// ehloTLS says EHLO again: what was learned before TLS is void (RFC 3207
+// §4.2), and STARTTLS in the new list means nothing (C9, C10).
+func (o *opening) ehloTLS() bool {
+	o.observed.Stage = policy.StageEHLOTLS
+	rep, err := o.s.command("EHLO " + o.e.o.Hostname)
+	switch {
+	case err != nil:
+		return o.fail(err)
+	case !rep.positive():
+		return o.refuse(rep)
+	}
+	o.s.ext = parseExtensions(rep)
+	o.observed.RequireTLS = o.s.ext.requireTLS
+	return true
+}
+
+// ready has the connection judged as one that could carry MAIL.
+func (o *opening) ready() {
+	o.observed.Stage = policy.StageReady
+	o.s.seen = o.observed
+	o.observed = o.s.observed(o.d.Names)
+	o.verdict = o.d.Judge(o.observed)
+}

@@ -1,0 +1,327 @@
+package deliver
+
+import (
+	"cmp"
+	"errors"
+	"strings"
+
+	"tlsrelay/events"
+	"tlsrelay/policy"
+	"tlsrelay/relay"
+)
+
+// recipient is one waiting recipient during a walk.
+type recipient struct {
+	*relay.Recipient
+	settled bool          // nothing more to do in this attempt
+	outcome relay.Outcome // when settled, or the best word so far
+	visit   int           // the last visit that asked about it
+}
+
+// end is how a visit ended.
+type end int
+
+const (
+	answered  end = iota // every recipient was asked about
+	exhausted            // the session carries no more; the host may
+	dead                 // an idle session was gone before MAIL was answered
+	lost                 // the connection broke before the message was out
+	wantsTLS             // in clear, MAIL was answered "STARTTLS first" (C12)
+	unknown              // the message was out, and nobody said what became of it; or we could not read it
+)
+
+// visit hands the message over on an open session, and draws what follows for
+// the host.
+func (w *walk) visit(h *host, s *session, seen sighting) end {
+	if w.job == nil {
+		w.record(h, s.key, seen)
+		h.verdicts = append(h.verdicts, seen.verdict)
+		w.e.pool.drop(s)
+		return answered
+	}
+	w.visits++
+	for {
+		stop := s.whileOpen(w.ctx)
+		e, x := w.serve(h, s, seen)
+		if !stop() {
+			s.broken = true
+		}
+		if e == dead {
+			// The host may close an idle session at any time: no evidence.
+			w.discard(s)
+			return dead
+		}
+		w.depart(h, s, seen, e, x)
+		if e != exhausted || !w.reopen(h, &s, &seen) {
+			return e
+		}
+	}
+}
+
+// reopen replaces a session that has carried all it may (MAILMAX).
+func (w *walk) reopen(h *host, s **session, seen *sighting) bool {
+	if w.done() {
+		return false
+	}
+	next, saw, err := w.connect(h, (*s).key, manner{hello: cmp.Or(seen.observed.Hello, policy.FullHello), plain: seen.observed.Plain})
+	if err != nil || next == nil {
+		return false
+	}
+	*s, *seen = next, saw
+	return true
+}
+
+// depart records the visit and gives the session back or closes it.
+func (w *walk) depart(h *host, s *session, seen sighting, e end, x *exchange) {
+	switch e {
+	case lost:
+		seen.observed.Stage = policy.StageMail
+		fault, alert := faultOf(x.err, false)
+		seen.observed.Fault, seen.observed.Alert = cmp.Or(fault, policy.Closed), alert
+		seen.verdict = h.decision.Judge(seen.observed)
+		seen.reply = relay.Reply{Text: printable(x.err.Error())}
+	case wantsTLS:
+		seen.observed.Stage, seen.observed.Code = policy.StageMail, x.mail.Code
+		seen.verdict = h.decision.Judge(seen.observed)
+		seen.reply = x.mail
+	default:
+		h.served = true
+	}
+	if w.ctx.Err() == nil {
+		w.record(h, s.key, seen)
+		h.verdicts = append(h.verdicts, seen.verdict)
+	}
+	w.stop = w.stop || e == unknown
+	w.trouble = w.trouble || s.hungUp || e == lost
+	switch {
+	case e == answered && s.poolable():
+		w.e.pool.put(s)
+	case s.broken:
+		w.discard(s)
+	default:
+		w.e.pool.drop(s)
+	}
+}
+
+// serve runs transactions until every waiting recipient was asked about.
+func (w *walk) serve(h *host, s *session, seen sighting) (end, *exchange) {
+	told := eventSession(h.Name, seen)
+	w.unfit(h, s, told)
+	var x *exchange
+	for {
+		batch := w.batch(s)
+		if len(batch) == 0 {
+			return answered, x
+		}
+		if s.broken || s.ext.mailMax > 0 && s.mails >= s.ext.mailMax {
+			return exhausted, x
+		}
+		rcpts := make([]*relay.Recipient, len(batch))
+		for i, r := range batch {
+			rcpts[i] = r.Recipient
+		}
+		x = s.transact(w.job, rcpts)
+		if e := w.apply(h, x, batch, told); e != answered {
+			return e, x
+		}
+	}
+}
+
+// batch picks the recipients of the next transaction.
+func (w *walk) batch(s *session) []*recipient {
+	most := w.e.o.MaxRecipientsPerTransaction
+	if n := s.ext.rcptMax; n > 0 {
+		most = min(most, n)
+	}
+	var batch []*recipient
+	for i := range w.rcpts {
+		if r := &w.rcpts[i]; !r.settled && r.visit != w.visits && len(batch) < most {
+			batch = append(batch, r)
+		}
+	}
+	return batch
+}
+
+// unfit settles what this host cannot take, without asking it.
+func (w *walk) unfit(h *host, s *session, told events.Session) {
+	m := &w.job.Message
+	size := w.job.Body.Size()
+	for i := range w.rcpts {
+		r := &w.rcpts[i]
+		switch {
+		case r.settled:
+		case s.ext.maxSize > 0 && size > s.ext.maxSize:
+			r.settle(failure(relay.Permanent, relay.ReachMessage, events.ReplyPerm, "5.3.4",
+				"message is larger than "+h.Name+" takes"), told) // RFC 1870 §6.1
+		case !s.ext.utf8 && (m.From.NeedsUTF8() || r.Address.NeedsUTF8()):
+			r.settle(failure(relay.Permanent, relay.ReachRecipient, events.Unsupported, "5.6.7",
+				h.Name+" does not take internationalized addresses"), told) // RFC 6531 §3.5
+		}
+	}
+}
+
+// apply draws from one transaction what became of its recipients.
+func (w *walk) apply(h *host, x *exchange, batch []*recipient, told events.Session) end {
+	switch {
+	case !x.mailed && x.s.reused && isClosed(x.err):
+		return dead
+	case x.mail.Code != 0:
+		return w.mailRefused(h, x, told)
+	}
+	progress := false
+	for i, r := range batch {
+		r.visit = w.visits
+		switch a := x.answers[i]; a.standing {
+		case refused:
+			r.answer(replyFailure(a.reply, relay.ReachRecipient, h.Name), told)
+			progress = true
+		case taken:
+			progress = true
+			w.take(h, x, r, told)
+		}
+	}
+	w.postpone(h, x, batch, progress, told)
+	switch {
+	case x.err == nil || w.allHeard(x):
+		return answered
+	case x.ended, isOwn(x.err):
+		return unknown
+	}
+	return lost
+}
+
+// take settles a recipient that RCPT accepted by the answer to the message.
+func (w *walk) take(h *host, x *exchange, r *recipient, told events.Session) {
+	switch {
+	case x.final.Code == 0:
+		r.answer(lostFailure(x, h.Name), told)
+	case x.final.Code < 400:
+		r.settled = true
+		r.outcome = relay.Outcome{Reply: x.final, Relayed: x.s.ext.dsn, Session: told}
+	default:
+		r.answer(replyFailure(x.final, relay.ReachMessage, h.Name), told)
+	}
+}
+
+// postpone sees to the recipients that the transaction had no room for. Where
+// it served nobody, the next one would not either.
+func (w *walk) postpone(h *host, x *exchange, batch []*recipient, progress bool, told events.Session) {
+	for i, r := range batch {
+		switch a := x.answers[i]; {
+		case a.standing == tooMany && progress && x.err == nil:
+			r.visit = 0
+		case a.standing == tooMany:
+			f := replyFailure(a.reply, relay.ReachRecipient, h.Name)
+			f.Class, f.Reason = relay.Temporary, events.ReplyTemp
+			f.Status = "4.5.3"
+			r.answer(f, told)
+		case a.standing == unasked:
+			r.answer(lostFailure(x, h.Name), told)
+		}
+	}
+}
+
+// allHeard reports whether a broken conversation had nothing left to say: all
+// recipients refused, or the message answered.
+func (w *walk) allHeard(x *exchange) bool {
+	if x.final.Code != 0 {
+		return true
+	}
+	for _, a := range x.answers {
+		if a.standing == taken || a.standing == unasked {
+			return false
+		}
+	}
+	return true
+}
+
+// mailRefused spreads the refusal of MAIL over everybody who waits.
+func (w *walk) mailRefused(h *host, x *exchange, told events.Session) end {
+	if x.s.seen.TLS == nil && asksForTLS(x.mail) {
+		return wantsTLS
+	}
+	reach := relay.ReachMessage
+	if x.mail.Code == 421 {
+		reach = relay.ReachHost
+	}
+	for i := range w.rcpts {
+		if r := &w.rcpts[i]; !r.settled {
+			r.visit = w.visits
+			r.answer(replyFailure(x.mail, reach, h.Name), told)
+		}
+	}
+	return answered
+}
+
+// asksForTLS recognises "530 5.7.0 Must issue a STARTTLS command first" (RFC
+// 3207 §4) and its variations.
+func asksForTLS(r relay.Reply) bool {
+	if r.Code == 530 {
+		return true
+	}
+	text := strings.ToUpper(r.Text)
+	return r.Code >= 500 && strings.HasPrefix(r.Enhanced, "5.7.") &&
+		(strings.Contains(text, "STARTTLS") || strings.Contains(text, "TLS"))
+}
+
+// answer notes a failure: a permanent one settles, a temporary one stands
+// until another host says better.
+func (r *recipient) answer(f *relay.Failure, told events.Session) {
+	if f.Class == relay.Permanent {
+		r.settle(f, told)
+		return
+	}
+	r.outcome = relay.Outcome{Failure: f, Reply: f.Reply, Session: told}
+}
+
+func (r *recipient) settle(f *relay.Failure, told events.Session) {
+	r.settled = true
+	r.outcome = relay.Outcome{Failure: f, Reply: f.Reply, Session: told}
+}
+
+// failure is one in our own words.
+func failure(c relay.Class, reach relay.Reach, why events.Reason, status, text string) *relay.Failure {
+	return &relay.Failure{Class: c, Reach: reach, Reason: why, Status: status, Reply: relay.Reply{Text: text}}
+}
+
+// replyFailure is one in the host's words.
+func replyFailure(r relay.Reply, reach relay.Reach, host string) *relay.Failure {
+	f := &relay.Failure{Class: relay.Temporary, Reach: reach, Reason: events.ReplyTemp, Reply: r, Status: r.Enhanced, Host: host}
+	if r.Code >= 500 {
+		f.Class, f.Reason = relay.Permanent, events.ReplyPerm
+	}
+	if r.Code == 421 {
+		f.Reach = relay.ReachHost
+	}
+	if f.Status == "" {
+		f.Status = "4.0.0"
+		if f.Class == relay.Permanent {
+			f.Status = "5.0.0"
+		}
+	}
+	return f
+}
+
+// isOwn reports a fault of our own store: no other host will do better.
+func isOwn(err error) bool {
+	var own *bodyError
+	return errors.As(err, &own)
+}
+
+// lostFailure is that of a conversation that broke off. A fault of our own
+// store shows no inner text.
+func lostFailure(x *exchange, host string) *relay.Failure {
+	if isOwn(x.err) {
+		return failure(relay.Temporary, relay.ReachMessage, events.Internal, "4.3.0", "message could not be read")
+	}
+	text := "connection lost"
+	if x.err != nil {
+		text += ": " + printable(x.err.Error())
+	}
+	if x.ended {
+		text += " after the message was sent"
+	}
+	f := failure(relay.Temporary, relay.ReachHost, events.SessionLost, "4.4.2", text)
+	f.Host = host
+	return f
+}

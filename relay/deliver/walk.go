@@ -1,0 +1,346 @@
+package deliver
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"tlsrelay/events"
+	"tlsrelay/policy"
+	"tlsrelay/relay"
+	"tlsrelay/relay/resolve"
+)
+
+// Bounds of one walk (tls-policy §3). What is left out counts as unreachable.
+const (
+	maxHosts     = 10
+	maxAddresses = 20
+)
+
+// walk is one pass over the hosts of a destination, with or without a message.
+type walk struct {
+	ctx    context.Context
+	e      *Engine
+	job    *Job // nil: a probe
+	rcpts  []recipient
+	hosts  []*host
+	begin  time.Time
+	hist   policy.History
+	dials  int
+	visits int
+	stop   bool // nothing more may be tried: the end was sent without an answer
+
+	evidence  []relay.HostEvidence
+	sightings []events.Session // one per evidence
+	trouble   bool             // 421 or a lost connection
+	tampered  map[netip.AddrPort]bool
+}
+
+// host is one host of the walk.
+type host struct {
+	resolve.Host
+	decision policy.Decision
+	verdicts []policy.Verdict // one per address tried
+	clear    []netip.AddrPort // addresses that phase 2 may try
+	words    relay.Reply      // the last of them
+	served   bool             // it answered for every recipient it was asked about
+}
+
+func newWalk(ctx context.Context, e *Engine, route resolve.Route, sender policy.Sender) *walk {
+	w := &walk{ctx: ctx, e: e, begin: time.Now(), hosts: make([]*host, len(route.Hosts))}
+	for i, h := range route.Hosts {
+		w.hosts[i] = &host{Host: h, decision: policy.Decide(sender, h.Facts)}
+	}
+	return w
+}
+
+// carry gives the walk its message.
+func (w *walk) carry(job *Job) {
+	w.job, w.hist = job, job.Delivery.History
+	open := job.Delivery.Waiting()
+	w.rcpts = make([]recipient, len(open))
+	for i, n := range open {
+		w.rcpts[i].Recipient = &job.Delivery.Recipients[n]
+	}
+}
+
+// run walks: an idle session first, then every host with TLS, then in clear.
+func (w *walk) run() {
+	if w.job != nil {
+		w.reuse()
+	}
+	for i, h := range w.hosts {
+		if i < maxHosts && !w.done() {
+			w.phase1(h)
+		}
+	}
+	for _, h := range w.hosts {
+		w.phase2(h)
+	}
+}
+
+// done reports whether nobody waits any more, or nothing more may be done. A
+// walk that has taken too long stops where it is.
+func (w *walk) done() bool {
+	if w.stop || w.ctx.Err() != nil || time.Since(w.begin) > w.e.o.patience() {
+		return true
+	}
+	if w.job == nil {
+		return false
+	}
+	for i := range w.rcpts {
+		if !w.rcpts[i].settled {
+			return false
+		}
+	}
+	return true
+}
+
+// reuse looks for an idle session to any host of the route, the preferred
+// first, that is good enough for this message.
+func (w *walk) reuse() {
+	for _, h := range w.hosts {
+		for _, addr := range h.Addrs {
+			k, ok := w.e.key(h.Host, addr)
+			if !ok {
+				continue
+			}
+			for !w.done() && !h.served {
+				s := w.e.pool.take(k, h.usable)
+				if s == nil {
+					break
+				}
+				w.visit(h, s, w.recognise(h, s))
+			}
+		}
+	}
+}
+
+// usable reports whether an idle session meets this host's decision.
+func (h *host) usable(s *session) bool {
+	v := h.decision.Judge(s.observed(h.decision.Names))
+	return v.Action == policy.Proceed && v.Class == policy.OK
+}
+
+// fresh accepts no idle session.
+func fresh(*session) bool { return false }
+
+// recognise gives what a reused session shows, as if it had just been opened.
+func (w *walk) recognise(h *host, s *session) sighting {
+	s.reused = true
+	w.e.metrics.reused.Inc()
+	o := s.observed(h.decision.Names)
+	return sighting{observed: o, verdict: h.decision.Judge(o), local: s.local}
+}
+
+// phase1 tries the addresses of h with TLS until one of them has answered for
+// the message.
+func (w *walk) phase1(h *host) {
+	if h.served {
+		return
+	}
+	if h.Failure != nil {
+		h.words = h.Failure.Reply
+		h.verdicts = append(h.verdicts, policy.Verdict{
+			Row: "A1", Action: policy.Next, Class: policy.Unreachable, Reason: h.Failure.Reason,
+		})
+	}
+	for _, addr := range h.Addrs {
+		if w.done() || w.dials >= maxAddresses || h.served {
+			return
+		}
+		if k, ok := w.e.key(h.Host, addr); ok {
+			w.dials++
+			w.address(h, k)
+		}
+	}
+}
+
+// address tries one address: with the first hello, then with whatever else
+// the verdicts ask for, each on a connection of its own.
+func (w *walk) address(h *host, k poolKey) {
+	hello := w.e.hellos.first(k.addr)
+	remembered := hello == policy.CompatHello
+	var tried []policy.Verdict
+	used := make(map[policy.Hello]bool, 3)
+	for {
+		used[hello] = true
+		s, seen, err := w.connect(h, k, manner{hello: hello})
+		if err != nil || w.ctx.Err() != nil {
+			w.discard(s)
+			return
+		}
+		if seen.noRoute {
+			return
+		}
+		if s != nil {
+			if hello == policy.CompatHello && !remembered && !s.reused {
+				w.e.hellos.remember(k.addr)
+			}
+			if w.visit(h, s, seen) == dead {
+				continue // the same again, without that session
+			}
+			return
+		}
+		tried = append(tried, seen.verdict)
+		next := another(seen.verdict)
+		if next == "" && remembered && hello == policy.CompatHello && handshaking(seen) {
+			// What was learned of this address holds no longer.
+			w.e.hellos.forget(k.addr)
+			tried, next = nil, policy.FullHello
+		}
+		if next == "" || used[next] {
+			break
+		}
+		hello = next
+	}
+	w.leave(h, k, tried)
+}
+
+// another gives the hello that a verdict asks for, "" for none.
+func another(v policy.Verdict) policy.Hello {
+	switch v.Action {
+	case policy.RetryCompat:
+		return policy.CompatHello
+	case policy.RetryNoSNI:
+		return policy.NoSNIHello
+	}
+	return ""
+}
+
+// handshaking reports whether the hello can have been what failed.
+func handshaking(s sighting) bool {
+	return s.observed.Stage == policy.StageHandshake || s.observed.Stage == policy.StageEHLOTLS
+}
+
+// leave gives an address its verdict: that of its last connection. An
+// inconclusive or suspicious one before it stands, though: the compat hello
+// asks for less than the first one offered, so that its refusal alone proves
+// nothing.
+func (w *walk) leave(h *host, k poolKey, tried []policy.Verdict) {
+	v := tried[len(tried)-1]
+	for _, t := range tried {
+		if v.Class != policy.Suspicious && (t.Class == policy.Inconclusive || t.Class == policy.Suspicious) {
+			v = t
+			break
+		}
+	}
+	v.Action = policy.Next
+	h.verdicts = append(h.verdicts, v)
+	if v.ClearLater {
+		h.clear = append(h.clear, k.addr)
+	}
+	if v.Class == policy.Suspicious {
+		if w.tampered == nil {
+			w.tampered = make(map[netip.AddrPort]bool)
+		}
+		w.tampered[k.addr] = true
+	}
+}
+
+// phase2 tries h again in clear, where its verdict allows that. Only an
+// opportunistic decision ever gives such a verdict.
+func (w *walk) phase2(h *host) {
+	merged := policy.Merge(h.Name, h.verdicts)
+	if h.served || !merged.ClearLater || !h.decision.Opportunistic() || !w.needsClear() {
+		return
+	}
+	for _, addr := range h.clear {
+		if w.done() || h.served {
+			return
+		}
+		if w.tampered[addr] {
+			continue
+		}
+		k, _ := w.e.key(h.Host, addr)
+		s, seen, err := w.connect(h, k, manner{plain: true})
+		switch {
+		case err != nil || w.ctx.Err() != nil:
+			w.discard(s)
+			return
+		case s != nil:
+			w.e.metrics.plaintext.Inc()
+			w.visit(h, s, seen)
+		default:
+			h.verdicts = append(h.verdicts, seen.verdict)
+		}
+	}
+}
+
+// needsClear reports whether phase 1 left something for phase 2: nothing was
+// delivered or, in a probe, no host was good enough.
+func (w *walk) needsClear() bool {
+	for i := range w.rcpts {
+		if r := &w.rcpts[i]; r.settled && r.outcome.Failure == nil {
+			return false
+		}
+	}
+	if w.job != nil {
+		return true
+	}
+	for _, h := range w.hosts {
+		if policy.Merge(h.Name, h.verdicts).Class == policy.OK {
+			return false
+		}
+	}
+	return true
+}
+
+// connect gives a session to an address, idle or new, or none with the
+// verdict why. err is set when the walk was cut short.
+func (w *walk) connect(h *host, k poolKey, m manner) (*session, sighting, error) {
+	usable := h.usable
+	if w.job == nil || m.plain || m.hello == policy.NoSNIHello {
+		usable = fresh
+	}
+	s, err := w.e.pool.acquire(w.ctx, k, usable)
+	if err != nil {
+		return nil, sighting{}, err
+	}
+	if s != nil {
+		return s, w.recognise(h, s), nil
+	}
+	s, seen := w.e.open(w.ctx, k, h.decision, m)
+	if s == nil {
+		w.e.pool.release(k.host)
+		if w.ctx.Err() == nil {
+			w.record(h, k, seen)
+		}
+	}
+	return s, seen, nil
+}
+
+// discard closes a session that the walk has no use for.
+func (w *walk) discard(s *session) {
+	if s != nil {
+		s.close()
+		w.e.pool.release(s.key.host)
+	}
+}
+
+// record keeps what a connection showed.
+func (w *walk) record(h *host, k poolKey, seen sighting) {
+	o, v := seen.observed, seen.verdict
+	if seen.noRoute {
+		return
+	}
+	h.words = seen.reply
+	w.e.metrics.verdict(v)
+	w.evidence = append(w.evidence, relay.HostEvidence{
+		Host: h.Name, Address: k.addr.String(), Stage: o.Stage, Hello: o.Hello, Plain: o.Plain,
+		Verdict: v, TLS: o.TLS, MXAuth: h.decision.MX, Reply: seen.reply.String(),
+	})
+	w.sightings = append(w.sightings, eventSession(h.Name, seen))
+}
+
+// eventSession is what events tell of a connection.
+func eventSession(name string, seen sighting) events.Session {
+	s := events.Session{Host: name}
+	if seen.local.IsValid() {
+		s.LocalIP = seen.local.String()
+	}
+	if t := seen.observed.TLS; t != nil {
+		s.TLSVersion, s.CipherName, s.CertErr = t.Version.String(), t.Cipher, !t.Cert.Valid()
+	}
+	return s
+}
