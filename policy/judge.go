@@ -157,7 +157,9 @@ func (d Decision) judgeAlert(o Observed) Verdict {
 		return d.compatOr(o, d.noTLS("C2", Conclusive, events.TLSHandshake))
 	case alertUnrecognizedName:
 		v := d.noTLS("C4", Conclusive, events.TLSHandshake)
-		if o.Hello != NoSNIHello {
+		// Without a name to ask for, what certificate comes is the host's
+		// choice: no use where the certificate decides.
+		if o.Hello != NoSNIHello && !d.validCert {
 			v.Action = RetryNoSNI
 		}
 		return v
@@ -231,9 +233,13 @@ func (d Decision) judgeClear(o Observed) Verdict {
 	return d.violates("A4", Conclusive, events.StartTLSNotOffered, Encryption)
 }
 
-// judgeMail judges a refusal of MAIL in phase 2 that says "STARTTLS first"
-// (C12): the host does want TLS, so this is no refusal of the message.
-func judgeMail(Observed) Verdict {
+// judgeMail judges a connection that came as far as MAIL and no further: lost
+// before the final reply (C11), or refused with "STARTTLS first" in clear
+// (C12), in which case the host does want TLS and did not refuse the message.
+func judgeMail(o Observed) Verdict {
+	if o.Fault != NoFault {
+		return Verdict{Row: "C11", Action: Next, Class: Unreachable, Reason: events.SessionLost}
+	}
 	return Verdict{Row: "C12", Action: Next, Class: Inconclusive, Reason: events.StartTLSTempfail}
 }
 

@@ -99,7 +99,7 @@ func TestJudgeTable(t *testing.T) {
 		{"alert 80", "C3", hs(Alert, 80, CompatHello),
 			clr2(Inconclusive, events.TLSHandshake), next(Inconclusive, events.TLSHandshake), next(Inconclusive, events.TLSHandshake)},
 		{"alert 112", "C4", hs(Alert, 112, FullHello),
-			againO(RetryNoSNI, Conclusive, events.TLSHandshake), again(RetryNoSNI, Conclusive, events.TLSHandshake), again(RetryNoSNI, Conclusive, events.TLSHandshake)},
+			againO(RetryNoSNI, Conclusive, events.TLSHandshake), again(RetryNoSNI, Conclusive, events.TLSHandshake), next(Conclusive, events.TLSHandshake)},
 		{"alert 112 without SNI", "C4", hs(Alert, 112, NoSNIHello),
 			clr2(Conclusive, events.TLSHandshake), next(Conclusive, events.TLSHandshake), next(Conclusive, events.TLSHandshake)},
 		{"alert 116", "C5", hs(Alert, 116, FullHello),
@@ -114,6 +114,8 @@ func TestJudgeTable(t *testing.T) {
 			againO(RetryCompat, Inconclusive, events.TLSClosed), next(Inconclusive, events.TLSClosed), next(Inconclusive, events.TLSClosed)},
 		{"EHLO in TLS 500, compat too", "C8", Observed{Stage: StageEHLOTLS, Code: 500, Hello: CompatHello, TLS: tlsSession(TLS13)},
 			clr2(Inconclusive, events.EHLOFail), next(Inconclusive, events.EHLOFail), next(Inconclusive, events.EHLOFail)},
+		{"lost after MAIL", "C11", Observed{Stage: StageMail, Fault: Closed, Hello: FullHello, TLS: tlsSession(TLS13)},
+			next(Unreachable, events.SessionLost), next(Unreachable, events.SessionLost), next(Unreachable, events.SessionLost)},
 		{"good", "ENC", Observed{Stage: StageReady, TLS: tlsSession(TLS13)}, ok, ok, ok},
 		{"downgrade canary", "C3", hs(Downgrade, 0, FullHello),
 			next(Suspicious, events.TLSDowngrade), next(Suspicious, events.TLSDowngrade), next(Suspicious, events.TLSDowngrade)},
@@ -151,6 +153,15 @@ func TestVersionGrid(t *testing.T) {
 				t.Errorf("host %s under floor %s: %+v", best, floor, got)
 			}
 		}
+	}
+}
+
+// Row C12 exists in mode O alone: nobody else speaks MAIL in clear.
+func TestStartTLSFirst(t *testing.T) {
+	o, _, _ := columns()
+	v := o.Judge(Observed{Stage: StageMail, Code: 530, Plain: true})
+	if v.Row != "C12" || v.Action != Next || v.Class != Inconclusive || v.ClearLater {
+		t.Errorf("530 in phase 2: %+v", v)
 	}
 }
 
