@@ -28,13 +28,14 @@ type Options struct {
 
 // Deps are what the API asks and changes.
 type Deps struct {
-	Accounts account.Store
-	Webhooks webhook.Store
-	Blocks   BlockStore
-	Evidence Evidence
-	Checker  Checker
-	Tester   Tester
-	Log      *zap.Logger // nil: none
+	Accounts  account.Store
+	Overrides account.OverrideStore
+	Webhooks  webhook.Store
+	Blocks    BlockStore
+	Evidence  Evidence
+	Checker   Checker
+	Tester    Tester
+	Log       *zap.Logger // nil: none
 }
 
 // BlockStore is the block list. relay/store implements it.
@@ -52,7 +53,7 @@ type BlockStore interface {
 
 // BlockFilter narrows a list of blocks. The zero BlockFilter lets all through.
 type BlockFilter struct {
-	From, To time.Time // of Created, inclusive; zero: open
+	From, To time.Time // of Created, inclusive, in whole seconds; zero: open
 	Prefix   string    // of the address
 	Offset   int
 	Limit    int // 0: no limit
@@ -72,7 +73,7 @@ type Checker interface {
 }
 
 // Tester posts a batch of sample events to an endpoint, signed and authorized
-// as it says. Its error is for the log.
+// as it says. Its error is for the log. webhook.Sender implements it.
 type Tester interface {
 	Test(ctx context.Context, e webhook.Endpoint) error
 }
@@ -81,6 +82,12 @@ type Tester interface {
 type server struct {
 	Options
 	Deps
+	mux      *http.ServeMux
+	limits   limiter
+	requests *prometheus.CounterVec
+	// checks holds a place for every look at a domain under way: each dials
+	// up to twenty addresses.
+	checks chan struct{}
 	// changing serialises what is read, checked and written back: the number
 	// of keys, the webhooks of an account.
 	changing sync.Mutex
@@ -94,10 +101,12 @@ func New(o Options, d Deps, reg prometheus.Registerer) http.Handler {
 	if d.Log == nil {
 		d.Log = zap.NewNop()
 	}
-	return &server{Options: o, Deps: d}
-}
-
-// ServeHTTP answers one request.
-func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	http.NotFound(w, r)
+	s := &server{
+		Options: o, Deps: d,
+		limits:   limiter{perMinute: o.RequestsPerMinute},
+		requests: newRequestCounter(reg),
+		checks:   make(chan struct{}, maxChecks),
+	}
+	s.mux = s.newMux(s.routes())
+	return s
 }

@@ -15,9 +15,9 @@
 //	audit.go     who changed what
 //
 // and then one file per resource: enforced_tls.go, scopes.go, keys.go,
-// subusers.go, webhooks.go (webhook_form.go, webhook_url.go,
-// webhook_signing.go), blocks.go (links.go), and for /relay/v1 check.go,
-// settings.go, messages.go, domains.go and openapi.go.
+// subusers.go, webhooks.go (webhook_form.go, webhook_signing.go), blocks.go
+// (links.go), and for /relay/v1 check.go, settings.go, messages.go, domains.go
+// and openapi.go.
 //
 // Checks come in the order of contract §2.3: unknown path, method, key, scope,
 // size, body, unknown id. Nothing is stored unless the whole request is valid.

@@ -1,0 +1,101 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"tlsrelay/policy/account"
+)
+
+// admit finds out who calls and on whose behalf, and whether they may.
+func (s *server) admit(r *request, to route) error {
+	var err error
+	if r.owner, r.key, err = s.authenticate(r); err != nil {
+		return err
+	}
+	if err := s.limit(r); err != nil {
+		return err
+	}
+	if to.scope != anyKey && !r.key.Allows(to.scope) {
+		return refused(http.StatusForbidden)
+	}
+	r.on, err = s.actsOn(r, r.Header.Get("On-Behalf-Of"))
+	return err
+}
+
+func (s *server) authenticate(r *request) (account.Account, account.Key, error) {
+	header := r.Header.Get("Authorization")
+	if header == "" {
+		return account.Account{}, account.Key{}, unauthenticated()
+	}
+	// The scheme is case-insensitive (RFC 9110 §11.1).
+	scheme, secret, _ := strings.Cut(header, " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return account.Account{}, account.Key{}, refused(http.StatusUnauthorized)
+	}
+	owner, key, err := account.Authenticate(r.Context(), s.Accounts, strings.TrimSpace(secret))
+	if errors.Is(err, account.ErrDenied) {
+		err = refused(http.StatusUnauthorized)
+	}
+	return owner, key, err
+}
+
+// limit counts the request against its key.
+func (s *server) limit(r *request) error {
+	if s.limits.perMinute <= 0 {
+		return nil
+	}
+	now := s.Now()
+	a := s.limits.take(r.key.ID, now)
+	h := r.w.Header()
+	h.Set("X-RateLimit-Limit", strconv.Itoa(a.limit))
+	h.Set("X-RateLimit-Remaining", strconv.Itoa(a.remaining))
+	h.Set("X-RateLimit-Reset", strconv.FormatInt(a.reset, 10))
+	if a.exceeded {
+		h.Set("Retry-After", strconv.FormatInt(a.reset-now.Unix(), 10))
+		return refused(http.StatusTooManyRequests)
+	}
+	return nil
+}
+
+// actsOn finds the account that a value of on-behalf-of means (contract
+// §2.4). Whatever is not the caller's to act on gets the same answer, so that
+// nobody learns which accounts exist.
+func (s *server) actsOn(r *request, value string) (account.Account, error) {
+	kind, name := account.KindSubuser, strings.TrimSpace(value)
+	if name == "" {
+		return r.owner, nil
+	}
+	if id, ok := customerID(name); ok {
+		kind, name = account.KindCustomer, id
+	}
+	own := r.owner.Kind
+	if own == account.KindParent {
+		own = account.KindSubuser // the parent is addressed by its username, too
+	}
+	if kind == own && name == r.owner.Username {
+		return r.owner, nil
+	}
+	if r.owner.Kind != account.KindParent {
+		return account.Account{}, refused(http.StatusForbidden)
+	}
+	on, err := s.Accounts.AccountNamed(r.Context(), kind, name)
+	switch {
+	case errors.Is(err, account.ErrNotFound), err == nil && (on.Disabled || on.Kind != kind):
+		return account.Account{}, refused(http.StatusForbidden)
+	}
+	return on, err
+}
+
+// customerID reads "account-id ID", in any letter case and with any number
+// of spaces between.
+func customerID(value string) (id string, ok bool) {
+	const prefix = "account-id"
+	if len(value) <= len(prefix) || !strings.EqualFold(value[:len(prefix)], prefix) {
+		return "", false
+	}
+	id = strings.TrimLeft(value[len(prefix):], " \t")
+	return id, len(id) < len(value)-len(prefix)
+}

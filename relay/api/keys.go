@@ -1,0 +1,211 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+
+	"tlsrelay/policy/account"
+)
+
+// maxKeys is how many keys an account may have (contract §3.1).
+const maxKeys = 100
+
+// The forms in which a key is shown; the order of fields is SendGrid's.
+type (
+	keyName struct {
+		ID   string `json:"api_key_id"`
+		Name string `json:"name"`
+	}
+	keyEntry struct {
+		Name string `json:"name"`
+		ID   string `json:"api_key_id"`
+	}
+	keyView struct {
+		ID     string          `json:"api_key_id"`
+		Name   string          `json:"name"`
+		Scopes []account.Scope `json:"scopes"`
+	}
+	newKeyView struct {
+		Secret string `json:"api_key"` // shown this once
+		keyView
+	}
+)
+
+func viewKey(k account.Key) keyView { return keyView{k.ID, k.Name, scopesOf(k)} }
+
+// badScopes holds both phrases that clients look for (contract §3.1).
+func badScopes() *fault {
+	return invalidField("scopes", "one or more of given scopes are invalid: invalid or unassignable scopes")
+}
+
+func (s *server) listKeys(r *request) (any, error) {
+	limit, offset, err := r.page(maxKeys, 1<<31-1)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := s.Accounts.Keys(r.Context(), r.on.ID)
+	if err != nil {
+		return nil, err
+	}
+	result := make([]keyEntry, 0, len(keys))
+	for _, k := range cut(keys, limit, offset) {
+		result = append(result, keyEntry{k.Name, k.ID})
+	}
+	return map[string]any{"result": result}, nil
+}
+
+func (s *server) createKey(r *request) (any, error) {
+	o, err := r.object(largeBody)
+	if err != nil {
+		return nil, err
+	}
+	k, err := readKey(o, r.key, account.Key{Owner: r.on.ID, Created: s.Now()})
+	if err != nil {
+		return nil, err
+	}
+	secret := account.NewSecret()
+	if k.ID, k.Hash, err = account.SplitSecret(secret); err != nil {
+		return nil, err
+	}
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	have, err := s.Accounts.Keys(r.Context(), r.on.ID)
+	if err != nil {
+		return nil, err
+	}
+	if len(have) >= maxKeys {
+		return nil, worded(http.StatusForbidden, "Cannot create more than 100 API Keys",
+			aboutField("", "Cannot create more than 100 API Keys"))
+	}
+	if err := s.Accounts.PutKey(r.Context(), k); err != nil {
+		return nil, err
+	}
+	s.audit(r, "api key created", k.ID, nil, viewKey(k))
+	return newKeyView{secret, viewKey(k)}, nil
+}
+
+// readKey reads name and scopes of a request over what the key has. A new
+// key without scopes has full access (contract §2.2), which only a caller
+// with full access can give.
+func readKey(o *object, caller, k account.Key) (account.Key, error) {
+	isNew := k.ID == ""
+	readName(o, &k, isNew)
+	var names []string
+	o.texts("scopes", &names)
+	if err := o.err(); err != nil {
+		return k, err
+	}
+	if !o.has("scopes") {
+		if isNew && !caller.Full {
+			return k, badScopes()
+		}
+		k.Full = k.Full || isNew
+		return k, nil
+	}
+	scopes, ok := grantable(names, caller, k)
+	if !ok {
+		return k, badScopes()
+	}
+	k.Full, k.Scopes = false, scopes
+	return k, nil
+}
+
+func readName(o *object, k *account.Key, required bool) {
+	const most = 255
+	if required && !o.has("name") {
+		o.refuse("name", "name is required")
+		return
+	}
+	o.text("name", most, &k.Name)
+	if len(o.faults) == 0 && k.Name == "" {
+		o.refuse("name", "name must not be empty")
+	}
+}
+
+// findKey finds the key of the path, if it is the account's.
+func (s *server) findKey(r *request) (account.Key, error) {
+	k, err := s.Accounts.Key(r.Context(), r.PathValue("id"))
+	if err == nil && k.Owner != r.on.ID {
+		err = account.ErrNotFound
+	}
+	return k, err
+}
+
+func (s *server) getKey(r *request) (any, error) {
+	k, err := s.findKey(r)
+	if err != nil {
+		return nil, err
+	}
+	return viewKey(k), nil
+}
+
+func (s *server) renameKey(r *request) (any, error) {
+	o, err := r.object(smallBody)
+	if err != nil {
+		return nil, err
+	}
+	var named account.Key
+	readName(o, &named, true)
+	if err := o.err(); err != nil {
+		return nil, err
+	}
+	k, err := s.changeKey(r, func(k account.Key) (account.Key, error) {
+		k.Name = named.Name
+		return k, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return keyName{k.ID, k.Name}, nil
+}
+
+func (s *server) replaceKey(r *request) (any, error) {
+	o, err := r.object(largeBody)
+	if err != nil {
+		return nil, err
+	}
+	k, err := s.changeKey(r, func(k account.Key) (account.Key, error) { return readKey(o, r.key, k) })
+	if err != nil {
+		return nil, err
+	}
+	return viewKey(k), nil
+}
+
+// changeKey changes the key of the path and stores it.
+func (s *server) changeKey(r *request, change func(account.Key) (account.Key, error)) (account.Key, error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	before, missing := s.findKey(r)
+	if missing != nil && !errors.Is(missing, account.ErrNotFound) {
+		return account.Key{}, missing
+	}
+	if missing != nil {
+		before.ID = r.PathValue("id") // an unknown id is told last (contract §2.3)
+	}
+	after, err := change(before)
+	if err != nil {
+		return account.Key{}, err
+	}
+	if missing != nil {
+		return account.Key{}, missing
+	}
+	if err := s.Accounts.PutKey(r.Context(), after); err != nil {
+		return account.Key{}, err
+	}
+	s.audit(r, "api key changed", after.ID, viewKey(before), viewKey(after))
+	return after, nil
+}
+
+func (s *server) deleteKey(r *request) (any, error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	k, err := s.findKey(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Accounts.DeleteKey(r.Context(), k.ID); err != nil {
+		return nil, err
+	}
+	s.audit(r, "api key deleted", k.ID, viewKey(k), nil)
+	return nil, nil
+}

@@ -1,0 +1,43 @@
+package api
+
+import (
+	"sync"
+	"time"
+)
+
+// limiter counts the requests of each key in windows of one minute. A fixed
+// window is what X-RateLimit-Reset describes: one moment after which the
+// whole allowance is back (contract §2.3). Only keys that exist get here, so
+// the table is as small as the number of keys in use.
+type limiter struct {
+	perMinute int // 0: no limit
+
+	mu     sync.Mutex
+	minute int64 // since 1970
+	used   map[string]int
+}
+
+// allowance is what a key has left.
+type allowance struct {
+	limit, remaining int
+	reset            int64 // Unix seconds
+	exceeded         bool
+}
+
+// take counts one request of a key.
+func (l *limiter) take(key string, now time.Time) allowance {
+	minute := now.Unix() / 60
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if minute != l.minute || l.used == nil {
+		l.minute, l.used = minute, make(map[string]int)
+	}
+	a := allowance{limit: l.perMinute, reset: (minute + 1) * 60}
+	if l.used[key] >= l.perMinute {
+		a.exceeded = true
+		return a
+	}
+	l.used[key]++
+	a.remaining = l.perMinute - l.used[key]
+	return a
+}

@@ -1,0 +1,37 @@
+package api
+
+import (
+	"slices"
+
+	"tlsrelay/policy/account"
+)
+
+// listScopes answers what the calling key may do; clients probe with it.
+func (s *server) listScopes(r *request) (any, error) {
+	return map[string][]account.Scope{"scopes": scopesOf(r.key)}, nil
+}
+
+// scopesOf gives the scopes of a key by name, never nil.
+func scopesOf(k account.Key) []account.Scope {
+	if k.Full {
+		return account.AllScopes()
+	}
+	return append([]account.Scope{}, k.Scopes...)
+}
+
+// grantable checks the scopes that a caller wants to give to a key: they must
+// exist, and each must be held by the caller or by the key already, so that
+// nobody makes a key stronger than his own.
+func grantable(names []string, caller, holder account.Key) ([]account.Scope, bool) {
+	scopes := make([]account.Scope, 0, len(names))
+	for _, name := range names {
+		scope := account.Scope(name)
+		if !scope.Known() || !caller.Allows(scope) && !holder.Allows(scope) {
+			return nil, false
+		}
+		if !slices.Contains(scopes, scope) {
+			scopes = append(scopes, scope)
+		}
+	}
+	return scopes, true
+}

@@ -1,0 +1,275 @@
+package api
+
+import (
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"go.uber.org/zap"
+
+	"tlsrelay/events/webhook"
+)
+
+// maxWebhooks is how many webhooks an account may have (contract §5.2).
+const maxWebhooks = 5
+
+// noSuchWebhook is SendGrid's own text for an unknown id.
+func noSuchWebhook() *fault {
+	const text = "Invalid id provided."
+	return worded(http.StatusNotFound, text, struct {
+		Message string `json:"message"`
+	}{text})
+}
+
+func (s *server) listWebhooks(r *request) (any, error) {
+	all, err := s.Webhooks.Endpoints(r.Context(), string(r.on.ID))
+	if err != nil {
+		return nil, err
+	}
+	views := make([]webhookView, len(all))
+	for i, e := range all {
+		if views[i], err = viewWebhook(r, e); err != nil {
+			return nil, err
+		}
+	}
+	return struct {
+		MaxAllowed int           `json:"max_allowed"`
+		Webhooks   []webhookView `json:"webhooks"`
+	}{maxWebhooks, views}, nil
+}
+
+func (s *server) getWebhook(r *request) (any, error) {
+	e, err := s.findWebhook(r)
+	if err != nil {
+		return nil, err
+	}
+	return viewWebhook(r, e)
+}
+
+// getOldestWebhook is the form without an id. Clients of it know no webhook
+// that is not there, only one that is not set up: they get an empty one.
+func (s *server) getOldestWebhook(r *request) (any, error) {
+	e, _, err := s.oldestWebhook(r)
+	if err != nil {
+		return nil, err
+	}
+	return viewWebhook(r, e)
+}
+
+func (s *server) createWebhook(r *request) (any, error) {
+	o, err := r.object(smallBody)
+	if err != nil {
+		return nil, err
+	}
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	return s.addWebhook(r, o)
+}
+
+// patchOldestWebhook makes the webhook when there is none yet: clients of
+// the form without an id have no other way to create one.
+func (s *server) patchOldestWebhook(r *request) (any, error) {
+	o, err := r.object(smallBody)
+	if err != nil {
+		return nil, err
+	}
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	e, ok, err := s.oldestWebhook(r)
+	switch {
+	case err != nil:
+		return nil, err
+	case !ok:
+		return s.addWebhook(r, o)
+	}
+	return s.changeWebhook(r, o, e)
+}
+
+func (s *server) patchWebhook(r *request) (any, error) {
+	o, err := r.object(smallBody)
+	if err != nil {
+		return nil, err
+	}
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	e, err := s.findWebhook(r)
+	if f, ours := asFault(err); err != nil && !ours && f.status == http.StatusNotFound {
+		// An unknown id is told last (contract §2.3).
+		if bad := readWebhook(o, &webhook.Endpoint{URL: "https://example.com/"}, s.AllowInsecureWebhooks); bad != nil {
+			return nil, bad
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.changeWebhook(r, o, e)
+}
+
+// addWebhook stores a new webhook. The caller holds s.changing.
+func (s *server) addWebhook(r *request, o *object) (any, error) {
+	now := s.Now()
+	e := webhook.Endpoint{ID: newUUID(), Account: string(r.on.ID), Created: now, Updated: now}
+	if !o.has("url") {
+		o.refuse("url", "url is required")
+	}
+	if err := readWebhook(o, &e, s.AllowInsecureWebhooks); err != nil {
+		return nil, err
+	}
+	all, err := s.Webhooks.Endpoints(r.Context(), e.Account)
+	if err != nil {
+		return nil, err
+	}
+	if len(all) >= maxWebhooks {
+		return nil, invalidField("", "You have reached the maximum number of webhooks.")
+	}
+	if err := unusedURL(all, e); err != nil {
+		return nil, err
+	}
+	if err := s.Webhooks.PutEndpoint(r.Context(), e); err != nil {
+		return nil, err
+	}
+	s.audit(r, "webhook created", e.ID, nil, auditedWebhook(e))
+	return viewWebhook(r, e)
+}
+
+// changeWebhook stores a changed webhook. The caller holds s.changing.
+func (s *server) changeWebhook(r *request, o *object, e webhook.Endpoint) (any, error) {
+	before := auditedWebhook(e)
+	if err := readWebhook(o, &e, s.AllowInsecureWebhooks); err != nil {
+		return nil, err
+	}
+	all, err := s.Webhooks.Endpoints(r.Context(), e.Account)
+	if err != nil {
+		return nil, err
+	}
+	if err := unusedURL(all, e); err != nil {
+		return nil, err
+	}
+	e.Updated = s.Now()
+	if err := s.Webhooks.PutEndpoint(r.Context(), e); err != nil {
+		return nil, err
+	}
+	s.audit(r, "webhook changed", e.ID, before, auditedWebhook(e))
+	return viewWebhook(r, e)
+}
+
+// unusedURL refuses a URL that another webhook of the account has.
+func unusedURL(all []webhook.Endpoint, e webhook.Endpoint) error {
+	i := slices.IndexFunc(all, func(o webhook.Endpoint) bool { return o.URL == e.URL && o.ID != e.ID })
+	if i < 0 {
+		return nil
+	}
+	text := "Webhook at '" + e.URL + "' already exists. Please provide a unique URL."
+	return worded(http.StatusBadRequest, text, struct {
+		ID      string `json:"id"`
+		Message string `json:"message"`
+		URL     string `json:"url"`
+	}{all[i].ID, text, e.URL})
+}
+
+func (s *server) deleteWebhook(r *request) (any, error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	e, err := s.findWebhook(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Webhooks.DeleteEndpoint(r.Context(), e.Account, e.ID); err != nil {
+		return nil, err
+	}
+	s.audit(r, "webhook deleted", e.ID, auditedWebhook(e), nil)
+	return nil, nil
+}
+
+// findWebhook finds the webhook of the path, if it is the account's.
+func (s *server) findWebhook(r *request) (webhook.Endpoint, error) {
+	all, err := s.Webhooks.Endpoints(r.Context(), string(r.on.ID))
+	if err != nil {
+		return webhook.Endpoint{}, err
+	}
+	i := slices.IndexFunc(all, func(e webhook.Endpoint) bool { return e.ID == r.PathValue("id") })
+	if i < 0 {
+		return webhook.Endpoint{}, noSuchWebhook()
+	}
+	return all[i], nil
+}
+
+func (s *server) oldestWebhook(r *request) (e webhook.Endpoint, ok bool, err error) {
+	all, err := s.Webhooks.Endpoints(r.Context(), string(r.on.ID))
+	if err != nil || len(all) == 0 {
+		return webhook.Endpoint{}, false, err
+	}
+	return all[0], true, nil
+}
+
+// testWebhook posts sample events to a URL, in the name of a stored webhook
+// where id says so. What the URL's host answered is for the log only: told to
+// the caller, it would let him look around from here.
+func (s *server) testWebhook(r *request) (any, error) {
+	o, err := r.object(smallBody)
+	if err != nil {
+		return nil, err
+	}
+	e, err := s.testTarget(r, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Tester.Test(r.Context(), e); err != nil {
+		s.Log.Info("a webhook test failed", zap.String("account", string(r.on.ID)),
+			zap.String("request_id", r.id), zap.Error(err))
+		return nil, invalidField("url", "the test events were not accepted at that url")
+	}
+	return nil, nil
+}
+
+// testTarget makes the endpoint to test. A stored OAuth secret is used only
+// with the client id and the token URL it was stored with: with another URL,
+// testing would hand the secret out.
+func (s *server) testTarget(r *request, o *object) (webhook.Endpoint, error) {
+	e := webhook.Endpoint{Account: string(r.on.ID), Enabled: true}
+	if !o.has("url") {
+		o.refuse("url", "url is required")
+	}
+	var id, secret string
+	o.textOrNull("id", 255, &id)
+	o.text("url", maxURL, &e.URL)
+	o.textOrNull("oauth_client_id", maxOAuth, &e.OAuthClientID)
+	o.textOrNull("oauth_token_url", maxURL, &e.OAuthTokenURL)
+	o.textOrNull("oauth_client_secret", maxOAuth, &secret)
+	if err := o.err(); err != nil {
+		return e, err
+	}
+	all, err := s.Webhooks.Endpoints(r.Context(), e.Account)
+	if err != nil {
+		return e, err
+	}
+	i := slices.IndexFunc(all, func(w webhook.Endpoint) bool { return id != "" && w.ID == id })
+	j := slices.IndexFunc(all, func(w webhook.Endpoint) bool {
+		return e.OAuthClientID != "" && w.OAuthClientID == e.OAuthClientID && w.OAuthTokenURL == e.OAuthTokenURL
+	})
+	if i >= 0 {
+		e.ID, e.SigningKey = all[i].ID, all[i].SigningKey
+	}
+	e.OAuthClientSecret = secret
+	if secret == "" && j >= 0 {
+		e.OAuthClientSecret = all[j].OAuthClientSecret
+	}
+	checkWebhook(o, e, s.AllowInsecureWebhooks)
+	switch err := o.err(); {
+	case err != nil:
+		return e, err
+	case id != "" && i < 0:
+		return e, noSuchWebhook()
+	}
+	return e, nil
+}
+
+// newUUID makes a random UUID (RFC 9562 §5.4).
+func newUUID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails since Go 1.24
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
