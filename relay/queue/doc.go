@@ -1,3 +1,26 @@
-// Package queue says when: it holds the lanes, one per destination and policy
-// class, and sees each delivery from its turn to its commit.
+// Package queue says when. It holds the lanes, one per destination and policy
+// class (tls-policy §9), and sees each delivery from its turn to its commit.
+//
+// The flow of a delivery:
+//
+//	accept.go     Accept: split, ask the loop for a place in the lane, store, hand over (the fast path)
+//	claim.go      or, from the backlog: Store.Claim, when its lane has room
+//	scheduler.go  the loop, the one goroutine that owns the lanes: who is next
+//	worker.go     a turn: deliver, step, commit, tell, and back to the loop with what was learned;
+//	              lease.go keeps the claim meanwhile, guard.go puts drops off when everybody fails
+//
+// And what the loop decides by:
+//
+//	lane.go       pace: how many attempts at a time a destination bears, and when it rests (pure)
+//	share.go      permits: who may have one of the slots that all lanes share (pure)
+//	backlog.go    lane and sub: one bounded window on an unbounded backlog
+//	rings.go      turns among lanes, and times to wake at
+//
+// The store is the queue; memory is a window on it. A lane holds at most about
+// twice its window of claimed deliveries and, for each account with a backlog,
+// the time when its first delivery is due. A destination with a million dead
+// messages is one small struct that wakes now and then to probe.
+//
+// Nothing that may block happens on the loop: claims, attempts and commits run
+// beside it and report over channels.
 package queue

@@ -2,13 +2,20 @@ package queue
 
 import (
 	"context"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"tlsrelay/events"
+	"tlsrelay/policy"
 	"tlsrelay/relay"
 )
+
+// commitGrace is how long commits may go on after attempts were cut off.
+const commitGrace = 10 * time.Second
 
 // Queue decides when what is tried, and sees each attempt to its commit. Its
 // methods are safe for concurrent use.
@@ -19,40 +26,123 @@ type Queue struct {
 	senders   Senders
 	tell      func(events.Event)
 	log       *zap.Logger
+	metrics   *metrics
+
+	loop atomic.Pointer[scheduler] // nil while Run is not on
+
+	guardMu sync.Mutex
+	guard   *policy.Guard
+	held    bool // what the guard last said
 }
 
 // New makes a queue. Nothing runs until [Queue.Run]; until then Accept only
 // stores. tell is called with every event after its commit, from many
 // goroutines at once, and must not block; reg may be nil.
 func New(o Options, store relay.Store, d Deliverer, s Senders, tell func(events.Event), log *zap.Logger, reg prometheus.Registerer) *Queue {
-	return &Queue{o: o.withDefaults(), store: store, deliverer: d, senders: s, tell: tell, log: log}
+	o = o.withDefaults()
+	q := &Queue{
+		o: o, store: store, deliverer: d, senders: s, tell: tell, log: log,
+		guard: policy.NewGuard(o.GuardDomains, o.GuardWithin),
+	}
+	q.metrics = newMetrics(reg, q.GuardHolds)
+	return q
 }
 
 // Run owns the lanes until ctx ends. Then it begins nothing new, lets running
 // attempts and their commits finish (Options.Drain, then it cuts them off),
-// and gives back what was claimed and not begun.
+// and gives back what was claimed and not begun. It returns when everything
+// that it started has ended.
 func (q *Queue) Run(ctx context.Context) error {
-	<-ctx.Done()
+	attempts, cutAttempts := context.WithCancel(context.WithoutCancel(ctx))
+	defer cutAttempts()
+	commits, cutCommits := context.WithCancel(context.WithoutCancel(ctx))
+	defer cutCommits()
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(q.o.Drain):
+			cutAttempts()
+		case <-commits.Done():
+			return
+		}
+		select {
+		case <-time.After(commitGrace):
+			cutCommits()
+		case <-commits.Done():
+		}
+	})
+	defer stop()
+
+	c := &crew{Queue: q, attempts: attempts, commits: commits}
+	s := newScheduler(c)
+	c.pool.Go(func() { c.scan(ctx, s) })
+	q.loop.Store(s)
+	s.loop(ctx)
+	q.loop.Store(nil)
+	close(s.gone)
+	close(s.work)
+	c.pool.Wait()
 	return nil
 }
 
 // NewDraft begins a body.
 func (q *Queue) NewDraft() relay.Draft { return q.store.NewDraft() }
 
-// Accept splits a message by destination and makes it durable: when it
-// returns nil the message may be answered for. It ends the draft, whatever it
-// returns; any error is temporary.
-func (q *Queue) Accept(ctx context.Context, m relay.Message, rcpts []relay.Recipient, body relay.Draft) error {
-	return nil
+// scan asks the store what is queued: at the start, every Options.Rescan, and
+// when somebody calls for it. Delivery begins with the first lane found.
+func (c *crew) scan(ctx context.Context, s *scheduler) {
+	tick := time.NewTicker(c.o.Rescan)
+	defer tick.Stop()
+	for {
+		if err := c.scanOnce(ctx, s); err != nil && ctx.Err() == nil {
+			c.log.Error("cannot read the backlogs", zap.Error(err))
+		}
+		select {
+		case <-tick.C:
+		case <-s.rescan:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
-// Kick ends the cool-off of a lane: what is due there is tried now.
-func (q *Queue) Kick(lane relay.Lane) {}
+func (c *crew) scanOnce(ctx context.Context, s *scheduler) error {
+	const batch = 256
+	var marks []relay.Backlog
+	flush := func() bool {
+		select {
+		case s.marks <- marks:
+			marks = nil
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
+	err := c.store.Backlogs(ctx, func(b relay.Backlog) bool {
+		marks = append(marks, b)
+		return len(marks) < batch || flush()
+	})
+	if len(marks) > 0 {
+		flush()
+	}
+	select {
+	case s.calls <- s.forget:
+	case <-ctx.Done():
+	}
+	return err
+}
 
-// Retry tells that something of a lane and an account is due at b.Due, after
-// it was changed in the store by another hand: an operator's retry or release.
-func (q *Queue) Retry(b relay.Backlog) {}
-
-// Lanes gives the lanes in memory, in no order; nil while Run is not on.
-func (q *Queue) Lanes() []LaneStatus { return nil }
-
+// call runs f on the loop and waits for it; false when there is no loop.
+func (q *Queue) call(f func(s *scheduler, now time.Time)) bool {
+	s := q.loop.Load()
+	if s == nil {
+		return false
+	}
+	done := make(chan struct{})
+	select {
+	case s.calls <- func(now time.Time) { f(s, now); close(done) }:
+		<-done
+		return true
+	case <-s.gone:
+		return false
+	}
+}

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"context"
 	"time"
 
 	"tlsrelay/events"
@@ -26,8 +27,89 @@ type LaneStatus struct {
 	Window   int           `json:"window"`   // attempts at a time
 	Busy     int           `json:"busy"`     // attempts running
 	Claimed  int           `json:"claimed"`  // in memory, not begun
-	Accounts int           `json:"accounts"` // with anything queued here
-	Due      time.Time     `json:"due"`      // when the first of the rest is due; zero: no rest
+	Accounts int           `json:"accounts"` // with anything queued here, as far as known
+	Due      time.Time     `json:"due"`      // when the first of what is not in memory is due; zero: nothing known
 	CoolOff  time.Time     `json:"cool_off"` // nothing is tried until then; zero: not cooling off
-	Last     events.Reason `json:"last"`     // of the newest failed attempt
+	Last     events.Reason `json:"last"`     // of the newest attempt that failed for now
+}
+
+// Lanes gives the lanes in memory, in no order; nil while Run is not on.
+func (q *Queue) Lanes() []LaneStatus {
+	var all []LaneStatus
+	q.call(func(s *scheduler, now time.Time) {
+		all = make([]LaneStatus, 0, len(s.lanes))
+		for _, l := range s.lanes {
+			all = append(all, s.status(l, now))
+		}
+	})
+	return all
+}
+
+func (s *scheduler) status(l *lane, now time.Time) LaneStatus {
+	st := LaneStatus{
+		Lane: l.key, Standing: l.standing, Window: l.pace.size(s.lim),
+		Busy: l.busy, Claimed: l.held, Accounts: len(l.subs),
+	}
+	for _, b := range l.subs {
+		st.Due = earliest(st.Due, b.next)
+	}
+	if l.pace.resting(now) {
+		st.CoolOff = l.pace.until
+	}
+	if l.last != nil {
+		st.Last = l.last.Reason
+	}
+	return st
+}
+
+// Kick ends the cool-off of a lane: what is due there is tried now.
+func (q *Queue) Kick(key relay.Lane) {
+	q.call(func(s *scheduler, now time.Time) {
+		if l, ok := s.lanes[key]; ok {
+			l.pace.until = time.Time{}
+			s.place(l, now)
+		}
+	})
+}
+
+// Retry tells that something of a lane and an account is due at b.Due, after
+// it was changed in the store by another hand, and ends the lane's cool-off:
+// an operator's retry or release of one delivery.
+func (q *Queue) Retry(b relay.Backlog) {
+	q.call(func(s *scheduler, now time.Time) {
+		l := s.lane(b.Lane)
+		l.pace.until = time.Time{}
+		s.mark(l.sub(b.Account), b.Due, now)
+		s.place(l, now)
+	})
+}
+
+// Rescan has the store asked for everything that is queued, and every
+// cool-off ended: an operator's retry or release of many deliveries.
+func (q *Queue) Rescan() {
+	q.call(func(s *scheduler, now time.Time) {
+		for _, l := range s.lanes {
+			l.pace.until = time.Time{}
+			s.place(l, now)
+		}
+		select {
+		case s.rescan <- struct{}{}:
+		default: // one is coming already, and will see it
+		}
+	})
+}
+
+// Drop gives up a delivery that an operator has taken from the queue
+// (relay.Operator.Take), with its events and its report. words tell its
+// sender why.
+func (q *Queue) Drop(ctx context.Context, c relay.Claimed, words string) error {
+	w := &crew{Queue: q, attempts: ctx, commits: ctx}
+	t := c.Delivery.Drop(c.Message, time.Now(), words)
+	if err := w.settle(&t); err != nil {
+		return err
+	}
+	for _, b := range reported(t) {
+		q.Retry(b)
+	}
+	return nil
 }

@@ -1,0 +1,162 @@
+package queue
+
+import (
+	"context"
+	"time"
+
+	"tlsrelay/policy"
+	"tlsrelay/relay"
+)
+
+// acceptance is one message on its way through Accept: what the loop is asked
+// and later handed.
+type acceptance struct {
+	message relay.Message
+	ds      []relay.Delivery
+	// granted says which deliveries have a place in their lane: they are
+	// claimed by being stored, and the fast path writes no more than that.
+	granted []bool
+	any     bool
+	stored  bool
+	answer  chan struct{}
+}
+
+// Accept splits a message by destination and makes it durable: when it
+// returns nil the message may be answered for. It ends the draft, whatever it
+// returns; any error is temporary.
+func (q *Queue) Accept(ctx context.Context, m relay.Message, rcpts []relay.Recipient, body relay.Draft) error {
+	classes, err := q.classes(ctx, m, rcpts)
+	if err != nil {
+		body.Discard()
+		return err
+	}
+	if m.Size == 0 {
+		m.Size = body.Size()
+	}
+	ds := relay.Split(m, rcpts, func(destination string) policy.Class { return classes[destination] })
+	m.Deliveries = len(ds)
+	a := &acceptance{message: m, ds: ds}
+	s := q.ask(a)
+	evs := m.Processed(rcpts)
+	if err := q.store.Accept(ctx, m, ds, body, evs); err != nil {
+		q.hand(s, a)
+		return err
+	}
+	a.stored = true
+	q.hand(s, a)
+	for _, e := range evs {
+		q.tell(e)
+	}
+	return nil
+}
+
+// classes gives the policy class of every destination.
+func (q *Queue) classes(ctx context.Context, m relay.Message, rcpts []relay.Recipient) (map[string]policy.Class, error) {
+	classes := make(map[string]policy.Class, 1)
+	for _, r := range rcpts {
+		destination := r.Address.Destination()
+		if _, ok := classes[destination]; ok {
+			continue
+		}
+		sender, err := q.sender(ctx, m, destination)
+		if err != nil {
+			return nil, err
+		}
+		sender.RequireTLS = sender.RequireTLS || m.RequireTLS
+		classes[destination] = policy.Decide(sender, policy.Facts{}).Class()
+	}
+	return classes, nil
+}
+
+// ask asks the loop for places and claims what was granted. Without a loop
+// there are none: everything waits in the store for the next Run.
+func (q *Queue) ask(a *acceptance) *scheduler {
+	s := q.loop.Load()
+	if s == nil {
+		return nil
+	}
+	a.answer = make(chan struct{}, 1)
+	a.granted = make([]bool, len(a.ds))
+	select {
+	case s.asks <- a:
+		<-a.answer
+	case <-s.gone:
+		return nil
+	}
+	lease := time.Now().Add(q.o.Schedule.Delay(1))
+	for i := range a.ds {
+		if a.granted[i] {
+			a.ds[i].Attempts, a.ds[i].Due = 1, lease
+		}
+	}
+	return s
+}
+
+// hand tells the loop how it came out.
+func (q *Queue) hand(s *scheduler, a *acceptance) {
+	if s == nil || !a.stored && !a.any {
+		return
+	}
+	select {
+	case s.hands <- a:
+	case <-s.gone:
+		if !a.stored {
+			return
+		}
+		// The loop ended in between; the next one takes over at once.
+		c := &crew{Queue: q, commits: context.Background()}
+		for i, d := range a.ds {
+			if a.granted[i] {
+				c.release(relay.Claimed{Message: a.message, Delivery: d})
+			}
+		}
+	}
+}
+
+// reserve answers an ask: a place is granted where the lane has room, the
+// account has nothing older waiting there, and memory in all permits.
+func (s *scheduler) reserve(a *acceptance, now time.Time) {
+	for i, d := range a.ds {
+		if s.draining {
+			break
+		}
+		l := s.lane(d.Lane)
+		if s.reservable(l, d, now) {
+			s.take(l, 0, 1)
+			a.granted[i], a.any = true, true
+		}
+	}
+	a.answer <- struct{}{}
+}
+
+func (s *scheduler) reservable(l *lane, d relay.Delivery, now time.Time) bool {
+	if l.pace.resting(now) || l.room(s.lim) <= 0 {
+		return false
+	}
+	if b, ok := l.subs[d.Account]; ok && (b.claiming || b.hungry || b.due(now)) {
+		return false
+	}
+	return s.inMemory().permits(rankOf(l.standing, l.busy+l.held), 2*s.q.o.MaxConnections)
+}
+
+// handed takes over what Accept stored, or takes back what it was promised.
+func (s *scheduler) handed(a *acceptance, now time.Time) {
+	var back []*job
+	for i, d := range a.ds {
+		l := s.lane(d.Lane)
+		if a.granted[i] {
+			s.take(l, 0, -1)
+		}
+		switch {
+		case !a.stored:
+			s.place(l, now)
+		case a.granted[i] && s.draining:
+			back = append(back, &job{message: a.message, delivery: d})
+		case a.granted[i]:
+			s.hold(l, relay.Claimed{Message: a.message, Delivery: d}, now)
+		case !s.draining:
+			s.mark(l.sub(d.Account), d.Due, now)
+		}
+	}
+	s.giveBack(back)
+}

@@ -1,0 +1,162 @@
+package queue
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+
+	"tlsrelay/events"
+	"tlsrelay/relay"
+)
+
+// putOffBatch is how many overdue deliveries of a dead lane are put off in
+// one go.
+const putOffBatch = 32
+
+// claimed is what a claim came to.
+type claimed struct {
+	sub      *sub
+	promised int // slots of the lane that were set aside for it
+	got      []relay.Claimed
+	next     time.Time
+	err      error
+	putOff   bool
+	// elsewhere is what became due in other lanes meanwhile.
+	elsewhere []relay.Backlog
+}
+
+// claim lets the account whose turn it is in the lane claim its share of the
+// room.
+func (s *scheduler) claim(l *lane, memory use, now time.Time) {
+	b := l.hungry.pop()
+	b.hungry = false
+	if b.claiming || !b.due(now) {
+		s.settle(b, now)
+		return
+	}
+	n := max(1, l.room(s.lim)/(l.hungry.len()+1))
+	if l.standing == Laggard {
+		n = 1 // as many as there may be is for permits to say, one by one
+	}
+	n = min(n, 2*s.q.o.MaxConnections-memory.total())
+	s.take(l, 0, n)
+	s.begin(b, func() claimed {
+		c := claimed{sub: b, promised: n}
+		c.got, c.next, c.err = s.q.claim(l.key, b, n, 0)
+		return c
+	})
+}
+
+// begin runs a claim beside the loop.
+func (s *scheduler) begin(b *sub, claim func() claimed) {
+	b.claiming = true
+	s.claiming++
+	s.q.pool.Go(func() { s.claimed <- claim() })
+}
+
+// claim takes up to n deliveries that have been due for the given time.
+func (c *crew) claim(key relay.Lane, b *sub, n int, overdue time.Duration) ([]relay.Claimed, time.Time, error) {
+	now := time.Now()
+	lease := func(attempts int) time.Time { return now.Add(c.o.Schedule.Delay(attempts)) }
+	return c.store.Claim(c.commits, key, b.who, now.Add(-overdue), n, lease)
+}
+
+// took takes in what a claim came to.
+func (s *scheduler) took(c claimed, now time.Time) {
+	b := c.sub
+	l := b.lane
+	s.claiming--
+	b.claiming = false
+	s.take(l, 0, -c.promised)
+	if c.putOff {
+		s.putting = false
+	}
+	switch {
+	case c.err != nil:
+		s.q.metrics.claimFailures.Inc()
+		s.q.log.Error("cannot claim", zap.String("destination", l.key.Destination), zap.Error(c.err))
+		c.next = now.Add(claimRetry)
+	case len(c.got) == 0 && !c.next.IsZero() && !c.next.After(now) && !c.putOff:
+		c.next = now.Add(claimRetry)
+	}
+	b.next = earliest(c.next, b.meantime)
+	b.meantime = time.Time{}
+	switch {
+	case s.draining:
+		back := make([]*job, len(c.got))
+		for i, x := range c.got {
+			back[i] = &job{message: x.Message, delivery: x.Delivery}
+		}
+		s.giveBack(back)
+	default:
+		for _, x := range c.got {
+			s.hold(l, x, now)
+		}
+	}
+	s.markAll(c.elsewhere, now)
+	s.settle(b, now)
+	if c.putOff && l.pace.dead() {
+		s.seekOverdue(l, now)
+	}
+	s.place(l, now)
+}
+
+// seekOverdue notes what has been waiting in a dead lane for as long as the
+// longest retry delay. Probes alone would never come to the end of a long
+// backlog, and senders would hear neither of the delay nor of the end. So it
+// is put off without an attempt of its own, a batch at a time over all lanes.
+func (s *scheduler) seekOverdue(l *lane, now time.Time) {
+	for range l.hungry.len() {
+		b := l.hungry.pop()
+		l.hungry.push(b)
+		if !b.overdue && b.due(now.Add(-s.q.o.Schedule.RetryMax)) {
+			b.overdue = true
+			s.overdue.push(b)
+		}
+	}
+}
+
+// putOff lets one batch of overdue deliveries fail by their lane's last
+// failure.
+func (s *scheduler) putOff(now time.Time) {
+	patience := s.q.o.Schedule.RetryMax
+	for !s.putting && s.overdue.len() > 0 {
+		b := s.overdue.pop()
+		b.overdue = false
+		if b.claiming || !b.due(now.Add(-patience)) || !b.lane.pace.dead() {
+			continue
+		}
+		s.putting = true
+		f := suspended(b.lane.last)
+		s.begin(b, func() claimed {
+			c := claimed{sub: b, putOff: true}
+			var got []relay.Claimed
+			got, c.next, c.err = s.q.claim(b.lane.key, b, putOffBatch, patience)
+			for _, x := range got {
+				t, ok := s.q.conclude(x.Message, x.Delivery, relay.FailAll(x.Delivery, f, time.Now()), false)
+				if !ok {
+					continue // the lease ends by itself
+				}
+				c.elsewhere = append(c.elsewhere, reported(t)...)
+				if !t.Done {
+					c.next = earliest(c.next, t.After.Due)
+				}
+			}
+			return c
+		})
+	}
+}
+
+// suspended is the failure of a delivery that was not tried because its
+// destination is dead.
+func suspended(last *relay.Failure) relay.Failure {
+	f := relay.Failure{
+		Class: relay.Temporary, Reach: relay.ReachDestination, Reason: events.ConnectFail, Status: "4.4.1",
+		Reply: relay.Reply{Text: "delivery temporarily suspended"},
+	}
+	if last != nil && last.Class == relay.Temporary {
+		f.Reason, f.Status = last.Reason, last.Status
+		f.Reply.Text += ": " + last.Reply.String()
+	}
+	return f
+}

@@ -1,0 +1,74 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tlsrelay/relay"
+)
+
+// lease keeps the claim on a delivery while it is being tried, and gives the
+// context of the attempt. The lease is as long as the delay before the next
+// attempt would be, which a slow host may well exceed.
+func (c *crew) lease(j *job) context.Context {
+	ctx, cancel := context.WithCancel(c.attempts)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.cancel = cancel
+	j.renewal = time.AfterFunc(time.Until(j.delivery.Due)/2, func() { c.renew(j) })
+	return ctx
+}
+
+// renew moves the end of the lease.
+func (c *crew) renew(j *job) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.over {
+		return
+	}
+	now := time.Now()
+	if now.Sub(j.began) > attemptLimit {
+		j.cancel()
+	}
+	before := j.held()
+	after := before
+	after.Due = now.Add(c.o.Schedule.Delay(before.Attempts))
+	err := c.store.Commit(c.commits, relay.Transition{Message: j.message, Before: before, After: after})
+	switch {
+	case err == nil:
+		j.renewed = after
+	case errors.Is(err, relay.ErrStale), errors.Is(err, relay.ErrNotFound):
+		// An operator's drop, or another node after a long sleep of this one.
+		c.log.Warn("lost a delivery while trying it", zap.Stringer("delivery", before.Key))
+		j.cancel()
+		return
+	default:
+		c.log.Error("cannot renew a lease", zap.Stringer("delivery", before.Key), zap.Error(err))
+	}
+	j.renewal.Reset(c.o.Schedule.Delay(before.Attempts) / 2)
+}
+
+// held is the delivery as the store knows it to be claimed.
+func (j *job) held() relay.Delivery {
+	d := j.delivery
+	if j.renewed.Due.After(d.Due) {
+		d = j.renewed
+	}
+	if a := j.adopted.Load(); a != nil && a.Due.After(d.Due) {
+		d = *a
+	}
+	return d
+}
+
+// end ends the attempt's hold on the lease and gives what is to be stepped.
+func (j *job) end() relay.Delivery {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.over = true
+	j.renewal.Stop()
+	j.cancel()
+	return j.held()
+}

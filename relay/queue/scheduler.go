@@ -1,0 +1,419 @@
+package queue
+
+import (
+	"container/list"
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tlsrelay/policy/account"
+	"tlsrelay/relay"
+)
+
+const (
+	// slowAfter an attempt counts as slow, and its lane as a laggard.
+	slowAfter = 10 * time.Second
+	// claimers is how many claims run at a time.
+	claimers = 4
+	// claimRetry is the pause after a claim that failed, or that gave nothing
+	// although something was said to be due.
+	claimRetry = time.Second
+	// keepIdle is how long a lane with nothing queued is remembered.
+	keepIdle = 10 * time.Minute
+)
+
+// scheduler is the loop: the one goroutine that owns the lanes. The channels
+// are how others reach it; everything else is its own.
+type scheduler struct {
+	q   *crew
+	lim limits
+
+	asks   chan *acceptance // unbuffered: who was heard gets an answer
+	hands  chan *acceptance // unbuffered: who was heard is taken care of
+	marks  chan []relay.Backlog
+	calls  chan func(now time.Time)
+	rescan chan struct{}
+	gone   chan struct{} // closed when the loop ends
+
+	work    chan *job
+	done    chan finished
+	claimed chan claimed
+
+	lanes     map[relay.Lane]*lane
+	inHand    map[relay.DeliveryKey]*job
+	starts    rings
+	claims    rings
+	overdue   fifo[*sub] // in dead lanes, to be put off without an attempt
+	alarms    alarms
+	running   list.List // of *job, the longest first; slow ones leave
+	slowWake  alarm
+	busy      use // attempts under way
+	held      use // deliveries in memory, not begun
+	workers   int // goroutines, busy or idle
+	claiming  int // claims under way
+	putting   bool
+	draining  bool
+	releasing int
+}
+
+func newScheduler(q *crew) *scheduler {
+	n := q.o.MaxConnections
+	s := &scheduler{
+		q: q,
+		lim: limits{
+			window:  q.o.MaxPerDestination,
+			restMin: q.o.Schedule.RetryAfter / 10,
+			restMax: 2 * q.o.Schedule.RetryAfter,
+		},
+		asks: make(chan *acceptance), hands: make(chan *acceptance),
+		marks: make(chan []relay.Backlog), calls: make(chan func(time.Time)),
+		rescan: make(chan struct{}, 1), gone: make(chan struct{}),
+		work: make(chan *job, n), done: make(chan finished, n),
+		claimed: make(chan claimed, claimers+1),
+		lanes:   make(map[relay.Lane]*lane), inHand: make(map[relay.DeliveryKey]*job),
+	}
+	s.slowWake.fire = s.markSlow
+	return s
+}
+
+// loop runs until ctx has ended and everything under way has, too.
+func (s *scheduler) loop(ctx context.Context) {
+	stop := ctx.Done()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	var set time.Time
+	for !s.drained() {
+		if len(s.alarms) > 0 && !s.alarms[0].at.Equal(set) {
+			set = s.alarms[0].at
+			timer.Reset(time.Until(set))
+		}
+		select {
+		case a := <-s.asks:
+			s.reserve(a, time.Now())
+		case a := <-s.hands:
+			s.handed(a, time.Now())
+		case f := <-s.done:
+			s.finish(f, time.Now())
+		case c := <-s.claimed:
+			s.took(c, time.Now())
+		case bs := <-s.marks:
+			s.markAll(bs, time.Now())
+		case call := <-s.calls:
+			call(time.Now())
+		case <-timer.C:
+			set = time.Time{}
+			s.ring(time.Now())
+		case <-stop:
+			stop = nil
+			s.drain()
+		case <-s.q.commits.Done():
+			return
+		}
+		s.dispatch(time.Now())
+	}
+}
+
+// drained reports whether the loop may end.
+func (s *scheduler) drained() bool {
+	return s.draining && s.busy.total() == 0 && s.held.total() == 0 && s.claiming == 0 && s.releasing == 0
+}
+
+// ring fires what is due.
+func (s *scheduler) ring(now time.Time) {
+	for a, ok := s.alarms.due(now); ok; a, ok = s.alarms.due(now) {
+		a.fire(now)
+	}
+}
+
+// lane finds or makes a lane.
+func (s *scheduler) lane(key relay.Lane) *lane {
+	l, ok := s.lanes[key]
+	if !ok {
+		l = &lane{key: key, subs: make(map[account.ID]*sub, 1), standing: Unknown}
+		l.wake.fire = func(now time.Time) { s.place(l, now) }
+		s.lanes[key] = l
+	}
+	return l
+}
+
+// take and give move a lane's slots, and keep the books of all lanes.
+func (s *scheduler) take(l *lane, busy, held int) {
+	l.busy += busy
+	l.held += held
+	*s.busy.of(l.standing) += busy
+	*s.held.of(l.standing) += held
+}
+
+// restand books a lane under what it stands for now.
+func (s *scheduler) restand(l *lane) {
+	now := l.pace.standing(l.slow)
+	if now == l.standing {
+		return
+	}
+	busy, held := l.busy, l.held
+	s.take(l, -busy, -held)
+	l.standing = now
+	s.take(l, busy, held)
+}
+
+// inMemory is all that lanes have, against which claims and promises are
+// shared out as if there were twice the slots: enough that no slot is idle
+// for want of a claim.
+func (s *scheduler) inMemory() use {
+	return use{s.busy.unknown + s.held.unknown, s.busy.proven + s.held.proven, s.busy.laggard + s.held.laggard}
+}
+
+// place puts a lane where its turn will come: to begin an attempt, to claim,
+// or to be woken when its rest is over.
+func (s *scheduler) place(l *lane, now time.Time) {
+	l.touched = now
+	if s.draining {
+		return
+	}
+	if l.pace.resting(now) {
+		if l.ready.len() > 0 || l.hungry.len() > 0 {
+			s.alarms.set(&l.wake, l.pace.until)
+		}
+		return
+	}
+	if s.canStart(l) {
+		s.starts.add(l, rankOf(l.standing, l.busy), &l.starts)
+	}
+	if s.canClaim(l) {
+		s.claims.add(l, rankOf(l.standing, l.busy+l.held), &l.claims)
+	}
+}
+
+func (s *scheduler) canStart(l *lane) bool {
+	return l.ready.len() > 0 && l.busy < l.pace.size(s.lim)
+}
+
+// canClaim holds back until a good part of the window is free, so that claims
+// come in batches.
+func (s *scheduler) canClaim(l *lane) bool {
+	return l.hungry.len() > 0 && l.room(s.lim) > 0 && l.held <= l.limit(s.lim)/4
+}
+
+// dispatch gives away every slot and every claim that may be given now.
+func (s *scheduler) dispatch(now time.Time) {
+	if s.draining {
+		return
+	}
+	n := s.q.o.MaxConnections
+	for s.busy.total() < n {
+		l := s.starts.next(
+			func(r rank) bool { return s.busy.permits(r, n) },
+			func(l *lane, r rank) bool {
+				l.starts &^= 1 << r
+				return r == rankOf(l.standing, l.busy) && s.canStart(l) && !l.pace.resting(now)
+			})
+		if l == nil {
+			break
+		}
+		s.start(l, now)
+		s.place(l, now)
+	}
+	for s.claiming < claimers {
+		memory := s.inMemory()
+		l := s.claims.next(
+			func(r rank) bool { return memory.permits(r, 2*n) },
+			func(l *lane, r rank) bool {
+				l.claims &^= 1 << r
+				return r == rankOf(l.standing, l.busy+l.held) && s.canClaim(l) && !l.pace.resting(now)
+			})
+		if l == nil {
+			break
+		}
+		s.claim(l, memory, now)
+		s.place(l, now)
+	}
+	s.putOff(now)
+	s.q.metrics.observe(s)
+}
+
+// start begins an attempt for the account whose turn it is in the lane.
+func (s *scheduler) start(l *lane, now time.Time) {
+	b := l.ready.pop()
+	j := b.waiting.pop()
+	if b.waiting.len() > 0 {
+		l.ready.push(b)
+	}
+	s.take(l, 0, -1)
+	if !s.fresh(j, now) {
+		delete(s.inHand, j.delivery.Key)
+		s.mark(b, j.delivery.Due, now)
+		return
+	}
+	s.take(l, 1, 0)
+	j.began = now
+	j.running = s.running.PushBack(j)
+	if s.slowWake.index == 0 {
+		s.alarms.set(&s.slowWake, now.Add(slowAfter))
+	}
+	if s.busy.total() > s.workers {
+		s.workers++
+		s.q.pool.Go(func() { s.q.worker(s.work, s.done) })
+	}
+	s.work <- j // never blocks: as deep as there are slots
+}
+
+// fresh reports whether enough of the lease is left to begin. One that has
+// waited for too long goes back to the backlog, which it has never left in
+// the store.
+func (s *scheduler) fresh(j *job, now time.Time) bool {
+	return j.delivery.Due.Sub(now) > s.q.o.Schedule.Delay(j.delivery.Attempts)/4
+}
+
+// markSlow makes laggards of the lanes whose attempts take long.
+func (s *scheduler) markSlow(now time.Time) {
+	for e := s.running.Front(); e != nil; e = s.running.Front() {
+		j := e.Value.(*job)
+		if now.Sub(j.began) < slowAfter {
+			s.alarms.set(&s.slowWake, j.began.Add(slowAfter))
+			return
+		}
+		s.running.Remove(e)
+		j.running, j.slow = nil, true
+		j.lane.slow++
+		s.restand(j.lane)
+		s.place(j.lane, now)
+	}
+}
+
+// finish takes back the slot of an attempt, and what it taught.
+func (s *scheduler) finish(f finished, now time.Time) {
+	j, l := f.job, f.job.lane
+	delete(s.inHand, j.delivery.Key)
+	if j.running != nil {
+		s.running.Remove(j.running)
+	}
+	if j.slow {
+		l.slow--
+	}
+	s.take(l, -1, 0)
+	l.pace = l.pace.learn(f.feedback, j.began, now, s.lim)
+	if f.failure != nil {
+		l.last = f.failure
+	}
+	s.restand(l)
+	if !f.due.IsZero() {
+		s.mark(l.sub(j.delivery.Account), f.due, now)
+	}
+	s.markAll(f.elsewhere, now)
+	if l.pace.dead() && f.feedback == relay.Trouble {
+		s.seekOverdue(l, now)
+	}
+	s.place(l, now)
+}
+
+// mark notes that something of an account is due at a time.
+func (s *scheduler) mark(b *sub, due, now time.Time) {
+	if b.claiming {
+		b.meantime = earliest(b.meantime, due)
+		return
+	}
+	b.next = earliest(b.next, due)
+	s.settle(b, now)
+}
+
+func (s *scheduler) markAll(bs []relay.Backlog, now time.Time) {
+	for _, m := range bs {
+		if s.draining {
+			return
+		}
+		l := s.lane(m.Lane)
+		s.mark(l.sub(m.Account), m.Due, now)
+	}
+}
+
+// settle brings a sub to where its next due time says: among the hungry, to
+// be woken, or out of memory.
+func (s *scheduler) settle(b *sub, now time.Time) {
+	l := b.lane
+	switch {
+	case b.claiming:
+	case b.due(now):
+		s.alarms.off(&b.wake)
+		if !b.hungry {
+			b.hungry = true
+			l.hungry.push(b)
+		}
+		s.place(l, now)
+	case !b.next.IsZero():
+		if b.wake.fire == nil {
+			b.wake.fire = func(now time.Time) { s.settle(b, now) }
+		}
+		s.alarms.set(&b.wake, b.next)
+	default:
+		s.alarms.off(&b.wake)
+		if b.idle() && l.subs[b.who] == b {
+			delete(l.subs, b.who)
+		}
+	}
+}
+
+// forget drops the lanes that have had nothing to do for long.
+func (s *scheduler) forget(now time.Time) {
+	for key, l := range s.lanes {
+		if len(l.subs) == 0 && l.busy+l.held == 0 && !l.pace.resting(now) && now.Sub(l.touched) > keepIdle {
+			s.alarms.off(&l.wake)
+			delete(s.lanes, key)
+		}
+	}
+}
+
+// drain begins the end: what was claimed and not begun is given back.
+func (s *scheduler) drain() {
+	s.draining = true
+	var back []*job
+	for _, l := range s.lanes {
+		for l.ready.len() > 0 {
+			for b := l.ready.pop(); b.waiting.len() > 0; {
+				back = append(back, b.waiting.pop())
+				s.take(l, 0, -1)
+			}
+		}
+	}
+	s.giveBack(back)
+}
+
+// giveBack makes deliveries due again that were claimed and not begun.
+func (s *scheduler) giveBack(back []*job) {
+	if len(back) == 0 {
+		return
+	}
+	for _, j := range back {
+		delete(s.inHand, j.delivery.Key)
+	}
+	s.releasing++
+	s.q.pool.Go(func() {
+		for _, j := range back {
+			s.q.release(relay.Claimed{Message: j.message, Delivery: j.delivery})
+		}
+		select {
+		case s.calls <- func(time.Time) { s.releasing-- }:
+		case <-s.gone:
+		}
+	})
+}
+
+// hold takes a claimed delivery into memory. One that is there already was
+// claimed again because its lease ran out unrenewed (a stopped clock, a store
+// that was away): the attempt goes on, under the new lease.
+func (s *scheduler) hold(l *lane, c relay.Claimed, now time.Time) {
+	if j, ok := s.inHand[c.Delivery.Key]; ok {
+		s.q.log.Warn("claimed again what was in hand", zap.Stringer("delivery", c.Delivery.Key))
+		j.adopted.Store(&c.Delivery)
+		return
+	}
+	j := &job{lane: l, message: c.Message, delivery: c.Delivery}
+	s.inHand[c.Delivery.Key] = j
+	b := l.sub(c.Delivery.Account)
+	if b.waiting.len() == 0 {
+		l.ready.push(b)
+	}
+	b.waiting.push(j)
+	s.take(l, 0, 1)
+	s.place(l, now)
+}

@@ -1,0 +1,229 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tlsrelay/events"
+	"tlsrelay/policy"
+	"tlsrelay/relay"
+	"tlsrelay/relay/bounce"
+	"tlsrelay/relay/deliver"
+)
+
+const (
+	// attemptLimit is when an attempt is cut off that still goes on: RFC 5321
+	// §4.5.3.2 bounds each step of it, but not how many there are.
+	attemptLimit = time.Hour
+	// The pauses between tries of a commit that fails.
+	commitPause    = 100 * time.Millisecond
+	commitPauseMax = 10 * time.Second
+)
+
+// crew is what works beside the loop while Run is on.
+type crew struct {
+	*Queue
+	attempts context.Context // ends when attempts are cut off
+	commits  context.Context // ends when commits are, too
+	pool     sync.WaitGroup
+}
+
+// finished is what the loop learns of an attempt.
+type finished struct {
+	job      *job
+	feedback relay.Feedback
+	failure  *relay.Failure // a temporary one, for who asks how the lane is
+	due      time.Time      // of the next attempt; zero: there is none
+	// elsewhere is what became due in other lanes: the report's delivery.
+	elsewhere []relay.Backlog
+}
+
+func (c *crew) worker(work <-chan *job, done chan<- finished) {
+	for j := range work {
+		done <- c.attempt(j)
+	}
+}
+
+// attempt is one turn: deliver, step, commit.
+func (c *crew) attempt(j *job) finished {
+	f := finished{job: j}
+	ctx := c.lease(j)
+	r := c.deliver(ctx, j.message, j.delivery)
+	d := j.end()
+	r = c.guarded(d, r)
+	cut := c.attempts.Err() != nil
+	if cut && !conclusive(r) {
+		c.release(relay.Claimed{Message: j.message, Delivery: d})
+		return f
+	}
+	t, ok := c.conclude(j.message, d, r, cut)
+	f.feedback, f.failure = r.Feedback, lasting(r)
+	if ok {
+		f.elsewhere = reported(t)
+		if !t.Done {
+			f.due = t.After.Due
+		}
+	}
+	c.metrics.attempted(r.Feedback)
+	return f
+}
+
+// deliver makes the attempt. Whatever is our own fault is a temporary failure
+// that says nothing about the destination.
+func (c *crew) deliver(ctx context.Context, m relay.Message, d relay.Delivery) (r relay.Result) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.metrics.panics.Inc()
+			c.log.Error("an attempt panicked", zap.Stringer("delivery", d.Key), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			r = internal(d)
+		}
+	}()
+	sender, err := c.sender(ctx, m, d.Lane.Destination)
+	if err != nil {
+		c.log.Error("cannot load the sender's demands", zap.Stringer("delivery", d.Key), zap.Error(err))
+		return internal(d)
+	}
+	body, err := c.store.Body(ctx, m.ID)
+	if err != nil {
+		c.log.Error("cannot open the body", zap.Stringer("delivery", d.Key), zap.Error(err))
+		return internal(d)
+	}
+	defer body.Close()
+	r = c.deliverer.Deliver(ctx, deliver.Job{Message: m, Delivery: d, Sender: sender, Body: body})
+	if len(r.Outcomes) != len(d.Waiting()) {
+		c.log.Error("an attempt lost recipients", zap.Stringer("delivery", d.Key), zap.Int("outcomes", len(r.Outcomes)))
+		return internal(d)
+	}
+	return r
+}
+
+// sender gives the demands on the sender's side. A report of our own has
+// none: it must arrive (interface §7).
+func (q *Queue) sender(ctx context.Context, m relay.Message, destination string) (policy.Sender, error) {
+	if m.Report {
+		return policy.Sender{}, nil
+	}
+	return q.senders.Sender(ctx, m, destination)
+}
+
+func internal(d relay.Delivery) relay.Result {
+	return relay.FailAll(d, relay.Failure{
+		Class: relay.Temporary, Reach: relay.ReachMessage, Reason: events.Internal, Status: "4.3.0",
+		Reply: relay.Reply{Text: "temporary fault of the relay"},
+	}, time.Now())
+}
+
+// conclusive reports whether the attempt brought anything final.
+func conclusive(r relay.Result) bool {
+	return slices.ContainsFunc(r.Outcomes, func(o relay.Outcome) bool {
+		return o.Failure == nil || o.Failure.Class == relay.Permanent
+	})
+}
+
+// lasting finds a temporary failure of r, the widest first.
+func lasting(r relay.Result) *relay.Failure {
+	var found *relay.Failure
+	for _, o := range r.Outcomes {
+		if f := o.Failure; f != nil && f.Class == relay.Temporary && (found == nil || f.Reach == relay.ReachDestination) {
+			found = f
+		}
+	}
+	return found
+}
+
+// conclude steps a delivery by the result of an attempt and commits that.
+// soon makes a next attempt due at once. ok is false when the commit did not
+// happen.
+func (c *crew) conclude(m relay.Message, d relay.Delivery, r relay.Result, soon bool) (t relay.Transition, ok bool) {
+	now := time.Now()
+	t = d.Step(m, r, now, c.o.Schedule)
+	if soon && !t.Done {
+		t.After.Due = now
+	}
+	return t, c.settle(&t) == nil
+}
+
+// settle commits a transition, its report written, and tells its events.
+func (c *crew) settle(t *relay.Transition) error {
+	if t.Notice != nil {
+		t.Report = c.report(*t)
+	}
+	if err := c.commit(*t); err != nil {
+		return err
+	}
+	for _, e := range t.Events {
+		c.tell(e)
+	}
+	return nil
+}
+
+// report writes the DSN of a transition. It is written without the original
+// when that cannot be had, rather than not at all.
+func (c *crew) report(t relay.Transition) *relay.Report {
+	body, err := c.store.Body(c.commits, t.Message.ID)
+	if err != nil {
+		c.log.Error("cannot return the original", zap.Stringer("delivery", t.Before.Key), zap.Error(err))
+		body = nil
+	} else {
+		defer body.Close()
+	}
+	r := bounce.Write(t.Message, *t.Notice, body, bounce.Options{Hostname: c.o.Hostname, Now: time.Now()})
+	return &r
+}
+
+// reported gives the lanes where a transition's report waits.
+func reported(t relay.Transition) []relay.Backlog {
+	if t.Report == nil {
+		return nil
+	}
+	var marks []relay.Backlog
+	for _, d := range t.Report.Deliveries {
+		marks = append(marks, relay.Backlog{Lane: d.Lane, Account: d.Account, Due: d.Due})
+	}
+	return marks
+}
+
+// commit makes a transition happen, however often it has to try: after the
+// final dot, a commit that is lost is a message delivered twice. It gives up
+// only when another hand has the delivery now, or the process ends.
+func (c *crew) commit(t relay.Transition) error {
+	for pause := commitPause; ; pause = min(2*pause, commitPauseMax) {
+		err := c.store.Commit(c.commits, t)
+		if err == nil {
+			return nil
+		}
+		c.metrics.commitFailures.Inc()
+		fields := []zap.Field{
+			zap.Stringer("delivery", t.Before.Key), zap.Error(err),
+			zap.Bool("delivered", slices.ContainsFunc(t.Events, func(e events.Event) bool { return e.Kind == events.Delivered })),
+		}
+		if errors.Is(err, relay.ErrStale) || errors.Is(err, relay.ErrNotFound) {
+			c.log.Warn("the delivery was taken over meanwhile; the outcome of this attempt is dropped", fields...)
+			return err
+		}
+		c.log.Error("cannot commit; the outcome is kept and tried again", fields...)
+		select {
+		case <-time.After(pause):
+		case <-c.commits.Done():
+			c.log.Error("stopping with an outcome that was never committed; it will be attempted again", fields...)
+			return err
+		}
+	}
+}
+
+// release makes a delivery that was claimed and not tried due again, so that
+// the next start takes over at once.
+func (c *crew) release(x relay.Claimed) {
+	after := x.Delivery
+	after.Due = time.Now()
+	after.Attempts--
+	if err := c.store.Commit(c.commits, relay.Transition{Message: x.Message, Before: x.Delivery, After: after}); err != nil {
+		c.log.Warn("cannot give back a claim; its lease will end by itself", zap.Stringer("delivery", x.Delivery.Key), zap.Error(err))
+	}
+}
