@@ -114,8 +114,11 @@ func (m *memory) Rows(_ context.Context, id string, maxBytes int) (got []Row, er
 	return got, nil
 }
 
-func (m *memory) Sent(_ context.Context, id string, seq uint64) (err error) {
+func (m *memory) Sent(ctx context.Context, id string, seq uint64) (err error) {
 	m.edit(func() {
+		if err = ctx.Err(); err != nil {
+			return
+		}
 		if m.sentFails > 0 {
 			m.sentFails--
 			err = errors.New("disk trouble")

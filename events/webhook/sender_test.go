@@ -35,10 +35,11 @@ func TestEveryEventArrives(t *testing.T) {
 	box := newMemory(rec.endpoint("e"))
 	o := quick(rec)
 	o.RequestTimeout = 100 * time.Millisecond
-	s, _ := running(t, o, box)
+	s, stop := running(t, o, box)
 	want := box.commit("e", 5)
 	want = append(want, box.commit("e", 5)...)
 	box.drained(t, "e")
+	stop() // so that all is counted
 	for range 2 {
 		if got := rec.next(t).ids; !slices.Equal(got, want[:len(got)]) {
 			t.Errorf("tried %v", got)

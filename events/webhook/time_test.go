@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // advance lets d pass and everything that is due then happen.
@@ -241,6 +243,62 @@ func TestDisabledEndpoint(t *testing.T) {
 		}
 		stop()
 	})
+}
+
+// Endpoints that use up their whole time, and more of them than there are
+// slots, leave half of the slots to the others.
+func TestSlotsForTheQuick(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		es := endpoints(12)
+		box := newMemory(es...)
+		s := New(Options{MaxPosts: 4}, box, zap.NewNop(), nil)
+		s.client.Transport = hangs{except: "e0.example.com"}
+		_, stop := run(t, s)
+		for _, e := range es[1:] {
+			box.commit(e.ID, 1)
+		}
+		advance(10 * time.Minute) // every one of them has been tried
+		for range 100 {
+			box.commit("e0", 1)
+			advance(1100 * time.Millisecond)
+			if n := box.waiting("e0"); n != 0 {
+				t.Fatalf("%d events wait for a slot", n)
+			}
+		}
+		stop()
+	})
+}
+
+// hangs is a transport that answers one host only.
+type hangs struct{ except string }
+
+func (h hangs) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Host != h.except {
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	}
+	return &http.Response{StatusCode: 200, Body: http.NoBody, Request: r, Header: http.Header{}}, nil
+}
+
+// A loop that was woken after its last look does not end.
+func TestWokenLoopDoesNotFinish(t *testing.T) {
+	s := New(Options{}, newMemory(), zap.NewNop(), nil)
+	started := 0
+	s.start = func(*loop) { started++ }
+	s.wake("e0")
+	l := s.loops["e0"]
+	if s.finish(l) {
+		t.Error("finished with a wake pending")
+	}
+	<-l.woken
+	if !s.finish(l) {
+		t.Error("did not finish")
+	}
+	s.wake("e0")
+	s.wake("e0")
+	if started != 2 {
+		t.Errorf("%d loops started", started)
+	}
 }
 
 // The store may tell of rows that it hands out only after the next sync.
