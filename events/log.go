@@ -2,12 +2,9 @@ package events
 
 import "go.uber.org/zap"
 
-// Message is the text of every event's log line; what happened is in its
-// fields, so that one filter finds the whole life of a message.
-const Message = "event"
-
 // Fields gives the one log line of an event: what the webhook says, and what
-// it has no field for. Empty fields are left out.
+// it has no field for. Empty fields are left out. The id is the message's, so
+// that one filter finds its whole life.
 func (e Event) Fields() []zap.Field {
 	f := make([]zap.Field, 0, 20)
 	text := func(key, value string) {

@@ -18,7 +18,7 @@ func TestFields(t *testing.T) {
 	core, logs := observer.New(zap.InfoLevel)
 	e := goldenEvents()["blocked_cert"]
 	e.Age = 90e9
-	zap.New(core).Info(Message, e.Fields()...)
+	zap.New(core).Info("event", e.Fields()...)
 	got := logs.All()[0].ContextMap()
 	for key, want := range map[string]any{
 		"event": "bounce", "type": "blocked", "reason": "cert_expired", "status": "5.7.5", "id": testID,

@@ -168,6 +168,9 @@ func (l *loop) send(ctx context.Context, e Endpoint, rows []Row) {
 // failed records a failure and waits until the next try is due, or the
 // endpoint is not what it was.
 func (l *loop) failed(ctx context.Context, e Endpoint, a answer, n int) {
+	if ctx.Err() != nil {
+		return // cut off by the order to stop, which says nothing about e
+	}
 	l.failures++
 	wait := l.backoff()
 	next := time.Now().Add(wait)

@@ -48,7 +48,7 @@ func samples(at time.Time) []events.Event {
 		Category:  json.RawMessage(`["sample"]`),
 	}
 	sess := events.Session{LocalIP: "192.0.2.10", Host: "mx.example.com", TLSVersion: "1.3"}
-	clear := events.Session{LocalIP: "192.0.2.10", Host: "mx.example.com"}
+	inClear := events.Session{LocalIP: "192.0.2.10", Host: "mx.example.com"}
 	all := []events.Event{
 		events.NewProcessed(sub, at),
 		events.NewDeferred(sub, at, sess, 1, "451 4.3.0 try again later", events.ReplyTemp),
@@ -57,5 +57,5 @@ func samples(at time.Time) []events.Event {
 	}
 	// A recipient bounces once; the block needs one of its own.
 	sub.Recipient = 1
-	return append(all, events.NewBounce(sub, at, clear, events.TypeBlocked, events.TLSBlocked, "5.7.10", events.StartTLSNotOffered))
+	return append(all, events.NewBounce(sub, at, inClear, events.TypeBlocked, events.TLSBlocked, "5.7.10", events.StartTLSNotOffered))
 }
