@@ -37,19 +37,15 @@ func (z *Zone) troubleFor(q question) Trouble {
 	defer z.mu.Unlock()
 	z.asked[q]++
 	z.total++
-	t := z.troubles[q]
-	if t == nil {
-		t = z.troubles[question{q.name, 0}]
+	for _, key := range []question{q, {q.name, 0}} {
+		if t := z.troubles[key]; t != nil && t.Times != 0 {
+			if t.Times > 0 {
+				t.Times--
+			}
+			return *t
+		}
 	}
-	if t == nil || t.Times == 0 {
-		return Trouble{}
-	}
-	if t.Times > 0 {
-		t.Times--
-		once := *t
-		return once
-	}
-	return *t
+	return Trouble{}
 }
 
 func (z *Zone) answer(w dns.ResponseWriter, req *dns.Msg) {
