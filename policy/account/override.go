@@ -2,6 +2,7 @@ package account
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"tlsrelay/policy"
@@ -24,6 +25,33 @@ type Override struct {
 // InForce reports whether o has not expired at now.
 func (o Override) InForce(now time.Time) bool {
 	return o.Expires.IsZero() || now.Before(o.Expires)
+}
+
+// SenderTo is [Sender] with the account's rule for the destination, where one
+// is in force at now. An address literal has no rule of its own.
+func SenderTo(ctx context.Context, s interface {
+	Store
+	OverrideStore
+}, id ID, destination string, now time.Time) (policy.Sender, error) {
+	sender, err := Sender(ctx, s, id)
+	if err != nil {
+		return sender, err
+	}
+	name, err := domain.Parse(destination)
+	if err != nil {
+		return sender, nil
+	}
+	o, err := s.Override(ctx, id, name)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return sender, nil
+	case err != nil:
+		return policy.Sender{}, err
+	}
+	if o.InForce(now) {
+		sender.Override = &o.Settings
+	}
+	return sender, nil
 }
 
 // OverrideStore keeps the rules for recipient domains, expired ones too: they

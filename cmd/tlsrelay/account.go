@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+
+	"github.com/spf13/cobra"
+
+	"tlsrelay/relay/admin"
+)
+
+func accountCommand() *cobra.Command {
+	return noun("account", "Subusers and customer accounts",
+		accountList(), accountCreate(),
+		accountSwitch("disable", "Stop an account's submission and API calls at once", true),
+		accountSwitch("enable", "Let a disabled account work again", false),
+		accountDelete())
+}
+
+func accountPath(name string) string { return "/admin/v1/accounts/" + url.PathEscape(name) }
+
+func accountList() *cobra.Command {
+	return remote(&cobra.Command{Use: "list", Short: "List all accounts", Args: exactly()},
+		func(ctx context.Context, c *client, _ []string) error {
+			var all []admin.Account
+			if err := c.call(ctx, http.MethodGet, "/admin/v1/accounts", nil, &all); err != nil {
+				return err
+			}
+			return c.show(all, func(w io.Writer) { printAccounts(w, all) })
+		})
+}
+
+func printAccounts(w io.Writer, all []admin.Account) {
+	fmt.Fprintln(w, "ID\tKIND\tNAME\tSTATE\tREQUIRE_TLS\tREQUIRE_VALID_CERT\tVERSION")
+	for _, a := range all {
+		state := "enabled"
+		if a.Disabled {
+			state = "disabled"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%t\t%t\t%s\n", a.ID, a.Kind, a.Username, state,
+			a.Settings.RequireTLS, a.Settings.RequireValidCert, a.Settings.Floor())
+	}
+}
+
+func accountCreate() *cobra.Command {
+	var in admin.NewAccount
+	c := &cobra.Command{
+		Use:   "create [USERNAME]",
+		Short: "Create a subuser, or with --customer a customer account",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 || (len(args) == 1) == (in.Customer != "") {
+				return usage("give either a username or --customer ID")
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&in.Customer, "customer", "", "id of a customer account, addressed as on-behalf-of: account-id ID")
+	c.Flags().StringVar(&in.Email, "email", "", "address of whoever uses it")
+	return remote(c, func(ctx context.Context, cl *client, args []string) error {
+		if len(args) == 1 {
+			in.Username = args[0]
+		}
+		var made admin.Account
+		if err := cl.call(ctx, http.MethodPost, "/admin/v1/accounts", in, &made); err != nil {
+			return err
+		}
+		return cl.show(made, func(w io.Writer) { printAccounts(w, []admin.Account{made}) })
+	})
+}
+
+func accountSwitch(verb, short string, disabled bool) *cobra.Command {
+	return remote(&cobra.Command{Use: verb + " NAME", Short: short, Args: exactly("NAME")},
+		func(ctx context.Context, c *client, args []string) error {
+			var a admin.Account
+			err := c.call(ctx, http.MethodPatch, accountPath(args[0]), admin.AccountChange{Disabled: &disabled}, &a)
+			if err != nil {
+				return err
+			}
+			return c.show(a, func(w io.Writer) { printAccounts(w, []admin.Account{a}) })
+		})
+}
+
+func accountDelete() *cobra.Command {
+	return remote(&cobra.Command{Use: "delete NAME", Short: "Delete an account with its keys and webhooks", Args: exactly("NAME")},
+		func(ctx context.Context, c *client, args []string) error {
+			return c.call(ctx, http.MethodDelete, accountPath(args[0]), nil, nil)
+		})
+}

@@ -1,0 +1,336 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.uber.org/zap"
+
+	"tlsrelay/configs"
+	"tlsrelay/events"
+	"tlsrelay/events/webhook"
+	"tlsrelay/policy"
+	"tlsrelay/policy/account"
+	"tlsrelay/relay"
+	"tlsrelay/relay/admin"
+	"tlsrelay/relay/api"
+	"tlsrelay/relay/deliver"
+	"tlsrelay/relay/queue"
+	"tlsrelay/relay/resolve"
+	"tlsrelay/relay/store"
+	"tlsrelay/relay/submission"
+)
+
+// app is the whole relay: every part built from one Config, none started.
+type app struct {
+	config     configs.Config
+	log        *zap.Logger
+	store      *store.Store
+	resolver   *resolve.Resolver
+	engine     *deliver.Engine
+	hooks      *webhook.Sender
+	queue      *queue.Queue
+	submission *submission.Server
+	api, admin *httpServer
+}
+
+// newApp opens the store, builds the parts from the inside out and binds all
+// sockets, so that whatever cannot work is known before anything is promised.
+func newApp(c configs.Config, log *zap.Logger) (a *app, err error) {
+	a = &app{config: c, log: log}
+	defer func() {
+		if err != nil {
+			a.close()
+		}
+	}()
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if a.store, err = store.Open(store.Options{
+		Dir: c.DataDir, MinFreeDisk: c.MinFreeDisk, Retention: c.Retention, Log: log, Registerer: reg,
+	}); err != nil {
+		return a, err
+	}
+	if a.resolver, a.engine, err = newEngine(c, log, reg); err != nil {
+		return a, err
+	}
+	a.hooks = newHooks(c.Webhooks, a.store, log, reg)
+	a.queue = a.newQueue(reg)
+	if err = a.listenAPI(reg); err != nil {
+		return a, err
+	}
+	if err = a.listenAdmin(reg); err != nil {
+		return a, err
+	}
+	return a, a.listenSubmission(reg)
+}
+
+// hostname is what the relay calls itself.
+func hostname(c configs.Config) string {
+	if c.Hostname != "" {
+		return c.Hostname
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "localhost"
+	}
+	return name
+}
+
+// newEngine builds what delivery and the check command share.
+func newEngine(c configs.Config, log *zap.Logger, reg prometheus.Registerer) (*resolve.Resolver, *deliver.Engine, error) {
+	d := c.Delivery
+	resolver, err := resolve.New(resolve.Options{
+		Server: d.Resolver, DNSSEC: d.DNSSEC, Port: d.Port, Routes: d.Routes,
+		AllowPrivate: d.AllowPrivateAddresses, Hostname: hostname(c),
+	}, reg)
+	if err != nil {
+		return nil, nil, err
+	}
+	roots, err := rootPool(d.RootCAFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	return resolver, deliver.New(deliver.Options{
+		Hostname: hostname(c), Port: d.Port, Roots: roots, SourceAddresses: d.SourceAddresses,
+		OpportunisticMinVersion: d.OpportunisticMinVersion,
+		Rules:                   policy.Rules{Window: d.PolicyWindow, ConfirmAfter: d.PolicyConfirmAfter},
+		ConnectTimeout:          d.ConnectTimeout, HandshakeTimeout: d.HandshakeTimeout,
+		CommandTimeout: d.CommandTimeout, IdleTimeout: d.IdleTimeout,
+		MaxConnections: d.MaxConnections, MaxPerHost: d.MaxConnectionsPerDestination,
+		MaxRecipientsPerTransaction: d.MaxRecipientsPerTransaction,
+	}, resolver, log.Named("deliver"), reg), nil
+}
+
+// rootPool reads the trusted roots: the file, else the system's. An empty
+// pool would turn every certificate bad, so it is an error (tls-policy §10.5).
+func rootPool(file string) (*x509.CertPool, error) {
+	if file == "" {
+		pool, err := x509.SystemCertPool()
+		if err != nil || pool.Equal(x509.NewCertPool()) {
+			return nil, errors.New("this machine has no trusted root certificates: install ca-certificates, or set delivery.root_ca_file")
+		}
+		return pool, nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("delivery.root_ca_file: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, errors.New("delivery.root_ca_file: no certificate in it")
+	}
+	return pool, nil
+}
+
+func newHooks(c configs.Webhooks, box webhook.Outbox, log *zap.Logger, reg prometheus.Registerer) *webhook.Sender {
+	return webhook.New(webhook.Options{
+		FlushInterval: c.FlushInterval, FlushBytes: c.FlushBytes,
+		RetryAfter: c.RetryAfter, RetryMax: c.RetryMax, RetryFor: c.RetryFor,
+		AllowInsecure: c.AllowInsecure,
+	}, box, log.Named("webhook"), reg)
+}
+
+// delayNotice is when a sender that asked for it hears of a delay (interface §4).
+const delayNotice = 4 * time.Hour
+
+func (a *app) newQueue(reg prometheus.Registerer) *queue.Queue {
+	d := a.config.Delivery
+	metrics := events.NewMetrics(reg)
+	eventLog := a.log.Named("event")
+	tell := func(e events.Event) {
+		metrics.Count(e)
+		eventLog.Info(string(e.Kind), e.Fields()...)
+	}
+	return queue.New(queue.Options{
+		Schedule: relay.Schedule{
+			RetryAfter: d.RetryAfter, RetryMax: d.RetryMax, Lifetime: d.Lifetime, DelayAfter: delayNotice,
+		},
+		MaxConnections: d.MaxConnections, MaxPerDestination: d.MaxConnectionsPerDestination,
+		GuardDomains: d.ViolationGuardDomains, GuardWithin: d.ViolationGuardWithin,
+		Hostname: hostname(a.config),
+	}, a.store, a.engine, senders{a.store}, tell, a.log.Named("queue"), reg)
+}
+
+func (a *app) listenSubmission(reg prometheus.Registerer) error {
+	s := a.config.Submission
+	config, err := a.serverTLS(s.CertFile, s.KeyFile)
+	if err != nil {
+		return fmt.Errorf("submission: %w", err)
+	}
+	a.submission = submission.New(submission.Options{
+		Hostname: hostname(a.config), Listen: s.Listen, ListenTLS: s.ListenTLS, TLS: config,
+		AllowPlaintextAuth: s.AllowPlaintextAuth, Trusted: s.TrustedNetworks,
+		MaxMessageBytes: s.MaxMessageBytes, MaxRecipients: s.MaxRecipients,
+		MaxConnections: s.MaxConnections, MaxPerIP: s.MaxConnectionsPerIP,
+		AuthFailuresPerMinute: s.AuthFailuresPerMinute, IdleTimeout: s.IdleTimeout,
+	}, a.queue, a.store, a.log.Named("submission"), reg)
+	return a.submission.Listen()
+}
+
+// serverTLS makes the TLS side of a listener: the given files, re-read when
+// they change, or a self-signed certificate kept in the data directory.
+func (a *app) serverTLS(cert, key string) (*tls.Config, error) {
+	if cert == "" {
+		var err error
+		if cert, key, err = submission.SelfSigned(a.config.DataDir, hostname(a.config)); err != nil {
+			return nil, err
+		}
+	}
+	c, err := submission.LoadCertificate(cert, key, a.log.Named("tls"))
+	if err != nil {
+		return nil, err
+	}
+	return c.TLS(), nil
+}
+
+func (a *app) listenAPI(reg prometheus.Registerer) (err error) {
+	c := a.config.API
+	handler := api.New(api.Options{
+		RequestsPerMinute: c.RequestsPerMinute, AllowInsecureWebhooks: a.config.Webhooks.AllowInsecure,
+	}, api.Deps{
+		Accounts: a.store, Webhooks: a.store, Blocks: a.store, Overrides: a.store, Evidence: a.store,
+		Checker: checker{a.engine}, Tester: a.hooks, Log: a.log.Named("api"),
+	}, reg)
+	var config *tls.Config
+	if c.CertFile != "" {
+		if config, err = a.serverTLS(c.CertFile, c.KeyFile); err != nil {
+			return fmt.Errorf("api: %w", err)
+		}
+	}
+	a.api, err = listenHTTP(c.Listen, config, handler)
+	return err
+}
+
+func (a *app) listenAdmin(reg *prometheus.Registry) (err error) {
+	c := a.config.Admin
+	a.admin, err = listenHTTP(c.Listen, nil, admin.New(admin.Options{Listen: c.Listen, Token: c.Token}, admin.Deps{
+		Accounts: a.store, Prober: a.engine, Store: a.store, Queue: a.queue, Blocks: a.store,
+		Webhooks: func() any { return a.hooks.Status() },
+		Lanes:    func() any { return a.queue.Lanes() },
+		Ready:    a.store.Ready,
+		Metrics:  reg, Log: a.log.Named("admin"),
+	}))
+	return err
+}
+
+// run runs every part until ctx ends or one of them fails. Mail stops coming
+// in first, and the store closes last.
+func (a *app) run(ctx context.Context, started func()) error {
+	parts := startParts(ctx,
+		part{"store", a.store.Run},
+		part{"resolver", a.resolver.Run},
+		part{"delivery", a.engine.Run},
+		part{"webhooks", a.hooks.Run},
+		part{"queue", a.queue.Run},
+		part{"admin", a.admin.run},
+		part{"api", a.api.run},
+		part{"submission", a.submission.Run},
+	)
+	started()
+	select {
+	case <-ctx.Done():
+		a.log.Info("stopping: finishing what has begun")
+	case err := <-parts.failed:
+		a.log.Error("a part of the relay failed; stopping", zap.Error(err))
+	}
+	return errors.Join(parts.stop(), a.close())
+}
+
+// close releases what newApp took and run has not.
+func (a *app) close() error {
+	for _, s := range []*httpServer{a.api, a.admin} {
+		if s != nil {
+			s.listener.Close()
+		}
+	}
+	if a.store != nil {
+		return a.store.Close()
+	}
+	return nil
+}
+
+// senders finds what a message's account demands of a destination.
+type senders struct{ store *store.Store }
+
+func (s senders) Sender(ctx context.Context, m relay.Message, destination string) (policy.Sender, error) {
+	if m.Report {
+		return policy.Sender{}, nil // a report travels opportunistically (interface §7)
+	}
+	return account.SenderTo(ctx, s.store, m.Account, destination, time.Now())
+}
+
+// checker answers POST /relay/v1/check.
+type checker struct{ engine *deliver.Engine }
+
+func (c checker) Check(ctx context.Context, destination string, s policy.Sender) (any, error) {
+	return c.engine.Probe(ctx, destination, s), nil
+}
+
+// httpServer is one bound HTTP listener.
+type httpServer struct {
+	listener net.Listener
+	server   *http.Server
+}
+
+func listenHTTP(addr string, config *tls.Config, h http.Handler) (*httpServer, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	if config != nil {
+		l = tls.NewListener(l, config)
+	}
+	return &httpServer{l, &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+	}}, nil
+}
+
+// httpDrain is how long requests in progress may still take.
+const httpDrain = 5 * time.Second
+
+func (s *httpServer) run(ctx context.Context) error {
+	ended := make(chan error, 1)
+	go func() { ended <- s.server.Serve(s.listener) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), httpDrain)
+	defer cancel()
+	if s.server.Shutdown(bound) != nil {
+		s.server.Close()
+	}
+	<-ended
+	return nil
+}
+
+func (s *httpServer) addr() string { return s.listener.Addr().String() }
+
+// newLogger makes the log of a configuration.
+func newLogger(c configs.Log) (*zap.Logger, error) {
+	level, err := zap.ParseAtomicLevel(cmp.Or(c.Level, "info"))
+	if err != nil {
+		return nil, err
+	}
+	zc := zap.NewProductionConfig()
+	zc.Level, zc.Sampling, zc.DisableCaller = level, nil, true
+	zc.EncoderConfig.TimeKey = "time"
+	zc.EncoderConfig.EncodeTime = rfc3339Millis
+	if c.Format == "console" {
+		zc.Encoding = "console"
+		zc.EncoderConfig.EncodeLevel = capitalLevel
+	}
+	return zc.Build()
+}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"tlsrelay/policy"
+	"tlsrelay/relay"
+	"tlsrelay/relay/admin"
+	"tlsrelay/relay/deliver"
+)
+
+func checkCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "check DOMAIN",
+		Short: "Probe every mail host of a domain with the delivery engine, sending no mail",
+		Long: `Probe every MX host and address of DOMAIN with the delivery engine itself,
+sending no mail, and say per host what was seen and what the relay would do.
+
+Exit code: 0 deliverable, 1 would be blocked or bounced, 2 could not find out.`,
+		Args: exactly("DOMAIN"),
+	}
+	f := c.Flags()
+	requireTLS := f.Bool("require-tls", false, "demand TLS")
+	validCert := f.Bool("require-valid-cert", false, "demand TLS and a valid certificate")
+	version := f.String("version", "", "lowest TLS version under either demand: 1.1, 1.2 or 1.3")
+	name := f.String("account", "", "use the settings of this account of a running relay instead")
+	file := f.String("config", "", "configuration file, when no --account is given")
+	return remote(c, func(ctx context.Context, cl *client, args []string) error {
+		in := admin.CheckRequest{Domain: args[0], Account: *name, RequireTLS: *requireTLS, RequireValidCert: *validCert}
+		v, err := policy.ParseVersion(*version)
+		if err != nil || *version != "" && v < policy.TLS11 {
+			return usage("--version must be 1.1, 1.2 or 1.3")
+		}
+		in.Version = v
+		var report deliver.Report
+		if in.Account != "" {
+			err = cl.call(ctx, http.MethodPost, "/admin/v1/check", in, &report)
+		} else {
+			report, err = probeHere(ctx, in, *file)
+		}
+		if err != nil {
+			return err
+		}
+		if err := cl.show(report, func(w io.Writer) { printReport(w, report) }); err != nil {
+			return err
+		}
+		if code := checkExit(report); code != 0 {
+			return exitError{code}
+		}
+		return nil
+	})
+}
+
+// probeHere runs the delivery engine in this process: no relay is needed.
+func probeHere(ctx context.Context, in admin.CheckRequest, file string) (deliver.Report, error) {
+	address, err := relay.ParseAddress("postmaster@"+in.Domain, true)
+	if err != nil {
+		return deliver.Report{}, usage("%q is not a domain name or address literal", in.Domain)
+	}
+	config, err := loadConfig(file)
+	if err != nil {
+		return deliver.Report{}, err
+	}
+	resolver, engine, err := newEngine(config, zap.NewNop(), prometheus.NewRegistry())
+	if err != nil {
+		return deliver.Report{}, err
+	}
+	var report deliver.Report
+	stop := runParts(ctx, part{"resolver", resolver.Run}, part{"delivery", engine.Run})
+	defer stop()
+	report = engine.Probe(ctx, address.Destination(), policy.Sender{Account: policy.Settings{
+		RequireTLS: in.RequireTLS, RequireValidCert: in.RequireValidCert, MinVersion: in.Version,
+	}})
+	return report, nil
+}
+
+func checkExit(r deliver.Report) int {
+	switch {
+	case r.Deliverable():
+		return 0
+	case r.Failure != nil && r.Failure.Class == relay.Permanent, r.Ruling == policy.Block:
+		return exitFailure
+	}
+	return exitUnknown
+}
+
+func printReport(w io.Writer, r deliver.Report) {
+	fmt.Fprintf(w, "%s: %s\n", r.Destination, verdictWords(r))
+	for _, d := range r.Demands {
+		fmt.Fprintf(w, "  demanded: %s %s\t(by %s)\n", d.Requirement, d.Version, d.Source)
+	}
+	for _, h := range r.Hosts {
+		fmt.Fprintf(w, "\n%s: %s\n", h.Host, hostWords(h.Verdict))
+		for _, c := range h.Connections {
+			fmt.Fprintf(w, "  %s\t%s\t%s\n", c.Address, connectionWords(c), c.Reply)
+		}
+	}
+}
+
+func verdictWords(r deliver.Report) string {
+	switch {
+	case r.Failure != nil:
+		return fmt.Sprintf("not deliverable: %s (%s)", r.Failure.Reply, r.Failure.Status)
+	case r.Deliverable():
+		return "deliverable"
+	case r.Ruling == policy.Block:
+		return fmt.Sprintf("would be blocked (%s)", r.Status)
+	}
+	return fmt.Sprintf("could not find out; the mail would wait and be tried again (%s)", r.Status)
+}
+
+func hostWords(v policy.Verdict) string {
+	if v.Class == policy.OK {
+		if v.Note != "" {
+			return fmt.Sprintf("ok (noted: %s)", v.Note)
+		}
+		return "ok"
+	}
+	s := fmt.Sprintf("%s, %s (row %s)", v.Class, v.Reason, v.Row)
+	if v.Failed.Requirement != "" {
+		s += fmt.Sprintf("; fails %s demanded by %s", v.Failed.Requirement, v.Failed.Source)
+	}
+	return s
+}
+
+func connectionWords(c relay.HostEvidence) string {
+	if c.TLS == nil {
+		return fmt.Sprintf("no TLS, at %s", c.Stage)
+	}
+	cert := "certificate valid for " + c.TLS.Cert.Matched
+	if !c.TLS.Cert.Valid() {
+		var faults []string
+		for _, f := range c.TLS.Cert.Faults {
+			faults = append(faults, string(f))
+		}
+		cert = "certificate: " + strings.Join(faults, ", ")
+	}
+	return fmt.Sprintf("TLS %s %s, %s", c.TLS.Version, c.TLS.Cipher, cert)
+}

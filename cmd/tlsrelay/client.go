@@ -1,0 +1,110 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// client speaks to the operator's listener of a running relay.
+type client struct {
+	base  string
+	token string
+	out   io.Writer
+	json  bool // print replies as they came
+}
+
+// remote makes a command that speaks to a running relay: it adds the flags
+// that say which one and how to print.
+func remote(c *cobra.Command, do func(ctx context.Context, cl *client, args []string) error) *cobra.Command {
+	url := c.Flags().String("admin", cmp.Or(os.Getenv("TLSRELAY_ADMIN_URL"), "http://127.0.0.1:8026"), "operator's listener of the relay (TLSRELAY_ADMIN_URL)")
+	asJSON := c.Flags().Bool("json", false, "print JSON")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		return do(cmd.Context(), &client{strings.TrimSuffix(*url, "/"), adminToken(), cmd.OutOrStdout(), *asJSON}, args)
+	}
+	return c
+}
+
+// adminToken is the token of the operator's listener, from the same variables
+// that the server reads.
+func adminToken() string {
+	if file := os.Getenv("TLSRELAY_ADMIN_TOKEN_FILE"); file != "" {
+		if text, err := os.ReadFile(file); err == nil {
+			return strings.TrimSpace(string(text))
+		}
+	}
+	return os.Getenv("TLSRELAY_ADMIN_TOKEN")
+}
+
+// call makes one request and decodes the reply into out, unless it is nil.
+func (c *client) call(ctx context.Context, method, path string, in, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute) // a check dials every host in turn
+	defer cancel()
+	var body io.Reader
+	if in != nil {
+		text, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
+	if err != nil {
+		return usage("--admin: not a URL: %s", c.base)
+	}
+	if method != http.MethodGet {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("no relay answers at %s (is it running? --admin or TLSRELAY_ADMIN_URL says where)", c.base)
+	}
+	defer res.Body.Close()
+	if res.StatusCode >= 300 {
+		return refusal(res)
+	}
+	if out == nil {
+		return nil
+	}
+	return json.NewDecoder(res.Body).Decode(out)
+}
+
+func refusal(res *http.Response) error {
+	var problem struct {
+		Error string `json:"error"`
+	}
+	if json.NewDecoder(io.LimitReader(res.Body, 64<<10)).Decode(&problem) != nil || problem.Error == "" {
+		return fmt.Errorf("the relay answered %s", res.Status)
+	}
+	return fmt.Errorf("%s", problem.Error)
+}
+
+// show prints v as JSON when asked to, else by the given function.
+func (c *client) show(v any, text func(w io.Writer)) error {
+	if c.json {
+		return printJSON(c.out, v)
+	}
+	tw := tabwriter.NewWriter(c.out, 0, 8, 2, ' ', 0)
+	text(tw)
+	return tw.Flush()
+}
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}

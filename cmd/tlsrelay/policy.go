@@ -1,0 +1,108 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/spf13/cobra"
+
+	"tlsrelay/policy"
+	"tlsrelay/relay/admin"
+)
+
+func policyCommand() *cobra.Command {
+	return noun("policy", "The TLS settings of an account", policyShow(), policySet())
+}
+
+func policyShow() *cobra.Command {
+	c := &cobra.Command{Use: "show", Short: "Show the TLS settings of an account", Args: exactly()}
+	name := accountFlag(c)
+	return remote(c, func(ctx context.Context, cl *client, _ []string) error {
+		var a admin.Account
+		if err := cl.call(ctx, http.MethodGet, accountPath(*name), nil, &a); err != nil {
+			return err
+		}
+		return cl.show(a.Settings, func(w io.Writer) { printSettings(w, a.Settings) })
+	})
+}
+
+func printSettings(w io.Writer, s policy.Settings) {
+	requiretls := "strict"
+	if s.RelaxedRequireTLS {
+		requiretls = "relaxed"
+	}
+	fmt.Fprintf(w, "require_tls\t%t\n", s.RequireTLS)
+	fmt.Fprintf(w, "require_valid_cert\t%t\n", s.RequireValidCert)
+	fmt.Fprintf(w, "version\t%s\n", s.Floor())
+	fmt.Fprintf(w, "on_violation\t%s\n", cmp.Or(s.OnViolation, policy.Drop))
+	fmt.Fprintf(w, "require_forward_secrecy\t%t\n", s.ForwardSecrecy)
+	fmt.Fprintf(w, "mx_auth_required\t%t\n", s.AuthenticMX)
+	fmt.Fprintf(w, "requiretls\t%s\n", requiretls)
+	fmt.Fprintf(w, "enforce_on_subusers\t%t\n", s.EnforceOnSubusers)
+}
+
+func policySet() *cobra.Command {
+	c := &cobra.Command{
+		Use: "set", Short: "Change the TLS settings of an account; what is not named stays", Args: exactly(),
+		Example: "  tlsrelay policy set --require-tls --version 1.2\n  tlsrelay policy set --account shop --require-valid-cert=false",
+	}
+	name := accountFlag(c)
+	f := c.Flags()
+	requireTLS := f.Bool("require-tls", false, "deliver over TLS or not at all")
+	validCert := f.Bool("require-valid-cert", false, "and only to a host with a valid certificate")
+	version := f.String("version", "", "lowest TLS version: 1.1, 1.2 or 1.3")
+	onViolation := f.String("on-violation", "", "drop (at once) or defer (until the queue lifetime ends)")
+	secrecy := f.Bool("require-forward-secrecy", false, "refuse RSA key exchange")
+	mxAuth := f.Bool("mx-auth-required", false, "the MX must come from signed DNS")
+	requiretls := f.String("requiretls", "", "strict or relaxed: must the next host list REQUIRETLS itself?")
+	enforce := f.Bool("enforce-on-subusers", false, "make these settings a floor for every subuser")
+	return remote(c, func(ctx context.Context, cl *client, _ []string) error {
+		var in admin.AccountChange
+		for flag, set := range map[string]func(){
+			"require-tls":             func() { in.RequireTLS = requireTLS },
+			"require-valid-cert":      func() { in.RequireValidCert = validCert },
+			"require-forward-secrecy": func() { in.ForwardSecrecy = secrecy },
+			"mx-auth-required":        func() { in.AuthenticMX = mxAuth },
+			"enforce-on-subusers":     func() { in.EnforceOnSubusers = enforce },
+			"on-violation":            func() { v := policy.OnViolation(*onViolation); in.OnViolation = &v },
+		} {
+			if f.Changed(flag) {
+				set()
+			}
+		}
+		if err := parseWords(&in, *version, *requiretls); err != nil {
+			return err
+		}
+		if in == (admin.AccountChange{}) {
+			return usage("nothing to set; see tlsrelay policy set --help")
+		}
+		var a admin.Account
+		if err := cl.call(ctx, http.MethodPatch, accountPath(*name), in, &a); err != nil {
+			return err
+		}
+		return cl.show(a.Settings, func(w io.Writer) { printSettings(w, a.Settings) })
+	})
+}
+
+// parseWords reads the settings that are words of their own.
+func parseWords(in *admin.AccountChange, version, requiretls string) error {
+	if version != "" {
+		v, err := policy.ParseVersion(version)
+		if err != nil || v < policy.TLS11 {
+			return usage("--version must be 1.1, 1.2 or 1.3")
+		}
+		in.Version = &v
+	}
+	switch requiretls {
+	case "":
+	case "strict", "relaxed":
+		relaxed := requiretls == "relaxed"
+		in.RequireTLSRelaxed = &relaxed
+	default:
+		return usage("--requiretls must be strict or relaxed")
+	}
+	return nil
+}

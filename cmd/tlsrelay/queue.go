@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tlsrelay/relay"
+	"tlsrelay/relay/admin"
+)
+
+func queueCommand() *cobra.Command {
+	return noun("queue", "The queue, by destination and by message",
+		queueList(), queueShow(),
+		queueAct("retry", "Try deliveries now"),
+		queueAct("hold", "Keep deliveries from being tried until they are released"),
+		queueAct("release", "Let held deliveries be tried again"),
+		queueAct("drop", "Give deliveries up: senders get a report and a block event"))
+}
+
+func queueList() *cobra.Command {
+	c := &cobra.Command{
+		Use: "list [DESTINATION]", Short: "Count what waits by destination and age, or list one destination's messages",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usage("queue list wants one destination")
+			}
+			return nil
+		},
+	}
+	offset := c.Flags().Int("offset", 0, "with a destination: messages to skip")
+	limit := c.Flags().Int("limit", 100, "with a destination: messages to list")
+	held := c.Flags().Bool("held", false, "with a destination: only held ones")
+	return remote(c, func(ctx context.Context, cl *client, args []string) error {
+		if len(args) == 0 {
+			return queueOverview(ctx, cl)
+		}
+		q := url.Values{"destination": {args[0]}, "offset": {strconv.Itoa(*offset)}, "limit": {strconv.Itoa(*limit)}}
+		if *held {
+			q.Set("held", "true")
+		}
+		var list []relay.Queued
+		if err := cl.call(ctx, http.MethodGet, "/admin/v1/queue/messages?"+q.Encode(), nil, &list); err != nil {
+			return err
+		}
+		return cl.show(list, func(w io.Writer) { printQueued(w, list) })
+	})
+}
+
+func queueOverview(ctx context.Context, cl *client) error {
+	var rows []relay.QueueRow
+	if err := cl.call(ctx, http.MethodGet, "/admin/v1/queue", nil, &rows); err != nil {
+		return err
+	}
+	return cl.show(rows, func(w io.Writer) {
+		fmt.Fprint(w, "DESTINATION\tWAITING\tHELD")
+		for _, b := range relay.AgeBuckets() {
+			fmt.Fprintf(w, "\t<%s", short(b))
+		}
+		fmt.Fprintln(w, "\tOLDER\tLAST TROUBLE")
+		for _, r := range rows {
+			fmt.Fprintf(w, "%s\t%d%s\t%d", r.Destination, r.Waiting, plus(r.More), r.Held)
+			for _, n := range r.Ages {
+				fmt.Fprintf(w, "\t%d", n)
+			}
+			fmt.Fprintf(w, "\t%s %s\n", r.Reason, clip(r.Reply, 60))
+		}
+	})
+}
+
+func plus(more bool) string {
+	if more {
+		return "+"
+	}
+	return ""
+}
+
+// short writes a duration of whole hours or minutes as people do.
+func short(d time.Duration) string {
+	if d >= time.Hour {
+		return fmt.Sprintf("%dh", d/time.Hour)
+	}
+	return fmt.Sprintf("%dm", d/time.Minute)
+}
+
+// clip shortens what a remote host said to one printable line.
+func clip(s string, n int) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+	if len(s) > n {
+		return strings.ToValidUTF8(s[:n], "") + "…"
+	}
+	return s
+}
+
+func printQueued(w io.Writer, list []relay.Queued) {
+	fmt.Fprintln(w, "MESSAGE\tAGE\tFROM\tTO\tATTEMPTS\tNEXT\tLAST TROUBLE")
+	for _, q := range list {
+		d := q.Delivery
+		next := d.Due.Format("15:04:05")
+		if d.Held {
+			next = "held"
+		}
+		reason, reply := d.LastReason()
+		fmt.Fprintf(w, "%s\t%s\t<%s>\t%s\t%d\t%s\t%s %s\n", q.Message.ID, time.Since(q.Message.Accepted).Round(time.Second),
+			q.Message.From, recipients(d), d.Attempts, next, reason, clip(reply, 60))
+	}
+}
+
+func recipients(d relay.Delivery) string {
+	open := d.Waiting()
+	if len(open) == 0 {
+		return "-"
+	}
+	s := d.Recipients[open[0]].Address.String()
+	if len(open) > 1 {
+		s += fmt.Sprintf(" and %d more", len(open)-1)
+	}
+	return s
+}
+
+func queueShow() *cobra.Command {
+	return remote(&cobra.Command{Use: "show MESSAGE", Short: "Show a message, queued or finished: attempts, and the evidence of every host", Args: exactly("MESSAGE")},
+		func(ctx context.Context, c *client, args []string) error {
+			var ev admin.Evidence
+			if err := c.call(ctx, http.MethodGet, "/admin/v1/messages/"+url.PathEscape(args[0]), nil, &ev); err != nil {
+				return err
+			}
+			return c.show(ev, func(w io.Writer) { printEvidence(w, ev) })
+		})
+}
+
+func printEvidence(w io.Writer, ev admin.Evidence) {
+	m := ev.Message
+	fmt.Fprintf(w, "message %s of account %s, from <%s>, %d octets, accepted %s\n",
+		m.ID, m.Account, m.From, m.Size, m.Accepted.Format(time.RFC3339))
+	for _, d := range ev.Deliveries {
+		fmt.Fprintf(w, "\nto %s, class %s: %d attempt(s)", d.Lane.Destination, d.Lane.Class, d.Attempts)
+		if len(d.Waiting()) > 0 && !d.Held {
+			fmt.Fprintf(w, ", next %s", d.Due.Format(time.RFC3339))
+		} else if d.Held {
+			fmt.Fprint(w, ", held")
+		}
+		fmt.Fprintln(w)
+		for _, r := range d.Recipients {
+			state := string(r.State)
+			if state == "" {
+				state = "waiting"
+			}
+			fmt.Fprintf(w, "  <%s>\t%s\t%s\n", r.Address, state, clip(r.Reply, 120))
+		}
+		if d.Last == nil {
+			continue
+		}
+		fmt.Fprintf(w, "  last attempt %s, took %s: %s %s\n", d.Last.At.Format(time.RFC3339), d.Last.Took.Round(time.Millisecond), d.Last.Ruling, d.Last.Reason)
+		for _, h := range d.Last.Hosts {
+			fmt.Fprintf(w, "    %s %s\t%s\t%s\t%s\n", h.Host, h.Address, hostWords(h.Verdict), connectionWords(h), clip(h.Reply, 80))
+		}
+	}
+}
+
+func queueAct(verb, short string) *cobra.Command {
+	var in admin.QueueAction
+	c := &cobra.Command{
+		Use: verb + " [MESSAGE]", Short: short,
+		Args: func(_ *cobra.Command, args []string) error {
+			named := len(args)
+			if in.Destination != "" || in.Account != "" || in.All {
+				named++
+			}
+			if len(args) > 1 || named == 0 {
+				return usage("name a message, or give --destination, --account or --all")
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&in.Destination, "destination", "", "everything for this destination")
+	c.Flags().StringVar(&in.Account, "account", "", "everything of this account")
+	c.Flags().BoolVar(&in.All, "all", false, "everything")
+	if verb == "drop" {
+		c.Flags().StringVar(&in.Reason, "reason", "", "told to the senders")
+	}
+	return remote(c, func(ctx context.Context, cl *client, args []string) error {
+		if len(args) == 1 {
+			in.Message = args[0]
+		}
+		var out admin.Changed
+		if err := cl.call(ctx, http.MethodPost, "/admin/v1/queue/"+verb, in, &out); err != nil {
+			return err
+		}
+		return cl.show(out, func(w io.Writer) { fmt.Fprintf(w, "%d deliveries\n", out.Changed) })
+	})
+}

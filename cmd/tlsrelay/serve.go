@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"tlsrelay/configs"
+)
+
+func serveCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the relay in the foreground; SIGTERM drains and stops",
+		Args:  exactly(),
+	}
+	file := c.Flags().String("config", "", "configuration file; default: the built-in defaults and the environment")
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		config, err := loadConfig(*file)
+		if err != nil {
+			return err
+		}
+		return serve(cmd.Context(), config)
+	}
+	return c
+}
+
+// loadConfig loads a configuration; one that cannot be used is told whole and
+// ends the program with the usage code.
+func loadConfig(file string) (configs.Config, error) {
+	c, err := configs.Load(file, os.Environ())
+	var faults configs.Faults
+	if errors.As(err, &faults) {
+		fmt.Fprintln(os.Stderr, faults)
+		return c, exitError{exitUsage}
+	}
+	return c, err
+}
+
+// serve runs the relay until ctx ends.
+func serve(ctx context.Context, c configs.Config) error {
+	log, err := newLogger(c.Log)
+	if err != nil {
+		return err
+	}
+	defer log.Sync()
+	a, err := newApp(c, log)
+	if err != nil {
+		return err
+	}
+	first, err := bootstrap(ctx, a.store, os.Getenv)
+	if err != nil {
+		return errors.Join(err, a.close())
+	}
+	if first.Secret != "" {
+		fmt.Println(first.welcome(a))
+	}
+	return a.run(ctx, func() {
+		log.Info("ready",
+			zap.Stringers("submission", a.submission.Addrs()), zap.String("api", a.api.addr()), zap.String("admin", a.admin.addr()),
+			zap.String("hostname", hostname(c)), zap.String("version", buildVersion))
+		daemon.SdNotify(false, daemon.SdNotifyReady)
+		go watchdog(ctx, a)
+	})
+}
+
+// watchdog tells systemd that the relay is alive for as long as its store is,
+// twice in every interval that the unit asks for.
+func watchdog(ctx context.Context, a *app) {
+	interval, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || interval == 0 {
+		return
+	}
+	tick := time.NewTicker(interval / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			daemon.SdNotify(false, daemon.SdNotifyStopping)
+			return
+		case <-tick.C:
+			if a.store.Ready() == nil {
+				daemon.SdNotify(false, daemon.SdNotifyWatchdog)
+			}
+		}
+	}
+}
+
+func rfc3339Millis(t time.Time, enc zapcore.PrimitiveArrayEncoder) {
+	enc.AppendString(t.UTC().Format("2006-01-02T15:04:05.000Z07:00"))
+}
+
+func capitalLevel(l zapcore.Level, enc zapcore.PrimitiveArrayEncoder) {
+	enc.AppendString(l.CapitalString())
+}

@@ -1,0 +1,52 @@
+package admin
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+// Who may call, one request a line.
+func TestGuard(t *testing.T) {
+	const token = "s3cret"
+	for _, c := range []struct {
+		name          string
+		listen, token string
+		method, path  string
+		host          string
+		header        map[string]string
+		want          int
+	}{
+		{"loopback, no token", "127.0.0.1:8026", "", "GET", "/admin/v1/queue", "127.0.0.1:8026", nil, 200},
+		{"localhost by name", "127.0.0.1:8026", "", "GET", "/metrics", "localhost:9999", nil, 200},
+		{"rebound name", "127.0.0.1:8026", "", "GET", "/admin/v1/queue", "evil.example:8026", nil, 421},
+		{"rebound name, health", "127.0.0.1:8026", "", "GET", "/healthz", "evil.example", nil, 421},
+		{"own address", "192.0.2.1:8026", token, "GET", "/metrics", "192.0.2.1:8026", map[string]string{"Authorization": "Bearer s3cret"}, 200},
+		{"all addresses", "0.0.0.0:8026", token, "GET", "/metrics", "192.0.2.7:8026", map[string]string{"Authorization": "Bearer s3cret"}, 200},
+		{"all addresses, name", "0.0.0.0:8026", token, "GET", "/metrics", "evil.example", map[string]string{"Authorization": "Bearer s3cret"}, 421},
+		{"no token given", "127.0.0.1:8026", token, "GET", "/metrics", "127.0.0.1", nil, 401},
+		{"wrong token", "127.0.0.1:8026", token, "GET", "/metrics", "127.0.0.1", map[string]string{"Authorization": "Bearer s3cres"}, 401},
+		{"health needs none", "127.0.0.1:8026", token, "GET", "/readyz", "127.0.0.1", nil, 200},
+		{"change as JSON", "127.0.0.1:8026", "", "POST", "/admin/v1/queue/retry", "127.0.0.1", map[string]string{"Content-Type": "application/json; charset=utf-8"}, 200},
+		{"change as a form", "127.0.0.1:8026", "", "POST", "/admin/v1/queue/retry", "127.0.0.1", map[string]string{"Content-Type": "text/plain"}, 415},
+		{"change without a type", "127.0.0.1:8026", "", "DELETE", "/admin/v1/keys/x", "127.0.0.1", nil, 415},
+		{"change from another origin", "127.0.0.1:8026", "", "POST", "/admin/v1/queue/drop", "127.0.0.1:8026",
+			map[string]string{"Content-Type": "application/json", "Origin": "http://evil.example"}, 403},
+		{"change from our own page", "127.0.0.1:8026", "", "POST", "/admin/v1/queue/drop", "127.0.0.1:8026",
+			map[string]string{"Content-Type": "application/json", "Origin": "http://127.0.0.1:8026"}, 200},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := guard(c.listen, c.token, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+			r := httptest.NewRequest(c.method, "http://"+c.host+c.path, strings.NewReader("{}"))
+			for k, v := range c.header {
+				r.Header.Set(k, v)
+			}
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			if w.Code != c.want {
+				t.Errorf("got %d %s, want %d", w.Code, w.Body, c.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,180 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tlsrelay/relay"
+)
+
+// Queue is the running queue, as far as operators reach into it. relay/queue
+// implements it.
+type Queue interface {
+	// Rescan has everything that became due by the store's hand tried now.
+	Rescan()
+	// Drop gives up a delivery taken from the store.
+	Drop(ctx context.Context, c relay.Claimed, words string) error
+}
+
+// QueueAction picks deliveries to act on. One of the first four must be set.
+type QueueAction struct {
+	All         bool   `json:"all,omitempty"`
+	Message     string `json:"message,omitempty"`
+	Destination string `json:"destination,omitempty"`
+	Account     string `json:"account,omitempty"`
+	// Reason is told to the senders of what is dropped.
+	Reason string `json:"reason,omitempty"`
+}
+
+// Changed says how many deliveries an action changed.
+type Changed struct {
+	Changed int `json:"changed"`
+}
+
+// Evidence is a message with its deliveries, queued and finished.
+type Evidence struct {
+	Message    relay.Message    `json:"message"`
+	Deliveries []relay.Delivery `json:"deliveries"`
+}
+
+func (s *server) queueOverview(r *http.Request) (any, error) {
+	rows, err := s.Store.Overview(r.Context(), time.Now())
+	if rows == nil {
+		rows = []relay.QueueRow{}
+	}
+	return rows, err
+}
+
+func (s *server) queueMessages(r *http.Request) (any, error) {
+	q := r.URL.Query()
+	sel, err := s.selection(r, QueueAction{
+		All: true, Message: q.Get("message"), Destination: q.Get("destination"), Account: q.Get("account"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	sel.Held = q.Get("held") == "true"
+	offset, err1 := number(q.Get("offset"))
+	limit, err2 := number(q.Get("limit"))
+	if err1 != nil || err2 != nil {
+		return nil, badRequest("offset and limit must be whole numbers")
+	}
+	list, err := s.Store.Queue(r.Context(), sel, offset, limit)
+	if list == nil {
+		list = []relay.Queued{}
+	}
+	return list, err
+}
+
+func number(s string) (int, error) {
+	if s == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(s)
+	if n < 0 {
+		err = strconv.ErrRange
+	}
+	return n, err
+}
+
+func (s *server) showMessage(r *http.Request) (any, error) {
+	id, err := relay.ParseMessageID(r.PathValue("id"))
+	if err != nil {
+		return nil, badRequest("not a message id")
+	}
+	m, ds, err := s.Store.Message(r.Context(), id)
+	return Evidence{m, ds}, err
+}
+
+// selection turns an action into what the store understands. An action that
+// names nothing is refused: nobody drops a whole queue by leaving a word out.
+func (s *server) selection(r *http.Request, a QueueAction) (sel relay.Selection, err error) {
+	if !a.All && a.Message == "" && a.Destination == "" && a.Account == "" {
+		return sel, badRequest("name a message, a destination or an account, or say all")
+	}
+	if a.Message != "" {
+		if sel.Message, err = relay.ParseMessageID(a.Message); err != nil {
+			return sel, badRequest("not a message id")
+		}
+	}
+	if a.Destination != "" {
+		address, err := relay.ParseAddress("postmaster@"+a.Destination, true)
+		if err != nil {
+			return sel, badRequest("not a destination")
+		}
+		sel.Destination = address.Destination()
+	}
+	if a.Account != "" {
+		found, err := FindAccount(r, s.Accounts, a.Account)
+		if err != nil {
+			return sel, err
+		}
+		sel.Account = found.ID
+	}
+	return sel, nil
+}
+
+// act makes the call for one act on the queue.
+func (s *server) act(act relay.Act) call {
+	return func(r *http.Request) (any, error) {
+		var in QueueAction
+		if err := read(r, &in); err != nil {
+			return nil, err
+		}
+		sel, err := s.selection(r, in)
+		if err != nil {
+			return nil, err
+		}
+		var n int
+		if act == relay.ActDrop {
+			n, err = s.drop(r.Context(), sel, in.Reason)
+		} else if n, err = s.Store.Act(r.Context(), act, sel, time.Now()); n > 0 {
+			s.Queue.Rescan()
+		}
+		s.Log.Info("audit", zap.String("change", "queue "+string(act)), zap.String("by", "operator"),
+			zap.String("message", in.Message), zap.String("destination", in.Destination),
+			zap.String("account", in.Account), zap.Int("deliveries", n))
+		return Changed{n}, err
+	}
+}
+
+// takeLease is how long a delivery taken to be dropped stays ours; it waits
+// for the commit of the drop and for nothing else.
+const takeLease = time.Minute
+
+// drop gives up what is selected, one delivery at a time, so that each goes
+// with its events and its report.
+func (s *server) drop(ctx context.Context, sel relay.Selection, reason string) (n int, err error) {
+	words := "message dropped by the operator"
+	if reason != "" {
+		words += ": " + reason
+	}
+	for {
+		list, err := s.Store.Queue(ctx, sel, 0, 100)
+		if err != nil || len(list) == 0 {
+			return n, err
+		}
+		before := n
+		for _, item := range list {
+			c, err := s.Store.Take(ctx, item.Delivery.Key, time.Now().Add(takeLease))
+			if errors.Is(err, relay.ErrNotFound) {
+				continue // finished in the meantime
+			}
+			if err == nil {
+				err = s.Queue.Drop(ctx, c, words)
+			}
+			if err != nil {
+				return n, err
+			}
+			n++
+		}
+		if n == before {
+			return n, nil
+		}
+	}
+}
