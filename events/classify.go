@@ -41,42 +41,45 @@ func classOfReason(r Reason) string {
 	return ClassTechnical // the TLS reasons, DNS, connections, ourselves
 }
 
-// classOfWords finds the first row with a word that occurs in the reply.
+// classWords is read from the top: the first row with a word that occurs in
+// the reply is its class.
+var classWords = [...]struct {
+	class string
+	words []string
+}{
+	// Ours: the reason of a TLS block that lost its token.
+	{ClassTechnical, []string{"tls required but not supported"}},
+	{ClassVolume, []string{
+		"rate limit", "rate-limit", "too many messages", "too many connections", "too much mail", "throttl",
+		"unusual rate", "limit exceeded", "exceeded the limit", "receiving mail at a rate",
+	}},
+	{ClassReputation, []string{
+		"reputation", "blacklist", "black list", "blocklist", "block list", "denylist", "dnsbl", "rbl",
+		"spamhaus", "barracuda", "spamcop", "sorbs", "senderscore", "listed by", "is listed", "on our block",
+	}},
+	{ClassMailbox, []string{
+		"mailbox full", "mailbox is full", "over quota", "overquota", "quota exceeded", "exceeded storage",
+		"out of storage", "insufficient storage", "mailbox disabled", "account disabled", "account is disabled",
+		"inactive", "suspended", "deactivated",
+	}},
+	{ClassAddress, []string{
+		"user unknown", "unknown user", "no such user", "no such recipient", "no such address", "no such mailbox",
+		"does not exist", "doesn't exist", "unknown recipient", "invalid recipient", "recipient unknown",
+		"recipient not found", "user not found", "address not found", "no mailbox", "unknown address",
+		"invalid mailbox", "mailbox not found",
+	}},
+	{ClassTechnical, []string{
+		"relay", "starttls", "encryption", "dmarc", "dkim", "spf", "authentication", "unauthenticated",
+		"too large", "too big", "size limit", "protocol", "syntax", "dns",
+	}},
+	{ClassContent, []string{
+		"spam", "content", "virus", "malware", "phish", "attachment", "unsolicited", "bulk",
+	}},
+	{ClassMailbox, []string{"mailbox unavailable", "temporarily unavailable"}},
+}
+
 func classOfWords(reply string) string {
-	for _, row := range [...]struct {
-		class string
-		words []string
-	}{
-		// Ours: the reason of a TLS block that lost its token.
-		{ClassTechnical, []string{"tls required but not supported"}},
-		{ClassVolume, []string{
-			"rate limit", "rate-limit", "too many messages", "too many connections", "too much mail", "throttl",
-			"unusual rate", "limit exceeded", "exceeded the limit", "receiving mail at a rate",
-		}},
-		{ClassReputation, []string{
-			"reputation", "blacklist", "black list", "blocklist", "block list", "denylist", "dnsbl", "rbl",
-			"spamhaus", "barracuda", "spamcop", "sorbs", "senderscore", "listed by", "is listed", "on our block",
-		}},
-		{ClassMailbox, []string{
-			"mailbox full", "mailbox is full", "over quota", "overquota", "quota exceeded", "exceeded storage",
-			"out of storage", "insufficient storage", "mailbox disabled", "account disabled", "account is disabled",
-			"inactive", "suspended", "deactivated",
-		}},
-		{ClassAddress, []string{
-			"user unknown", "unknown user", "no such user", "no such recipient", "no such address", "no such mailbox",
-			"does not exist", "doesn't exist", "unknown recipient", "invalid recipient", "recipient unknown",
-			"recipient not found", "user not found", "address not found", "no mailbox", "unknown address",
-			"invalid mailbox", "mailbox not found",
-		}},
-		{ClassTechnical, []string{
-			"relay", "starttls", "encryption", "dmarc", "dkim", "spf", "authentication", "unauthenticated",
-			"too large", "too big", "size limit", "protocol", "syntax", "dns",
-		}},
-		{ClassContent, []string{
-			"spam", "content", "virus", "malware", "phish", "attachment", "unsolicited", "bulk",
-		}},
-		{ClassMailbox, []string{"mailbox unavailable", "temporarily unavailable"}},
-	} {
+	for _, row := range classWords {
 		for _, w := range row.words {
 			if containsWord(reply, w) {
 				return row.class

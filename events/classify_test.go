@@ -40,3 +40,10 @@ func TestClassify(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkClassify(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		Classify("554 5.0.0 we have decided not to take this, and none of the words says why", "5.0.0", ReplyPerm)
+	}
+}

@@ -195,6 +195,13 @@ func receive(t *testing.T, answer func(n int, w http.ResponseWriter, r *http.Req
 	return rec
 }
 
+// hang never answers, not even when the sender is gone: an answer that races
+// with the end of the connection may still get through.
+func hang(r *http.Request) {
+	<-r.Context().Done()
+	panic(http.ErrAbortHandler)
+}
+
 func (r *receiver) endpoint(id string) Endpoint {
 	return Endpoint{ID: id, Account: "1", URL: r.URL + "/hook", Enabled: true, Deferred: true}
 }

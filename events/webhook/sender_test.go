@@ -27,7 +27,7 @@ func TestEveryEventArrives(t *testing.T) {
 		case 1:
 			w.WriteHeader(500)
 		case 2:
-			<-r.Context().Done() // recorded, but the sender never learns
+			hang(r) // recorded, but the sender never learns
 		default:
 			w.WriteHeader(202)
 		}
@@ -87,6 +87,7 @@ func TestSlowEndpointsDelayNobody(t *testing.T) {
 	slow := receive(t, func(_ int, _ http.ResponseWriter, r *http.Request) {
 		select {
 		case <-r.Context().Done():
+			panic(http.ErrAbortHandler)
 		case <-release:
 		}
 	})
@@ -185,7 +186,7 @@ func TestRestartMidBatch(t *testing.T) {
 	dying.Store(true)
 	rec := receive(t, func(_ int, _ http.ResponseWriter, r *http.Request) {
 		if dying.Load() {
-			<-r.Context().Done()
+			hang(r)
 		}
 	})
 	box := newMemory(rec.endpoint("e"))
@@ -294,7 +295,7 @@ func TestOutcomes(t *testing.T) {
 		{"redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, 307) }, Class3xx},
 		{"404", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }, Class4xx},
 		{"503", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, Class5xx},
-		{"hang", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, ClassTimeout},
+		{"hang", func(_ http.ResponseWriter, r *http.Request) { hang(r) }, ClassTimeout},
 		{"cut", func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) }, ClassConnect},
 		{"endless body", func(w http.ResponseWriter, r *http.Request) {
 			for r.Context().Err() == nil {
