@@ -1,0 +1,271 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"tlsrelay/events"
+	"tlsrelay/relay"
+)
+
+// Accept makes a message, its deliveries and their first events durable, in
+// one batch that is synced before it returns; concurrent calls share a sync.
+// A large body is made durable before the batch that names it.
+//
+// On an error the message is not accepted. relay.ErrNoSpace and
+// relay.ErrUnavailable may pass; any other error is a fault of the caller.
+func (s *Store) Accept(ctx context.Context, m relay.Message, ds []relay.Delivery, body relay.Draft, evs []events.Event) error {
+	d, ok := body.(*draft)
+	if !ok || d.s != s || d.ended {
+		return errDraft
+	}
+	if err := s.admissible(ctx, d); err != nil {
+		d.Discard()
+		return err
+	}
+	en, err := s.enter()
+	if err != nil {
+		d.Discard()
+		return err
+	}
+	defer s.leave()
+	defer d.end()
+	w := s.newWrite(en)
+	defer w.close()
+	if err := w.accept(m, ds, d); err != nil {
+		return err
+	}
+	w.tell(evs)
+	if err := w.commit(true); err != nil {
+		w.doubt()
+		return err
+	}
+	return nil
+}
+
+// admissible says whether there is a whole body, and room for it.
+func (s *Store) admissible(ctx context.Context, d *draft) error {
+	return errors.Join(ctx.Err(), d.err, s.free())
+}
+
+// accept adds a message to w. It ends the draft's spool file one way or the
+// other.
+func (w *write) accept(m relay.Message, ds []relay.Delivery, d *draft) error {
+	m.Size, m.Deliveries = d.size, len(ds)
+	text, err := encode(m)
+	if err == nil {
+		err = w.set(messageKey(pMessage, m.ID), text)
+	}
+	for i := 0; err == nil && i < len(ds); i++ {
+		err = w.enqueue(m.ID, ds[i])
+	}
+	if err != nil {
+		d.Discard()
+		return err
+	}
+	w.messages++
+	if d.file == nil {
+		return w.set(messageKey(pBody, m.ID), d.buf)
+	}
+	if err := d.keep(m.ID); err != nil {
+		return err
+	}
+	w.spooled = append(w.spooled, m.ID)
+	return w.set(messageKey(pSpooled, m.ID), nil)
+}
+
+// enqueue adds a delivery to w, with its place in the queue.
+func (w *write) enqueue(id relay.MessageID, d relay.Delivery) error {
+	if d.Key.Message != id {
+		return fmt.Errorf("store: delivery %s is not of message %s", d.Key, id)
+	}
+	v, err := encodeDelivery(d)
+	if err != nil {
+		return err
+	}
+	if d.Attempts == 1 && !d.Held {
+		w.claimed = append(w.claimed, indexEntry{key: d.Key, due: d.Due})
+	}
+	return errors.Join(w.set(deliveryKey(pDelivery, d.Key), v), w.index(d))
+}
+
+// index adds the index entry that a delivery's state calls for.
+func (w *write) index(d relay.Delivery) error {
+	e := entryOf(d)
+	if d.Held {
+		w.held++
+		return w.set(e.encode(pHeld), nil)
+	}
+	w.waiting++
+	key := e.encode(pReady)
+	w.inserted = append(w.inserted, key)
+	return w.set(key, nil)
+}
+
+// unindex takes the index entry of a delivery in state st away.
+func (w *write) unindex(d relay.Delivery, st state) error {
+	e := entryOf(d)
+	e.due = st.due
+	if st.held {
+		w.held--
+		return w.batch.Delete(e.encode(pHeld), nil)
+	}
+	w.waiting--
+	return w.batch.Delete(e.encode(pReady), nil)
+}
+
+func entryOf(d relay.Delivery) indexEntry {
+	return indexEntry{lane: d.Lane, who: d.Account, due: d.Due, key: d.Key}
+}
+
+// write is one batch in the making, and what follows in memory when it has
+// been committed.
+type write struct {
+	s     *Store
+	en    *engine
+	batch *pebble.Batch
+
+	messages, waiting, held int64 // changes of the depth
+	inserted                [][]byte
+	claimed                 []indexEntry
+	spooled                 []relay.MessageID
+	ticket                  *ticket
+	wake                    []string // endpoints with new rows
+}
+
+func (s *Store) newWrite(en *engine) *write {
+	return &write{s: s, en: en, batch: en.db.NewBatch()}
+}
+
+func (w *write) set(key, value []byte) error { return w.batch.Set(key, value, nil) }
+
+// commit applies the batch and then what it means in memory.
+func (w *write) commit(sync bool) error {
+	err := w.en.apply(w.batch, sync)
+	w.s.tickets.end(w.ticket)
+	w.ticket = nil
+	if err != nil {
+		return err
+	}
+	w.batch = nil
+	w.en.depth.messages.Add(w.messages)
+	w.en.depth.waiting.Add(w.waiting)
+	w.en.depth.held.Add(w.held)
+	for _, e := range w.claimed {
+		w.s.flight.add(e.key, e.due)
+	}
+	for _, id := range w.spooled {
+		w.s.spooled.add(id)
+	}
+	for _, key := range w.inserted {
+		w.s.lows.lower(key)
+	}
+	w.s.wakeAll(w.wake)
+	return nil
+}
+
+// close frees what commit has not.
+func (w *write) close() {
+	w.s.tickets.end(w.ticket)
+	w.ticket = nil
+	if w.batch != nil && w.en.failure() == nil {
+		w.batch.Close()
+	}
+	w.batch = nil
+}
+
+// doubts are the keys of batches that failed: the log may hold them all the
+// same. They are taken out when the database is opened again; if the process
+// dies before, the client that was told 451 sends the message again, as it
+// does when a connection breaks before the 250 (RFC 1047).
+type doubts struct {
+	mu   sync.Mutex
+	keys [][]byte
+}
+
+// doubt notes what w has set.
+func (w *write) doubt() {
+	if w.batch == nil {
+		return
+	}
+	w.s.doubts.mu.Lock()
+	defer w.s.doubts.mu.Unlock()
+	for r := w.batch.Reader(); ; {
+		kind, key, _, ok, err := r.Next()
+		if !ok || err != nil {
+			return
+		}
+		if kind == pebble.InternalKeyKindSet {
+			w.s.doubts.keys = append(w.s.doubts.keys, append([]byte(nil), key...))
+		}
+	}
+}
+
+// settleDoubts takes out what was not acknowledged.
+func (s *Store) settleDoubts(en *engine) error {
+	s.doubts.mu.Lock()
+	defer s.doubts.mu.Unlock()
+	if len(s.doubts.keys) == 0 {
+		return nil
+	}
+	b := en.db.NewBatch()
+	for _, key := range s.doubts.keys {
+		if err := b.Delete(key, nil); err != nil {
+			return err
+		}
+	}
+	if err := en.apply(b, true); err != nil {
+		return err
+	}
+	s.doubts.keys = nil
+	return nil
+}
+
+// Body opens the stored content of a message: relay.ErrNotFound when the
+// message has left the queue, relay.ErrNoBody when it is there without it.
+func (s *Store) Body(_ context.Context, id relay.MessageID) (relay.Body, error) {
+	en, err := s.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	if s.spooled.has(id) {
+		return s.openSpool(id)
+	}
+	v, found, err := en.get(messageKey(pBody, id))
+	switch {
+	case err != nil:
+		return nil, err
+	case found:
+		return inlineBody(v), nil
+	}
+	queued, err := en.has(messageKey(pMessage, id))
+	switch {
+	case err != nil:
+		return nil, err
+	case queued:
+		return nil, fmt.Errorf("%w: %s", relay.ErrNoBody, id)
+	}
+	return nil, relay.ErrNotFound
+}
+
+func (s *Store) openSpool(id relay.MessageID) (relay.Body, error) {
+	file, err := s.fs.Open(s.spoolFile(id))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %s", relay.ErrNoBody, id)
+	}
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	info, err := file.Stat()
+	if err != nil {
+		file.Close()
+		return nil, unavailable(err)
+	}
+	return spoolBody{file: file, size: info.Size()}, nil
+}

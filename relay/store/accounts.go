@@ -1,0 +1,350 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"tlsrelay/events/webhook"
+	"tlsrelay/policy/account"
+)
+
+// memory is a copy of what every message asks for, so that reading it costs
+// nothing and a revoked key is shut out at once. It changes after the
+// database has.
+type memory struct {
+	mu          sync.RWMutex
+	accounts    map[account.ID]account.Account
+	keys        map[string]account.Key
+	overrides   map[overrideID]account.Override
+	endpoints   map[string]webhook.Endpoint
+	endpointsOf map[string][]webhook.Endpoint // by account, oldest first
+	sent        sentTo
+}
+
+const counterAccounts = pCounter + "accounts" // the highest id given out
+
+// loadMemory reads the copy anew.
+func (s *Store) loadMemory(en *engine) error {
+	m := &s.mem
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var errs [4]error
+	m.accounts, errs[0] = loadAll(en, pAccount, func(a account.Account) account.ID { return a.ID })
+	m.keys, errs[1] = loadAll(en, pKey, func(k account.Key) string { return k.ID })
+	m.overrides, errs[2] = loadAll(en, pOverride, idOfOverride)
+	m.endpoints, errs[3] = loadAll(en, pEndpoint, func(e webhook.Endpoint) string { return e.ID })
+	if err := errors.Join(errs[:]...); err != nil {
+		return err
+	}
+	m.groupEndpoints()
+	m.sent.at = nil // a removal may have been lost
+	return s.resumeOutbox(en)
+}
+
+// resumeOutbox finds the highest sequence number in use.
+func (s *Store) resumeOutbox(en *engine) error {
+	it, err := en.db.NewIter(&pebble.IterOptions{LowerBound: []byte(pOutbox), UpperBound: after([]byte(pOutbox))})
+	if err != nil {
+		return en.readError(err)
+	}
+	next := uint64(1)
+	for ok := it.First(); ok; {
+		id, _, err := parseOutboxKey(it.Key())
+		if err != nil {
+			return errors.Join(err, it.Close())
+		}
+		end := after(outboxPrefix(id))
+		if it.SeekLT(end) {
+			_, seq, err := parseOutboxKey(it.Key())
+			if err != nil {
+				return errors.Join(err, it.Close())
+			}
+			next = max(next, seq+1)
+		}
+		ok = it.SeekGE(end)
+	}
+	s.tickets.resume(next)
+	return it.Close()
+}
+
+func loadAll[K comparable, V any](en *engine, prefix string, id func(V) K) (map[K]V, error) {
+	all := make(map[K]V)
+	err := en.eachPrefix([]byte(prefix), func(_, value []byte) (bool, error) {
+		v, err := decode[V](value)
+		if err != nil {
+			return false, err
+		}
+		all[id(v)] = v
+		return true, nil
+	})
+	return all, err
+}
+
+// change commits, synced, what fill puts into a batch, and then runs apply
+// with the memory locked. The caller holds s.writing.
+func (s *Store) change(fill func(b *pebble.Batch) error, apply func(m *memory)) error {
+	en, err := s.enter()
+	if err != nil {
+		return err
+	}
+	defer s.leave()
+	b := en.db.NewBatch()
+	if err := fill(b); err != nil {
+		return errors.Join(err, b.Close())
+	}
+	if err := en.apply(b, true); err != nil {
+		return err
+	}
+	s.mem.mu.Lock()
+	defer s.mem.mu.Unlock()
+	apply(&s.mem)
+	return nil
+}
+
+// put is change for one record.
+func (s *Store) put(key []byte, v any, apply func(m *memory)) error {
+	text, err := encode(v)
+	if err != nil {
+		return err
+	}
+	return s.change(func(b *pebble.Batch) error { return b.Set(key, text, nil) }, apply)
+}
+
+// Account finds an account by id.
+func (s *Store) Account(_ context.Context, id account.ID) (account.Account, error) {
+	s.mem.mu.RLock()
+	defer s.mem.mu.RUnlock()
+	a, ok := s.mem.accounts[id]
+	if !ok {
+		return a, account.ErrNotFound
+	}
+	return a, nil
+}
+
+// AccountNamed finds an account by its kind and name.
+func (s *Store) AccountNamed(_ context.Context, kind account.Kind, name string) (account.Account, error) {
+	s.mem.mu.RLock()
+	defer s.mem.mu.RUnlock()
+	for _, a := range s.mem.accounts {
+		if a.Kind == kind && a.Username == name {
+			return a, nil
+		}
+	}
+	return account.Account{}, account.ErrNotFound
+}
+
+// Accounts lists all accounts in the order they were made.
+func (s *Store) Accounts(context.Context) ([]account.Account, error) {
+	s.mem.mu.RLock()
+	defer s.mem.mu.RUnlock()
+	return slices.SortedFunc(maps.Values(s.mem.accounts), func(a, b account.Account) int {
+		return cmp.Compare(number(a.ID), number(b.ID))
+	}), nil
+}
+
+func number(id account.ID) uint64 {
+	n, _ := strconv.ParseUint(string(id), 10, 64) // we made it
+	return n
+}
+
+// CreateAccount stores a new account under a fresh id: account.Parent for the
+// parent, a number never used before for the others. The parent and its
+// subusers share their names; a customer's are apart.
+func (s *Store) CreateAccount(_ context.Context, a account.Account) (account.Account, error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if err := s.nameFree(a); err != nil {
+		return account.Account{}, err
+	}
+	last, err := s.lastAccount()
+	if err != nil {
+		return account.Account{}, err
+	}
+	if a.ID = account.Parent; a.Kind != account.KindParent {
+		last++
+		a.ID = account.ID(strconv.FormatUint(last, 10))
+	}
+	text, err := encode(a)
+	if err != nil {
+		return account.Account{}, err
+	}
+	err = s.change(func(b *pebble.Batch) error {
+		return errors.Join(
+			b.Set([]byte(counterAccounts), strconv.AppendUint(nil, last, 10), nil),
+			b.Set(accountKey(a.ID), text, nil),
+		)
+	}, func(m *memory) { m.accounts[a.ID] = a })
+	if err != nil {
+		return account.Account{}, err
+	}
+	return a, nil
+}
+
+func accountKey(id account.ID) []byte { return append([]byte(pAccount), id...) }
+
+// lastAccount is the highest number given out; the parent's is always taken.
+func (s *Store) lastAccount() (uint64, error) {
+	en, err := s.enter()
+	if err != nil {
+		return 0, err
+	}
+	defer s.leave()
+	v, found, err := en.get([]byte(counterAccounts))
+	if err != nil || !found {
+		return number(account.Parent), err
+	}
+	last, err := strconv.ParseUint(string(v), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%w: counter: %w", errRecord, err)
+	}
+	return max(last, number(account.Parent)), nil
+}
+
+// nameFree reports account.ErrExists when another account has a's name, or
+// when a would be a second parent.
+func (s *Store) nameFree(a account.Account) error {
+	s.mem.mu.RLock()
+	defer s.mem.mu.RUnlock()
+	for _, b := range s.mem.accounts {
+		if b.ID == a.ID {
+			continue
+		}
+		sameNames := (a.Kind == account.KindCustomer) == (b.Kind == account.KindCustomer)
+		if sameNames && b.Username == a.Username || a.Kind == account.KindParent && b.Kind == account.KindParent {
+			return account.ErrExists
+		}
+	}
+	return nil
+}
+
+// UpdateAccount changes one account. Its id and kind stay.
+func (s *Store) UpdateAccount(ctx context.Context, id account.ID, change func(*account.Account) error) (account.Account, error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	was, err := s.Account(ctx, id)
+	if err != nil {
+		return account.Account{}, err
+	}
+	a := was
+	if err := change(&a); err != nil {
+		return account.Account{}, err
+	}
+	a.ID, a.Kind = was.ID, was.Kind
+	if err := s.nameFree(a); err != nil {
+		return account.Account{}, err
+	}
+	if err := s.put(accountKey(id), a, func(m *memory) { m.accounts[id] = a }); err != nil {
+		return account.Account{}, err
+	}
+	return a, nil
+}
+
+// DeleteAccount removes an account with its keys, webhooks and what waits for
+// them, overrides and blocks. Its mail is delivered to the end.
+func (s *Store) DeleteAccount(ctx context.Context, id account.ID) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if _, err := s.Account(ctx, id); err != nil {
+		return err
+	}
+	keys, err := s.Keys(ctx, id)
+	if err != nil {
+		return err
+	}
+	points, err := s.Endpoints(ctx, string(id))
+	if err != nil {
+		return err
+	}
+	return s.change(func(b *pebble.Batch) error {
+		errs := []error{b.Delete(accountKey(id), nil)}
+		for _, k := range keys {
+			errs = append(errs, b.Delete(keyKey(k.ID), nil))
+		}
+		for _, p := range points {
+			errs = append(errs, deleteEndpoint(b, p.ID))
+		}
+		for _, prefix := range []string{pOverride, pBlock, pBlockTime} {
+			own := scopedKey(prefix, string(id), "")
+			errs = append(errs, b.DeleteRange(own, after(own), nil))
+		}
+		return errors.Join(errs...)
+	}, func(m *memory) {
+		delete(m.accounts, id)
+		for _, k := range keys {
+			delete(m.keys, k.ID)
+		}
+		for _, p := range points {
+			delete(m.endpoints, p.ID)
+		}
+		m.groupEndpoints()
+		maps.DeleteFunc(m.overrides, func(o overrideID, _ account.Override) bool { return o.who == id })
+	})
+}
+
+func keyKey(id string) []byte { return append([]byte(pKey), id...) }
+
+// Key finds a key by the public part of its secret.
+func (s *Store) Key(_ context.Context, id string) (account.Key, error) {
+	s.mem.mu.RLock()
+	defer s.mem.mu.RUnlock()
+	k, ok := s.mem.keys[id]
+	if !ok {
+		return k, account.ErrNotFound
+	}
+	return copyKey(k), nil
+}
+
+// copyKey keeps the caller's hands off the memory.
+func copyKey(k account.Key) account.Key {
+	k.Scopes = slices.Clone(k.Scopes)
+	return k
+}
+
+// Keys lists an account's keys in the order they were made.
+func (s *Store) Keys(_ context.Context, owner account.ID) ([]account.Key, error) {
+	s.mem.mu.RLock()
+	defer s.mem.mu.RUnlock()
+	var keys []account.Key
+	for _, k := range s.mem.keys {
+		if k.Owner == owner {
+			keys = append(keys, copyKey(k))
+		}
+	}
+	slices.SortFunc(keys, func(a, b account.Key) int {
+		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
+	})
+	return keys, nil
+}
+
+// PutKey stores a key, new or changed; account.ErrNotFound when its owner is
+// gone.
+func (s *Store) PutKey(ctx context.Context, k account.Key) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if _, err := s.Account(ctx, k.Owner); err != nil {
+		return err
+	}
+	k = copyKey(k)
+	return s.put(keyKey(k.ID), k, func(m *memory) { m.keys[k.ID] = k })
+}
+
+// DeleteKey revokes a key.
+func (s *Store) DeleteKey(ctx context.Context, id string) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if _, err := s.Key(ctx, id); err != nil {
+		return err
+	}
+	return s.change(
+		func(b *pebble.Batch) error { return b.Delete(keyKey(id), nil) },
+		func(m *memory) { delete(m.keys, id) },
+	)
+}

@@ -1,0 +1,155 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"tlsrelay/events"
+	"tlsrelay/relay"
+)
+
+// errNoBlock answers in the words of both packages that ask.
+var errNoBlock = fmt.Errorf("%w (%w)", events.ErrNoBlock, relay.ErrNotFound)
+
+func sameRow(a, b events.Block) bool {
+	return a.Account == b.Account && strings.EqualFold(a.Email, b.Email)
+}
+
+// putBlock adds a row, or replaces an older one. The caller holds s.blocking.
+func (w *write) putBlock(row events.Block) error {
+	old, found, err := w.en.block(row.Account, row.Email)
+	if err != nil {
+		return err
+	}
+	if found {
+		if old.Created.After(row.Created) {
+			return nil
+		}
+		if err := w.batch.Delete(blockTimeKey(old.Account, old.Email, old.Created), nil); err != nil {
+			return err
+		}
+	}
+	text, err := encode(row)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		w.set(blockKey(row.Account, row.Email), text),
+		w.set(blockTimeKey(row.Account, row.Email, row.Created), nil),
+	)
+}
+
+func (en *engine) block(who, email string) (b events.Block, found bool, err error) {
+	v, found, err := en.get(blockKey(who, email))
+	if err != nil || !found {
+		return b, false, err
+	}
+	b, err = decode[events.Block](v)
+	return b, err == nil, err
+}
+
+// Blocks lists an account's rows, newest first, and says how many match in
+// all.
+func (s *Store) Blocks(ctx context.Context, who string, f events.BlockFilter) (rows []events.Block, total int, err error) {
+	en, err := s.enter()
+	if err != nil {
+		return nil, 0, err
+	}
+	defer s.leave()
+	prefix := scopedKey(pBlockTime, who, "")
+	lower, upper := prefix, after(prefix)
+	// The index is in falling order of time.
+	if !f.From.IsZero() {
+		upper = after(invertTime(appendTime(bytes.Clone(prefix), f.From.Truncate(time.Second))))
+	}
+	if !f.To.IsZero() {
+		lower = invertTime(appendTime(bytes.Clone(prefix), f.To.Truncate(time.Second).Add(time.Second-1)))
+	}
+	if bytes.Compare(lower, upper) >= 0 {
+		return nil, 0, nil
+	}
+	match := strings.ToLower(f.Prefix)
+	err = en.each(lower, upper, func(key, _ []byte) (bool, error) {
+		_, email, err := parseBlockTimeKey(key, prefix)
+		if err != nil {
+			return false, err
+		}
+		if !strings.HasPrefix(email, match) {
+			return true, ctx.Err()
+		}
+		total++
+		if total <= f.Offset || f.Limit > 0 && len(rows) == f.Limit {
+			return true, ctx.Err()
+		}
+		row, found, err := en.block(who, email)
+		if found {
+			rows = append(rows, row)
+		}
+		return err == nil, err
+	})
+	return rows, total, err
+}
+
+// Block finds the row of one address.
+func (s *Store) Block(_ context.Context, who, email string) (events.Block, error) {
+	en, err := s.enter()
+	if err != nil {
+		return events.Block{}, err
+	}
+	defer s.leave()
+	b, found, err := en.block(who, email)
+	if err == nil && !found {
+		err = errNoBlock
+	}
+	return b, err
+}
+
+// DeleteBlock removes one row.
+func (s *Store) DeleteBlock(_ context.Context, who, email string) error {
+	en, err := s.enter()
+	if err != nil {
+		return err
+	}
+	defer s.leave()
+	s.blocking.Lock()
+	defer s.blocking.Unlock()
+	row, found, err := en.block(who, email)
+	if err != nil {
+		return err
+	}
+	if !found {
+		return errNoBlock
+	}
+	b := en.db.NewBatch()
+	err = errors.Join(
+		b.Delete(blockKey(who, email), nil),
+		b.Delete(blockTimeKey(who, row.Email, row.Created), nil),
+	)
+	if err != nil {
+		return err
+	}
+	return en.apply(b, true)
+}
+
+// DeleteBlocks removes all rows of an account.
+func (s *Store) DeleteBlocks(_ context.Context, who string) error {
+	en, err := s.enter()
+	if err != nil {
+		return err
+	}
+	defer s.leave()
+	s.blocking.Lock()
+	defer s.blocking.Unlock()
+	b := en.db.NewBatch()
+	for _, prefix := range []string{pBlock, pBlockTime} {
+		own := scopedKey(prefix, who, "")
+		if err := b.DeleteRange(own, after(own), nil); err != nil {
+			return err
+		}
+	}
+	return en.apply(b, true)
+}

@@ -1,0 +1,295 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"go.uber.org/zap"
+
+	"tlsrelay/policy/account"
+	"tlsrelay/relay"
+)
+
+// backlogChunk is how many backlogs are gathered before they are yielded: the
+// store is not entered while somebody else's code runs.
+const backlogChunk = 1024
+
+// Backlogs calls yield for every lane and account with anything queued. It
+// seeks from one to the next, so its cost is theirs and not that of the
+// deliveries in them.
+func (s *Store) Backlogs(ctx context.Context, yield func(relay.Backlog) bool) error {
+	from := []byte(pReady)
+	for from != nil {
+		var chunk []relay.Backlog
+		var err error
+		if chunk, from, err = s.backlogs(ctx, from); err != nil {
+			return err
+		}
+		for _, b := range chunk {
+			if !yield(b) {
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+// backlogs gathers some from key from on; next is where it stopped, nil at
+// the end.
+func (s *Store) backlogs(ctx context.Context, from []byte) (got []relay.Backlog, next []byte, err error) {
+	en, err := s.enter()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer s.leave()
+	it, err := en.db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: after([]byte(pReady))})
+	if err != nil {
+		return nil, nil, en.readError(err)
+	}
+	for ok := it.First(); ok; ok = it.SeekGE(next) {
+		e, err := parseIndexKey(it.Key())
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return nil, nil, errors.Join(err, it.Close())
+		}
+		got = append(got, relay.Backlog{Lane: e.lane, Account: e.who, Due: e.due})
+		next = after(bytes.Clone(indexHead(it.Key())))
+		if len(got) == backlogChunk {
+			return got, next, it.Close()
+		}
+	}
+	if err := it.Close(); err != nil {
+		return nil, nil, en.readError(err)
+	}
+	return got, nil, nil
+}
+
+// Claim takes up to n deliveries that are due, oldest first, and records the
+// attempt on each.
+//
+// The record is not waited for: it is on its way to the disk, next in the
+// loop of Run, while the caller still looks up the host. It is there to keep
+// a crash loop from storming a receiver, not to keep a promise; when it is
+// lost, an attempt goes uncounted.
+func (s *Store) Claim(ctx context.Context, lane relay.Lane, who account.ID, now time.Time, n int, lease func(attempts int) time.Time) (got []relay.Claimed, next time.Time, err error) {
+	en, err := s.enter()
+	if err != nil {
+		return nil, next, err
+	}
+	defer s.leave()
+	prefix := queuePrefix(pReady, lane, who)
+	low := s.lows.begin(prefix)
+	var first []byte // the first entry left behind
+
+	err = en.each(low.from, after(prefix), func(key, _ []byte) (bool, error) {
+		e, err := parseIndexKey(key)
+		if err != nil {
+			return false, err
+		}
+		if e.due.After(now) || len(got) >= n {
+			first, next = bytes.Clone(key), e.due
+			return false, nil
+		}
+		c, err := s.claim(en, e, lease)
+		if err != nil {
+			s.unclaimable(e, err)
+			if failed := en.failure(); failed != nil {
+				return false, failed
+			}
+			if first == nil {
+				first = bytes.Clone(key)
+			}
+			return ctx.Err() == nil, ctx.Err()
+		}
+		if c != nil {
+			got = append(got, *c)
+		}
+		return true, ctx.Err()
+	})
+	s.lows.end(prefix, low, first, err == nil)
+	if len(got) > 0 {
+		signal(s.urgent)
+		err = nil // what has been claimed is the caller's
+	}
+	return got, next, err
+}
+
+// unclaimable reports an index entry that leads nowhere; the others of its
+// lane go on.
+func (s *Store) unclaimable(e indexEntry, err error) {
+	s.log.Error("a queued delivery cannot be claimed", zap.Stringer("delivery", e.key), zap.Error(err))
+}
+
+// claim takes one delivery, nil if it went another way since it was seen.
+func (s *Store) claim(en *engine, e indexEntry, lease func(attempts int) time.Time) (*relay.Claimed, error) {
+	defer s.lockMessage(e.key.Message)()
+	v, found, err := en.get(deliveryKey(pDelivery, e.key))
+	if err != nil || !found {
+		return nil, err
+	}
+	st, err := decodeState(v)
+	if err != nil || st.held || timeBits(st.due) != timeBits(e.due) {
+		return nil, err
+	}
+	st.attempts++
+	return s.reclaim(en, v, st, lease(st.attempts))
+}
+
+// reclaim gives the delivery recorded in v the attempts of st and a lease.
+func (s *Store) reclaim(en *engine, v []byte, st state, lease time.Time) (*relay.Claimed, error) {
+	d, err := decodeDelivery(v)
+	if err != nil {
+		return nil, err
+	}
+	m, err := en.message(pMessage, d.Key.Message)
+	if err != nil {
+		return nil, err
+	}
+	w := s.newWrite(en)
+	defer w.close()
+	was := stateOf(d)
+	st.due = lease
+	d.Attempts, d.Due = st.attempts, lease
+	err = errors.Join(
+		w.unindex(d, was),
+		w.index(d),
+		w.set(deliveryKey(pDelivery, d.Key), withState(v, st)),
+	)
+	if err != nil {
+		return nil, err
+	}
+	w.claimed = append(w.claimed, indexEntry{key: d.Key, due: lease})
+	if err := w.commit(false); err != nil {
+		return nil, err
+	}
+	return &relay.Claimed{Message: m, Delivery: d}, nil
+}
+
+// message reads a message's record.
+func (en *engine) message(prefix string, id relay.MessageID) (m relay.Message, err error) {
+	v, found, err := en.get(messageKey(prefix, id))
+	if err != nil {
+		return m, err
+	}
+	if !found {
+		return m, fmt.Errorf("%w: message %s", relay.ErrNotFound, id)
+	}
+	return decode[relay.Message](v)
+}
+
+// flight knows the deliveries that somebody is at work on, and until when at
+// the latest. It is lost in a restart, as their workers are.
+type flight struct {
+	mu  sync.Mutex
+	due map[relay.DeliveryKey]time.Time
+}
+
+func (f *flight) add(k relay.DeliveryKey, until time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.due == nil {
+		f.due = make(map[relay.DeliveryKey]time.Time)
+	}
+	f.due[k] = until
+}
+
+func (f *flight) drop(k relay.DeliveryKey) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.due, k)
+}
+
+func (f *flight) has(k relay.DeliveryKey, now time.Time) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	until, ok := f.due[k]
+	return ok && now.Before(until)
+}
+
+// lows remembers for a lane and account where its index begins. A queue that
+// is consumed at one end leaves deleted keys there, which the database steps
+// over one by one until a compaction has removed them; a busy lane would do
+// so on every Claim.
+type lows struct {
+	mu sync.Mutex
+	at map[string]*low
+}
+
+// low is where to begin: no entry lies before from. added is the lowest entry
+// put in since the scan in progress began.
+type low struct {
+	from, added []byte
+	scans       int
+}
+
+// maxLows bounds the memory. Whoever is forgotten begins at the start again.
+const maxLows = 1 << 14
+
+// begin starts a scan of the entries with this prefix.
+func (l *lows) begin(prefix []byte) low {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.at[string(prefix)]
+	if e == nil {
+		if l.at == nil {
+			l.at = make(map[string]*low)
+		}
+		for k, old := range l.at {
+			if len(l.at) < maxLows {
+				break
+			}
+			if old.scans == 0 {
+				delete(l.at, k)
+			}
+		}
+		e = &low{from: bytes.Clone(prefix)}
+		l.at[string(prefix)] = e
+	}
+	if e.scans == 0 {
+		e.added = nil
+	}
+	e.scans++
+	return *e
+}
+
+// end notes that the scan begun as was found nothing before first; nil:
+// nothing at all. Only a lone scan that went well proves that.
+func (l *lows) end(prefix []byte, was low, first []byte, well bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.at[string(prefix)]
+	e.scans--
+	if !well || e.scans > 0 || was.scans > 1 {
+		return
+	}
+	if first == nil {
+		first = after(prefix)
+	}
+	e.from = lower(first, e.added)
+}
+
+// lower notes a new entry. It is called after the entry can be seen, so that
+// a scan either saw it or hears of it.
+func (l *lows) lower(key []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if e := l.at[string(indexHead(key))]; e != nil {
+		e.from = lower(e.from, key)
+		e.added = lower(key, e.added)
+	}
+}
+
+// lower gives the lower of a and b; a nil b is none.
+func lower(a, b []byte) []byte {
+	if b != nil && bytes.Compare(b, a) < 0 {
+		return b
+	}
+	return a
+}

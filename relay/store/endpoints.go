@@ -1,0 +1,92 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"maps"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"tlsrelay/events/webhook"
+)
+
+func endpointKey(id string) []byte { return append([]byte(pEndpoint), id...) }
+
+// copyEndpoint keeps the caller's hands off the memory.
+func copyEndpoint(e webhook.Endpoint) webhook.Endpoint {
+	e.Other = maps.Clone(e.Other)
+	e.SigningKey = slices.Clone(e.SigningKey)
+	return e
+}
+
+// groupEndpoints renews the list by account.
+func (m *memory) groupEndpoints() {
+	m.endpointsOf = make(map[string][]webhook.Endpoint)
+	for _, e := range m.endpoints {
+		m.endpointsOf[e.Account] = append(m.endpointsOf[e.Account], e)
+	}
+	for _, es := range m.endpointsOf {
+		slices.SortFunc(es, func(a, b webhook.Endpoint) int {
+			return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
+		})
+	}
+}
+
+// Endpoint finds an endpoint by id; ok is false when it was deleted.
+func (s *Store) Endpoint(_ context.Context, id string) (e webhook.Endpoint, ok bool, err error) {
+	s.mem.mu.RLock()
+	defer s.mem.mu.RUnlock()
+	e, ok = s.mem.endpoints[id]
+	return copyEndpoint(e), ok, nil
+}
+
+// Endpoints lists an account's endpoints, oldest first.
+func (s *Store) Endpoints(_ context.Context, account string) ([]webhook.Endpoint, error) {
+	s.mem.mu.RLock()
+	defer s.mem.mu.RUnlock()
+	var all []webhook.Endpoint
+	for _, e := range s.mem.endpointsOf[account] {
+		all = append(all, copyEndpoint(e))
+	}
+	return all, nil
+}
+
+// PutEndpoint stores an endpoint, new or changed.
+func (s *Store) PutEndpoint(_ context.Context, e webhook.Endpoint) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	e = copyEndpoint(e)
+	return s.put(endpointKey(e.ID), e, func(m *memory) {
+		m.endpoints[e.ID] = e
+		m.groupEndpoints()
+	})
+}
+
+// DeleteEndpoint removes an endpoint and what waits for it. A row that is
+// being committed at this moment may stay behind; Pending then names the
+// endpoint still, and Sent removes it.
+func (s *Store) DeleteEndpoint(ctx context.Context, account, id string) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	e, ok, err := s.Endpoint(ctx, id)
+	if err != nil {
+		return err
+	}
+	if !ok || e.Account != account {
+		return webhook.ErrNotFound
+	}
+	return s.change(func(b *pebble.Batch) error { return deleteEndpoint(b, id) }, func(m *memory) {
+		delete(m.endpoints, id)
+		m.groupEndpoints()
+	})
+}
+
+func deleteEndpoint(b *pebble.Batch, id string) error {
+	rows := outboxPrefix(id)
+	return errors.Join(
+		b.Delete(endpointKey(id), nil),
+		b.DeleteRange(rows, after(rows), nil),
+	)
+}

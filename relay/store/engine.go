@@ -1,0 +1,359 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"go.uber.org/zap"
+)
+
+// engine is one instance of the database, from its opening to its failure.
+type engine struct {
+	db    *pebble.DB
+	fence *fence
+	depth depth
+}
+
+// depth is how much is queued: what was there at the opening, counted in the
+// background, and what has changed since.
+type depth struct {
+	mu       sync.Mutex
+	start    *pebble.Snapshot // nil once counted
+	messages atomic.Int64
+	waiting  atomic.Int64 // deliveries in the ready index
+	held     atomic.Int64
+}
+
+// openEngine opens the database and reads what is kept in memory.
+func (s *Store) openEngine() (en *engine, err error) {
+	fence := newFence(s.fs)
+	defer func() {
+		// Pebble panics where it sees no way on; here nothing depends on it yet.
+		if p := recover(); p != nil {
+			en, err = nil, fmt.Errorf("store: open %s: %v", s.db, p)
+		}
+		if reason := fence.reason(); err != nil && reason != nil {
+			err = fmt.Errorf("store: open %s: %w", s.db, reason)
+		}
+	}()
+	cache := pebble.NewCache(s.o.Cache)
+	defer cache.Unref() // Open takes a reference of its own
+	db, err := pebble.Open(s.db, s.pebbleOptions(fence, cache))
+	if err != nil {
+		return nil, fmt.Errorf("store: open %s: %w", s.db, err)
+	}
+	en = &engine{db: db, fence: fence}
+	if err = s.recoverFrom(en); err == nil {
+		err = en.failure()
+	}
+	if err != nil {
+		return nil, errors.Join(err, en.close())
+	}
+	en.depth.start = db.NewSnapshot()
+	return en, nil
+}
+
+// recoverFrom puts the database right after whatever came before, and loads
+// what is kept in memory.
+func (s *Store) recoverFrom(en *engine) error {
+	if err := s.settleDoubts(en); err != nil {
+		return err
+	}
+	if err := s.loadMemory(en); err != nil {
+		return err
+	}
+	return s.sweepSpool(en)
+}
+
+func (s *Store) pebbleOptions(f *fence, cache *pebble.Cache) *pebble.Options {
+	o := &pebble.Options{
+		FS:    f,
+		Lock:  s.lock,
+		Cache: cache,
+		// Named, not "newest": a newer library must not make a database that
+		// the older program cannot read.
+		FormatMajorVersion:          pebble.FormatTableFormatV6,
+		MemTableSize:                uint64(s.o.MemTable),
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       4,
+		L0StopWritesThreshold:       24,
+		Logger:                      &logger{s.log.Named("pebble"), f},
+	}
+	for i := range o.Levels {
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	return o
+}
+
+// logger passes pebble's words on. What pebble calls fatal ends the instance,
+// not the process.
+type logger struct {
+	log   *zap.Logger
+	fence *fence
+}
+
+func (l *logger) Infof(format string, args ...any) { l.log.Sugar().Debugf(format, args...) }
+
+func (l *logger) Errorf(format string, args ...any) {
+	if l.fence.isTripped() {
+		l.Infof(format, args...) // the words of an instance that is no more
+		return
+	}
+	l.log.Sugar().Errorf(format, args...)
+}
+
+func (l *logger) Fatalf(format string, args ...any) {
+	l.Errorf(format, args...)
+	l.fence.trip(fmt.Errorf("store: "+format, args...))
+}
+
+// failure is why the instance is no good any more, nil while it is.
+func (en *engine) failure() error {
+	if reason := en.fence.reason(); reason != nil {
+		return unavailable(reason)
+	}
+	return nil
+}
+
+// apply commits a batch; with sync it is on stable storage afterwards. On an
+// error it may have happened or not; which, only the next opening shows.
+func (en *engine) apply(b *pebble.Batch, sync bool) error {
+	opts := pebble.NoSync
+	if sync {
+		opts = pebble.Sync
+	}
+	err := en.db.Apply(b, opts)
+	if failed := en.failure(); failed != nil {
+		return failed
+	}
+	if err != nil {
+		return unavailable(err)
+	}
+	return b.Close()
+}
+
+// sync makes all that was applied before durable.
+func (en *engine) sync() error {
+	err := en.db.LogData(nil, pebble.Sync)
+	if failed := en.failure(); failed != nil {
+		return failed
+	}
+	return err
+}
+
+// get reads one value into a copy; found is false when there is none.
+func (en *engine) get(key []byte) (v []byte, found bool, err error) {
+	got, closer, err := en.db.Get(key)
+	switch {
+	case errors.Is(err, pebble.ErrNotFound):
+		return nil, false, en.failure()
+	case err != nil:
+		return nil, false, en.readError(err)
+	}
+	v = append(make([]byte, 0, len(got)), got...)
+	return v, true, closer.Close()
+}
+
+func (en *engine) has(key []byte) (bool, error) {
+	_, closer, err := en.db.Get(key)
+	switch {
+	case errors.Is(err, pebble.ErrNotFound):
+		return false, en.failure()
+	case err != nil:
+		return false, en.readError(err)
+	}
+	return true, closer.Close()
+}
+
+// readError tells a failed instance from a failed read.
+func (en *engine) readError(err error) error {
+	if failed := en.failure(); failed != nil {
+		return failed
+	}
+	return unavailable(err)
+}
+
+// each calls visit with every key from lower to below upper, and its value,
+// until it returns false. Both are good only during the call.
+func (en *engine) each(lower, upper []byte, visit func(key, value []byte) (bool, error)) error {
+	it, err := en.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return en.readError(err)
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		v, err := it.ValueAndErr()
+		more := false
+		if err == nil {
+			more, err = visit(it.Key(), v)
+		}
+		if err != nil {
+			return errors.Join(err, it.Close())
+		}
+		if !more {
+			break
+		}
+	}
+	if err := it.Close(); err != nil {
+		return en.readError(err)
+	}
+	return nil
+}
+
+// eachPrefix is each for all keys that begin with prefix.
+func (en *engine) eachPrefix(prefix []byte, visit func(key, value []byte) (bool, error)) error {
+	return en.each(prefix, after(prefix), visit)
+}
+
+// close ends the instance; the caller knows that nobody is in it.
+func (en *engine) close() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("store: close: %v", p)
+		}
+	}()
+	en.depth.mu.Lock()
+	defer en.depth.mu.Unlock()
+	if en.depth.start != nil {
+		err = en.depth.start.Close()
+		en.depth.start = nil
+	}
+	err = errors.Join(err, en.db.Close())
+	if en.fence.isTripped() {
+		return nil // it had failed before, and whoever was hurt knows
+	}
+	return err
+}
+
+// count adds what was queued at the opening to the depth.
+func (en *engine) count(ctx context.Context, log *zap.Logger) {
+	en.depth.mu.Lock() // close waits
+	defer en.depth.mu.Unlock()
+	snap := en.depth.start
+	if snap == nil {
+		return
+	}
+	for _, c := range []struct {
+		prefix string
+		to     *atomic.Int64
+	}{{pMessage, &en.depth.messages}, {pReady, &en.depth.waiting}, {pHeld, &en.depth.held}} {
+		if err := countKeys(ctx, snap, c.prefix, c.to); err != nil {
+			if ctx.Err() == nil && !en.fence.isTripped() {
+				log.Error("counting the queue failed; the gauges are wrong", zap.Error(err))
+			}
+			return
+		}
+	}
+	en.depth.start = nil
+	if err := snap.Close(); err != nil {
+		log.Error("counting the queue failed", zap.Error(err))
+	}
+}
+
+func countKeys(ctx context.Context, snap *pebble.Snapshot, prefix string, to *atomic.Int64) error {
+	it, err := snap.NewIter(&pebble.IterOptions{LowerBound: []byte(prefix), UpperBound: after([]byte(prefix))})
+	if err != nil {
+		return err
+	}
+	var n int64
+	for ok := it.First(); ok; ok = it.Next() {
+		if n++; n%4096 == 0 && ctx.Err() != nil {
+			return errors.Join(ctx.Err(), it.Close())
+		}
+	}
+	to.Add(n)
+	return it.Close()
+}
+
+// reopen replaces a failed instance by a new one, as often as it takes.
+func (s *Store) reopen(ctx context.Context) {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	s.cause = s.engine.fence.reason()
+	s.log.Error("writing to the store failed; it takes nothing until it can be opened again", zap.Error(s.cause))
+	if err := s.engine.close(); err != nil {
+		s.log.Error("closing the failed store", zap.Error(err))
+	}
+	s.engine = nil
+	s.mu.Unlock()
+
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 30*time.Second) {
+		if s.tryOpen() {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// tryOpen reports whether there is nothing left to do. Nobody is in the
+// store meanwhile, because there is no engine to enter.
+func (s *Store) tryOpen() bool {
+	en, err := s.openEngine()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		if en != nil {
+			en.close()
+		}
+		return true
+	case err != nil:
+		s.log.Error("the store cannot be opened yet", zap.Error(err))
+		s.cause = err
+		return false
+	}
+	s.log.Info("the store is open again")
+	s.engine, s.cause = en, nil
+	return true
+}
+
+// syncLag is how long what need not wait for stable storage may take to get
+// there: the finish of a delivered message. A crash inside that time means a
+// second delivery.
+const syncLag = 20 * time.Millisecond
+
+// syncLoop makes durable what was committed without waiting.
+func (s *Store) syncLoop(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.urgent:
+		case <-s.soon:
+			select {
+			case <-ctx.Done():
+				return
+			case <-s.urgent:
+			case <-time.After(syncLag):
+			}
+		}
+		en, err := s.enter()
+		if err != nil {
+			continue // nothing can be synced, and whatever was is known
+		}
+		if err := en.sync(); err != nil {
+			s.log.Error("sync failed", zap.Error(err))
+		}
+		s.leave()
+	}
+}
+
+// signal wakes the sync loop; it never blocks.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,66 @@
+package store
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// collector shows how deep the queue is and how the store does. It is asked
+// when somebody looks, so nothing has to be kept up to date.
+type collector struct {
+	s *Store
+
+	messages, deliveries, up, free, size *prometheus.Desc
+}
+
+func newCollector(s *Store) *collector {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("tlsrelay_"+name, help, labels, nil)
+	}
+	return &collector{
+		s:          s,
+		messages:   desc("queue_messages", "Messages in the queue."),
+		deliveries: desc("queue_deliveries", "Deliveries in the queue, one per message and destination.", "state"),
+		up:         desc("store_up", "1 while the store can read and write."),
+		free:       desc("store_free_bytes", "Free space on the disk of the data directory."),
+		size:       desc("store_bytes", "What the database takes on the disk, large bodies not included."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	var messages, waiting, held, up, size float64
+	if en, err := c.s.enter(); err == nil {
+		messages = float64(en.depth.messages.Load())
+		waiting, held = float64(en.depth.waiting.Load()), float64(en.depth.held.Load())
+		up, size = 1, float64(en.db.Metrics().DiskSpaceUsage())
+		c.s.leave()
+	}
+	gauge(c.messages, messages)
+	gauge(c.deliveries, waiting, "waiting")
+	gauge(c.deliveries, held, "held")
+	gauge(c.up, up)
+	gauge(c.size, size)
+	if usage, err := c.s.fs.GetDiskUsage(c.s.o.Dir); err == nil {
+		gauge(c.free, float64(usage.AvailBytes))
+	}
+}
+
+func (s *Store) register(reg prometheus.Registerer) error {
+	if reg == nil {
+		return nil
+	}
+	s.collector = newCollector(s)
+	return reg.Register(s.collector)
+}
+
+func (s *Store) unregister(reg prometheus.Registerer) {
+	if reg != nil && s.collector != nil {
+		reg.Unregister(s.collector)
+	}
+}

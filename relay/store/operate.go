@@ -1,0 +1,385 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"tlsrelay/relay"
+)
+
+// maxCounted bounds what an overview reads of one destination.
+const maxCounted = 250_000
+
+// defaultListed is how many deliveries a list has unless told.
+const defaultListed = 100
+
+// Overview gives the queue by destination. It reads the indexes, and one
+// delivery of each destination for the reason.
+func (s *Store) Overview(ctx context.Context, now time.Time) ([]relay.QueueRow, error) {
+	en, err := s.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	o := overview{en: en, now: now, age: relay.AgeBuckets(), rows: make(map[string]*relay.QueueRow)}
+	for _, o.prefix = range []string{pReady, pHeld} {
+		if err := o.scan(ctx); err != nil {
+			return nil, err
+		}
+	}
+	all := make([]relay.QueueRow, 0, len(o.rows))
+	for _, name := range slices.Sorted(maps.Keys(o.rows)) {
+		all = append(all, *o.rows[name])
+	}
+	return all, nil
+}
+
+// Queue lists selected deliveries, ready ones first.
+func (s *Store) Queue(ctx context.Context, sel relay.Selection, offset, limit int) ([]relay.Queued, error) {
+	en, err := s.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	if limit <= 0 {
+		limit = defaultListed
+	}
+	var got []relay.Queued
+	err = en.selected(ctx, sel, nil, func(e indexEntry, _ []byte) (bool, error) {
+		if offset > 0 {
+			offset--
+			return true, nil
+		}
+		q, err := en.queued(e.key)
+		if errors.Is(err, relay.ErrNotFound) {
+			return true, nil // it has ended since the index was read
+		}
+		got = append(got, q)
+		return err == nil && len(got) < limit, err
+	})
+	return got, err
+}
+
+func (en *engine) queued(k relay.DeliveryKey) (q relay.Queued, err error) {
+	v, found, err := en.get(deliveryKey(pDelivery, k))
+	if err != nil {
+		return q, err
+	}
+	if !found {
+		return q, relay.ErrNotFound
+	}
+	if q.Delivery, err = decodeDelivery(v); err != nil {
+		return q, err
+	}
+	q.Message, err = en.message(pMessage, k.Message)
+	return q, err
+}
+
+// selected calls visit with the index entries that sel picks, from the key
+// from on (nil: all), until it returns false.
+func (en *engine) selected(ctx context.Context, sel relay.Selection, from []byte, visit func(e indexEntry, key []byte) (bool, error)) error {
+	prefixes := []string{pReady, pHeld}
+	if sel.Held {
+		prefixes = prefixes[1:]
+	}
+	for _, prefix := range prefixes {
+		lower := []byte(prefix)
+		if sel.Destination != "" {
+			lower = destinationPrefix(prefix, sel.Destination)
+		}
+		upper := after(lower)
+		if bytes.Compare(from, upper) >= 0 {
+			continue
+		}
+		if bytes.Compare(from, lower) > 0 {
+			lower = from
+		}
+		stopped := false
+		err := en.each(lower, upper, func(key, _ []byte) (bool, error) {
+			e, err := parseIndexKey(key)
+			if err != nil || ctx.Err() != nil {
+				return false, errors.Join(err, ctx.Err())
+			}
+			if !picks(sel, e) {
+				return true, nil
+			}
+			more, err := visit(e, key)
+			stopped = !more
+			return more, err
+		})
+		if err != nil || stopped {
+			return err
+		}
+	}
+	return nil
+}
+
+func picks(sel relay.Selection, e indexEntry) bool {
+	return (sel.Account == "" || sel.Account == e.who) &&
+		(sel.Message == relay.MessageID{} || sel.Message == e.key.Message) &&
+		(sel.Destination == "" || sel.Destination == e.lane.Destination)
+}
+
+// actChunk is how many deliveries are changed in one stay in the store.
+const actChunk = 512
+
+// Act retries, holds or releases what is selected and says how many
+// deliveries that changed. It is durable when it returns.
+func (s *Store) Act(ctx context.Context, a relay.Act, sel relay.Selection, now time.Time) (n int, err error) {
+	change, err := s.changeOf(a, now)
+	if err != nil {
+		return 0, err
+	}
+	sel.Held = sel.Held || a == relay.ActRelease
+	if sel.Message != (relay.MessageID{}) {
+		keys, err := s.keysOf(sel)
+		if err != nil {
+			return 0, err
+		}
+		return s.actOn(keys, change)
+	}
+	var from []byte
+	for {
+		keys, next, err := s.someKeys(ctx, sel, from)
+		if err != nil {
+			return n, err
+		}
+		changed, err := s.actOn(keys, change)
+		n += changed
+		if err != nil || next == nil {
+			return n, err
+		}
+		from = next
+	}
+}
+
+// stateChange gives the new state of a delivery; ok is false to leave it.
+type stateChange func(k relay.DeliveryKey, st state) (to state, ok bool)
+
+func (s *Store) changeOf(a relay.Act, now time.Time) (stateChange, error) {
+	switch a {
+	case relay.ActRetry:
+		return func(k relay.DeliveryKey, st state) (state, bool) {
+			ok := !st.held && st.due.After(now) && !s.flight.has(k, now)
+			st.due = now
+			return st, ok
+		}, nil
+	case relay.ActHold, relay.ActRelease:
+		hold := a == relay.ActHold
+		return func(_ relay.DeliveryKey, st state) (state, bool) {
+			ok := st.held != hold
+			st.held = hold
+			return st, ok
+		}, nil
+	}
+	return nil, fmt.Errorf("store: %q is not an act of the store's", a)
+}
+
+// someKeys gives the keys of the first selected deliveries from a place in
+// the indexes on, and the place to go on from.
+func (s *Store) someKeys(ctx context.Context, sel relay.Selection, from []byte) (keys []relay.DeliveryKey, next []byte, err error) {
+	en, err := s.enter()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer s.leave()
+	err = en.selected(ctx, sel, from, func(e indexEntry, key []byte) (bool, error) {
+		keys = append(keys, e.key)
+		if len(keys) == actChunk {
+			next = append(bytes.Clone(key), 0)
+			return false, nil
+		}
+		return true, nil
+	})
+	return keys, next, err
+}
+
+// keysOf gives the keys of one message's selected deliveries, which is a
+// short way where the indexes are long.
+func (s *Store) keysOf(sel relay.Selection) (keys []relay.DeliveryKey, err error) {
+	en, err := s.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	err = en.eachPrefix(messageKey(pDelivery, sel.Message), func(_, v []byte) (bool, error) {
+		d, err := decodeDelivery(v)
+		if err == nil && picks(sel, entryOf(d)) && (d.Held || !sel.Held) {
+			keys = append(keys, d.Key)
+		}
+		return err == nil, err
+	})
+	return keys, err
+}
+
+// actOn changes the deliveries of keys, each as it is now, and syncs once.
+func (s *Store) actOn(keys []relay.DeliveryKey, change stateChange) (n int, err error) {
+	en, err := s.enter()
+	if err != nil {
+		return 0, err
+	}
+	defer s.leave()
+	for _, k := range keys {
+		done, err := s.changeState(en, k, change)
+		if err != nil {
+			return n, err
+		}
+		if done {
+			n++
+		}
+	}
+	if n > 0 {
+		err = en.sync()
+	}
+	return n, err
+}
+
+func (s *Store) changeState(en *engine, k relay.DeliveryKey, change stateChange) (done bool, err error) {
+	defer s.lockMessage(k.Message)()
+	v, found, err := en.get(deliveryKey(pDelivery, k))
+	if err != nil || !found {
+		return false, err
+	}
+	d, err := decodeDelivery(v)
+	if err != nil {
+		return false, err
+	}
+	was := stateOf(d)
+	st, ok := change(k, was)
+	if !ok {
+		return false, nil
+	}
+	w := s.newWrite(en)
+	defer w.close()
+	d.Held, d.Due = st.held, st.due
+	err = errors.Join(
+		w.unindex(d, was),
+		w.index(d),
+		w.set(deliveryKey(pDelivery, k), withState(v, st)),
+	)
+	if err != nil {
+		return false, err
+	}
+	return true, w.commit(false)
+}
+
+// Take claims one delivery for an operator, whoever has it.
+func (s *Store) Take(_ context.Context, key relay.DeliveryKey, lease time.Time) (relay.Claimed, error) {
+	en, err := s.enter()
+	if err != nil {
+		return relay.Claimed{}, err
+	}
+	defer s.leave()
+	defer s.lockMessage(key.Message)()
+	v, found, err := en.get(deliveryKey(pDelivery, key))
+	if err != nil {
+		return relay.Claimed{}, err
+	}
+	if !found {
+		return relay.Claimed{}, fmt.Errorf("%w: delivery %s", relay.ErrNotFound, key)
+	}
+	st, err := decodeState(v)
+	if err != nil {
+		return relay.Claimed{}, err
+	}
+	if timeBits(lease) == timeBits(st.due) {
+		lease = lease.Add(1) // it must not look like the claim it ends
+	}
+	c, err := s.reclaim(en, v, st, lease)
+	if err != nil {
+		return relay.Claimed{}, err
+	}
+	return *c, nil
+}
+
+// overview counts one index into rows.
+type overview struct {
+	en     *engine
+	now    time.Time
+	prefix string
+	age    []time.Duration
+	rows   map[string]*relay.QueueRow
+}
+
+// scan reads every destination of the index, each up to its bound.
+func (o *overview) scan(ctx context.Context) error {
+	it, err := o.en.db.NewIter(&pebble.IterOptions{LowerBound: []byte(o.prefix), UpperBound: after([]byte(o.prefix))})
+	if err != nil {
+		return o.en.readError(err)
+	}
+	for ok := it.First(); ok; {
+		e, err := parseIndexKey(it.Key())
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return errors.Join(err, it.Close())
+		}
+		row := o.row(e.lane.Destination)
+		if row.Waiting+row.Held >= maxCounted {
+			row.More = true
+			ok = it.SeekGE(after(destinationPrefix(o.prefix, e.lane.Destination)))
+			continue
+		}
+		o.add(row, e)
+		ok = it.Next()
+	}
+	if err := it.Close(); err != nil {
+		return o.en.readError(err)
+	}
+	return nil
+}
+
+func (o *overview) row(destination string) *relay.QueueRow {
+	row := o.rows[destination]
+	if row == nil {
+		row = &relay.QueueRow{Destination: destination, Ages: make([]int, len(o.age)+1)}
+		o.rows[destination] = row
+	}
+	return row
+}
+
+func (o *overview) add(row *relay.QueueRow, e indexEntry) {
+	accepted := e.key.Message.Time()
+	bucket := 0
+	for bucket < len(o.age) && o.now.Sub(accepted) >= o.age[bucket] {
+		bucket++
+	}
+	row.Ages[bucket]++
+	if row.Oldest.IsZero() || accepted.Before(row.Oldest) {
+		row.Oldest = accepted
+	}
+	first := row.Waiting+row.Held == 0
+	if o.prefix == pHeld {
+		row.Held++
+	} else {
+		row.Waiting++
+		// The index is by account within a lane, so an earlier one may follow.
+		if row.Due.IsZero() || e.due.Before(row.Due) {
+			row.Due, first = e.due, true
+		}
+	}
+	if first {
+		o.explain(row, e)
+	}
+}
+
+// explain takes the reason from a delivery. Every account of the destination
+// asks for at most one to be read: those before it in its lane are due first.
+func (o *overview) explain(row *relay.QueueRow, e indexEntry) {
+	v, found, err := o.en.get(deliveryKey(pDelivery, e.key))
+	if err != nil || !found {
+		return
+	}
+	if d, err := decodeDelivery(v); err == nil {
+		reason, reply := d.LastReason()
+		row.Reason, row.Reply = string(reason), reply
+	}
+}

@@ -1,0 +1,251 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"sync"
+
+	"tlsrelay/events"
+	"tlsrelay/events/webhook"
+)
+
+// The outbox has one row for every event and every endpoint that wants it,
+// written with the state that the event tells of. Rows are handed out in the
+// order of their sequence numbers, and Sent removes all up to one of them. So
+// a row must never come to light below one that has been handed out: numbers
+// are given out before the batch is committed, and Rows stops below the
+// lowest number whose batch is still on its way.
+
+// tickets gives out sequence numbers and knows which are on their way.
+type tickets struct {
+	mu      sync.Mutex
+	next    uint64 // the next number
+	open    []*ticket
+	durable uint64 // all rows below are on stable storage
+	wake    func(endpoint string)
+}
+
+// ticket is the claim of one batch on its numbers.
+type ticket struct {
+	first uint64
+	done  bool
+}
+
+// begin gives n numbers.
+func (k *tickets) begin(n int) *ticket {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	t := &ticket{first: k.next}
+	k.next += uint64(n)
+	k.open = append(k.open, t)
+	return t
+}
+
+// end says that the batch can be seen, or never will be. A nil t is none.
+func (k *tickets) end(t *ticket) {
+	if t == nil {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	t.done = true
+	n := 0
+	for n < len(k.open) && k.open[n].done {
+		n++
+	}
+	k.open = k.open[n:]
+}
+
+// limit is the number below which every row can be seen that ever will be.
+func (k *tickets) limit() uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.open) > 0 {
+		return k.open[0].first
+	}
+	return k.next
+}
+
+// synced says that all rows below limit are on stable storage.
+func (k *tickets) synced(limit uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.durable = max(k.durable, limit)
+}
+
+// isDurable reports whether the row of a number is on stable storage.
+func (k *tickets) isDurable(seq uint64) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return seq < k.durable
+}
+
+// resume makes sure that numbers go on above those in the database.
+func (k *tickets) resume(next uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.next = max(k.next, next)
+	k.durable = 0
+}
+
+// Wake is told the id of an endpoint whenever rows for it are committed.
+func (s *Store) Wake(f func(endpoint string)) {
+	s.tickets.mu.Lock()
+	defer s.tickets.mu.Unlock()
+	s.tickets.wake = f
+}
+
+func (s *Store) wakeAll(endpoints []string) {
+	if len(endpoints) == 0 {
+		return
+	}
+	s.tickets.mu.Lock()
+	wake := s.tickets.wake
+	s.tickets.mu.Unlock()
+	if wake == nil {
+		return
+	}
+	for _, id := range endpoints {
+		wake(id)
+	}
+}
+
+// tell adds the rows of events to w, for every endpoint that wants them.
+func (w *write) tell(evs []events.Event) {
+	type row struct {
+		endpoint string
+		value    []byte
+	}
+	var rows []row
+	w.s.mem.mu.RLock()
+	for i := range evs {
+		var value []byte
+		for _, p := range w.s.mem.endpointsOf[evs[i].Account] {
+			if !p.Wants(evs[i].Kind) {
+				continue
+			}
+			if value == nil {
+				value = evs[i].AppendJSON(appendTime(make([]byte, 0, 512), evs[i].At))
+			}
+			rows = append(rows, row{p.ID, value})
+		}
+	}
+	w.s.mem.mu.RUnlock()
+	if len(rows) == 0 {
+		return
+	}
+	w.ticket = w.s.tickets.begin(len(rows))
+	for i, r := range rows {
+		// A batch of ours has no reason to refuse a key.
+		_ = w.set(outboxKey(r.endpoint, w.ticket.first+uint64(i)), r.value)
+		if len(w.wake) == 0 || w.wake[len(w.wake)-1] != r.endpoint {
+			w.wake = append(w.wake, r.endpoint)
+		}
+	}
+}
+
+// sentTo remembers how far an endpoint has been served: below it there are
+// only deleted rows, which it would cost to step over.
+type sentTo struct {
+	mu sync.Mutex
+	at map[string]uint64
+}
+
+func (t *sentTo) get(endpoint string) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.at[endpoint]
+}
+
+func (t *sentTo) raise(endpoint string, next uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.at == nil {
+		t.at = make(map[string]uint64)
+	}
+	t.at[endpoint] = max(t.at[endpoint], next)
+}
+
+// Pending lists the ids of endpoints with rows, those of deleted endpoints
+// too.
+func (s *Store) Pending(context.Context) ([]string, error) {
+	en, err := s.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	var ids []string
+	from, limit := []byte(pOutbox), after([]byte(pOutbox))
+	for from != nil {
+		var key []byte
+		err := en.each(from, limit, func(k, _ []byte) (bool, error) {
+			key = bytes.Clone(k)
+			return false, nil
+		})
+		if err != nil || key == nil {
+			return ids, err
+		}
+		id, _, err := parseOutboxKey(key)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+		from = after(outboxPrefix(id))
+	}
+	return ids, nil
+}
+
+// Rows gives the oldest rows of an endpoint whose state is on stable storage.
+// Where some were committed without waiting for that, it waits now.
+func (s *Store) Rows(_ context.Context, endpoint string, maxBytes int) ([]webhook.Row, error) {
+	en, err := s.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	limit := s.tickets.limit() // before the rows are read
+	var rows []webhook.Row
+	size := 0
+	err = en.each(outboxKey(endpoint, s.mem.sent.get(endpoint)), outboxKey(endpoint, limit), func(key, v []byte) (bool, error) {
+		_, seq, err := parseOutboxKey(key)
+		if err != nil || len(v) < 8 {
+			return false, errors.Join(errRecord, err)
+		}
+		if size += len(v) - 8; size > maxBytes && len(rows) > 0 {
+			return false, nil
+		}
+		rows = append(rows, webhook.Row{Seq: seq, At: parseTime(v), Object: bytes.Clone(v[8:])})
+		return true, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if n := len(rows); n > 0 && !s.tickets.isDurable(rows[n-1].Seq) {
+		if err := en.sync(); err != nil {
+			return nil, err
+		}
+		s.tickets.synced(limit)
+	}
+	return rows, nil
+}
+
+// Sent removes rows up to and including seq. A crash may bring some back,
+// which are then sent again with the ids they had.
+func (s *Store) Sent(_ context.Context, endpoint string, seq uint64) error {
+	en, err := s.enter()
+	if err != nil {
+		return err
+	}
+	defer s.leave()
+	b := en.db.NewBatch()
+	if err := b.DeleteRange(outboxKey(endpoint, s.mem.sent.get(endpoint)), outboxKey(endpoint, seq+1), nil); err != nil {
+		return err
+	}
+	if err := en.apply(b, false); err != nil {
+		return err
+	}
+	s.mem.sent.raise(endpoint, seq+1)
+	signal(s.soon)
+	return nil
+}

@@ -1,0 +1,76 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"tlsrelay/policy/account"
+	"tlsrelay/policy/domain"
+)
+
+// overrideID names an override.
+type overrideID struct {
+	who    account.ID
+	domain domain.Name
+}
+
+func idOfOverride(o account.Override) overrideID { return overrideID{o.Account, o.Domain} }
+
+func (id overrideID) key() []byte {
+	return scopedKey(pOverride, string(id.who), id.domain.String())
+}
+
+// Override finds an account's rule for a recipient domain.
+func (s *Store) Override(_ context.Context, who account.ID, d domain.Name) (account.Override, error) {
+	s.mem.mu.RLock()
+	defer s.mem.mu.RUnlock()
+	o, ok := s.mem.overrides[overrideID{who, d}]
+	if !ok {
+		return o, account.ErrNotFound
+	}
+	return o, nil
+}
+
+// Overrides lists an account's rules by domain.
+func (s *Store) Overrides(_ context.Context, who account.ID) ([]account.Override, error) {
+	s.mem.mu.RLock()
+	defer s.mem.mu.RUnlock()
+	var all []account.Override
+	for id, o := range s.mem.overrides {
+		if id.who == who {
+			all = append(all, o)
+		}
+	}
+	slices.SortFunc(all, func(a, b account.Override) int {
+		return cmp.Compare(a.Domain.String(), b.Domain.String())
+	})
+	return all, nil
+}
+
+// PutOverride stores a rule; account.ErrNotFound when its account is gone.
+func (s *Store) PutOverride(ctx context.Context, o account.Override) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if _, err := s.Account(ctx, o.Account); err != nil {
+		return err
+	}
+	id := idOfOverride(o)
+	return s.put(id.key(), o, func(m *memory) { m.overrides[id] = o })
+}
+
+// DeleteOverride removes a rule.
+func (s *Store) DeleteOverride(ctx context.Context, who account.ID, d domain.Name) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if _, err := s.Override(ctx, who, d); err != nil {
+		return err
+	}
+	id := overrideID{who, d}
+	return s.change(
+		func(b *pebble.Batch) error { return b.Delete(id.key(), nil) },
+		func(m *memory) { delete(m.overrides, id) },
+	)
+}

@@ -1,0 +1,253 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"tlsrelay/events"
+	"tlsrelay/events/webhook"
+	"tlsrelay/policy/account"
+	"tlsrelay/relay"
+)
+
+var (
+	_ relay.Store           = (*Store)(nil)
+	_ relay.Operator        = (*Store)(nil)
+	_ account.Store         = (*Store)(nil)
+	_ account.OverrideStore = (*Store)(nil)
+	_ webhook.Outbox        = (*Store)(nil)
+	_ webhook.Store         = (*Store)(nil)
+	_ events.BlockStore     = (*Store)(nil)
+)
+
+// Options are the settings of a [Store]; only Dir must be set.
+type Options struct {
+	// Dir is the data directory; the store makes "db" and "spool" in it.
+	Dir string
+	// FS is the file system, for tests; nil: the machine's.
+	FS vfs.FS
+	// MinFreeDisk is how many octets must stay free on the disk for a message
+	// to be accepted: room to finish what has been promised. 0: no bound.
+	MinFreeDisk uint64
+	// Retention is how long evidence is kept, from the acceptance of its
+	// message on; default 720 h.
+	Retention time.Duration
+	// MemTable and Cache are the database's write buffer (up to four of them
+	// while the disk is slow) and its read cache, in octets; default 16 MiB
+	// each.
+	MemTable, Cache int64
+
+	Log        *zap.Logger           // nil: none
+	Registerer prometheus.Registerer // nil: no metrics
+}
+
+func (o Options) withDefaults() Options {
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	o.Retention = cmp.Or(o.Retention, 720*time.Hour)
+	o.MemTable = cmp.Or(o.MemTable, 16<<20)
+	o.Cache = cmp.Or(o.Cache, 16<<20)
+	return o
+}
+
+// Store is the embedded store. Its methods are safe for concurrent use. Once
+// [Store.Close] was called they return relay.ErrUnavailable.
+type Store struct {
+	o      Options
+	log    *zap.Logger
+	fs     vfs.FS
+	db     string // directory of the database
+	spool  string // directory of large bodies
+	lock   *pebble.Lock
+	opened time.Time
+
+	// mu guards engine: every call holds it for reading while it uses the
+	// database, so that a failed one is closed when nobody is in it.
+	mu     sync.RWMutex
+	engine *engine // nil while there is none
+	cause  error   // why there is none
+	closed bool
+
+	stripes   [1024]sync.Mutex // of messages, see lockMessage
+	flight    flight
+	lows      lows
+	tickets   tickets
+	spooled   spooled
+	drafts    drafts
+	doubts    doubts
+	mem       memory
+	collector *collector // nil without metrics
+	blocking  sync.Mutex // serialises writers of block rows
+	writing   sync.Mutex // serialises writers of accounts, keys, endpoints and overrides
+
+	soon   chan struct{} // something waits for a sync, soon
+	urgent chan struct{} // at once
+}
+
+var errClosed = errors.New("store: closed")
+
+// Open opens the store in o.Dir, and makes it where there is none. It starts
+// nothing but pebble's own goroutines; call [Store.Run]. It is an error when
+// another process has the directory open.
+func Open(o Options) (*Store, error) {
+	o = o.withDefaults()
+	s := &Store{
+		o: o, log: o.Log, fs: o.FS, opened: time.Now(),
+		db: o.FS.PathJoin(o.Dir, "db"), spool: o.FS.PathJoin(o.Dir, "spool"),
+		soon: make(chan struct{}, 1), urgent: make(chan struct{}, 1),
+	}
+	for _, dir := range []string{s.db, s.spool} {
+		if err := s.fs.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("store: %w", err)
+		}
+	}
+	// MkdirAll says nothing about the names being on stable storage, and a
+	// synced file in a lost directory is lost.
+	if err := s.syncDir(o.Dir); err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	lock, err := pebble.LockDirectory(s.db, s.fs)
+	if err != nil {
+		return nil, fmt.Errorf("store: another process has %s open, or it cannot be locked: %w", s.db, err)
+	}
+	s.lock = lock
+	if s.engine, err = s.openEngine(); err == nil {
+		err = s.sweepDrafts()
+	}
+	if err == nil {
+		err = s.register(o.Registerer)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// Run syncs what was written without waiting, reopens the database after a
+// failure of the disk, and ends evidence past its retention, until ctx ends.
+func (s *Store) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wg.Go(func() { s.syncLoop(ctx) })
+	wg.Go(func() { s.sweepLoop(ctx) })
+	for {
+		s.mu.RLock()
+		en := s.engine
+		s.mu.RUnlock()
+		if en == nil {
+			return nil // closed
+		}
+		wg.Go(func() { en.count(ctx, s.log) })
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-en.fence.tripped:
+			s.reopen(ctx)
+		}
+	}
+}
+
+// Close ends the store. What Run has not synced yet is synced.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed, s.cause = true, errClosed
+	var errs []error
+	if s.engine != nil {
+		errs = append(errs, s.engine.close())
+		s.engine = nil
+	}
+	s.unregister(s.o.Registerer)
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Ready says whether the store can read and write; nil: it can.
+func (s *Store) Ready() error {
+	_, err := s.enter()
+	if err == nil {
+		s.leave()
+	}
+	return err
+}
+
+// enter gives the database for the length of one call, which ends with leave.
+// A call that has entered must not enter again.
+func (s *Store) enter() (*engine, error) {
+	s.mu.RLock()
+	if s.engine != nil {
+		err := s.engine.failure()
+		if err == nil {
+			return s.engine, nil
+		}
+		s.mu.RUnlock()
+		return nil, err
+	}
+	defer s.mu.RUnlock()
+	return nil, unavailable(s.cause)
+}
+
+func (s *Store) leave() { s.mu.RUnlock() }
+
+// unavailable says in the words of package relay why nothing can be done.
+func unavailable(cause error) error {
+	if errors.Is(cause, syscall.ENOSPC) || errors.Is(cause, syscall.EDQUOT) {
+		return fmt.Errorf("%w: %w", relay.ErrNoSpace, cause)
+	}
+	return fmt.Errorf("%w: %w", relay.ErrUnavailable, cause)
+}
+
+// lockMessage keeps all but one from changing a message's deliveries.
+// Different messages may share a stripe, so nobody takes two.
+func (s *Store) lockMessage(id relay.MessageID) (unlock func()) {
+	mu := &s.stripes[(uint(id[14])<<8|uint(id[15]))%uint(len(s.stripes))]
+	mu.Lock()
+	return mu.Unlock
+}
+
+// free checks that the disk has room for one more message.
+func (s *Store) free() error {
+	if s.o.MinFreeDisk == 0 {
+		return nil
+	}
+	usage, err := s.fs.GetDiskUsage(s.o.Dir)
+	if errors.Is(err, vfs.ErrUnsupported) {
+		return nil
+	}
+	if err != nil {
+		return unavailable(err)
+	}
+	if usage.AvailBytes < s.o.MinFreeDisk {
+		return fmt.Errorf("%w: %d octets are free, min_free_disk is %d", relay.ErrNoSpace, usage.AvailBytes, s.o.MinFreeDisk)
+	}
+	return nil
+}
+
+func (s *Store) syncDir(dir string) error {
+	d, err := s.fs.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
