@@ -1,0 +1,183 @@
+package deliver
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"tlsrelay/events"
+	"tlsrelay/policy"
+	"tlsrelay/policy/domain"
+	"tlsrelay/relay"
+	"tlsrelay/relay/relaytest"
+	"tlsrelay/relay/resolve"
+)
+
+// router gives every destination the same route.
+type router struct {
+	route   resolve.Route
+	failure *relay.Failure
+}
+
+func (r router) Route(context.Context, string) (resolve.Route, *relay.Failure) {
+	return r.route, r.failure
+}
+
+// routeTo is the route of example.test to hosts, in that order.
+func routeTo(hosts ...*relaytest.Host) resolve.Route {
+	r := resolve.Route{Recipient: domain.MustParse("example.test")}
+	for _, h := range hosts {
+		r.Hosts = append(r.Hosts, hostAt(h.Name(), h.Addr()))
+	}
+	return r
+}
+
+func hostAt(name string, addrs ...netip.AddrPort) resolve.Host {
+	return resolve.Host{
+		Name: name, SNI: name, Addrs: addrs,
+		Facts: policy.Facts{Host: domain.MustParse(name), Recipient: domain.MustParse("example.test")},
+	}
+}
+
+// body is a body in memory.
+type body []byte
+
+func (b body) NewReader() io.Reader { return bytes.NewReader(b) }
+func (b body) Size() int64          { return int64(len(b)) }
+func (b body) Close() error         { return nil }
+
+const letter = "Subject: greetings\r\n\r\nHello.\r\n..dots\r\n.\r\nBye.\r\n"
+
+func address(t testing.TB, s string) relay.Address {
+	t.Helper()
+	a, err := relay.ParseAddress(s, true)
+	if err != nil {
+		t.Fatal(s, err)
+	}
+	return a
+}
+
+// jobTo is a message for recipients at example.test.
+func jobTo(t testing.TB, s policy.Sender, rcpts ...string) Job {
+	t.Helper()
+	if len(rcpts) == 0 {
+		rcpts = []string{"bob@example.test"}
+	}
+	m := relay.Message{ID: relay.NewMessageID(time.Now()), Accepted: time.Now(), From: address(t, "alice@sender.test"), Size: int64(len(letter))}
+	d := relay.Delivery{Key: relay.DeliveryKey{Message: m.ID}, Lane: relay.Lane{Destination: "example.test"}, Attempts: 1}
+	for i, r := range rcpts {
+		d.Recipients = append(d.Recipients, relay.Recipient{Address: address(t, r), Index: i})
+	}
+	return Job{Message: m, Delivery: d, Sender: s, Body: body(letter)}
+}
+
+// The settings of the columns.
+var (
+	modeO = policy.Sender{}
+	modeT = policy.Sender{Account: policy.Settings{RequireTLS: true}}
+	modeV = policy.Sender{Account: policy.Settings{RequireValidCert: true}}
+)
+
+func floor(v policy.Version) policy.Sender {
+	return policy.Sender{Account: policy.Settings{RequireTLS: true, MinVersion: v}}
+}
+
+// engine makes an engine for a world, with bounds that no healthy step meets.
+// It runs until the test ends.
+func engine(t testing.TB, w *relaytest.World, r resolve.Route, change ...func(*Options)) *Engine {
+	t.Helper()
+	o := Options{
+		Hostname: "relay.sender.test", Port: w.Port, Roots: w.CA.Pool(),
+		ConnectTimeout: 5 * time.Second, HandshakeTimeout: 10 * time.Second,
+		CommandTimeout: 10 * time.Second, IdleTimeout: 10 * time.Second,
+	}
+	for _, f := range change {
+		f(&o)
+	}
+	e := New(o, router{route: r}, nil, nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); e.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		if open, _ := e.pool.stats(); open != 0 {
+			t.Errorf("%d connections still open after Run", open)
+		}
+	})
+	return e
+}
+
+// hasty bounds every step so that a silent host costs little.
+func hasty(o *Options) {
+	o.HandshakeTimeout, o.CommandTimeout = 400*time.Millisecond, 400*time.Millisecond
+}
+
+func failureOf(r relay.Result) relay.Failure {
+	if len(r.Outcomes) == 0 || r.Outcomes[0].Failure == nil {
+		return relay.Failure{}
+	}
+	return *r.Outcomes[0].Failure
+}
+
+// how tells the fate of a message in one word.
+func how(r relay.Result) string {
+	switch o := r.Outcomes[0]; {
+	case o.Failure == nil && o.Session.TLSVersion != "":
+		return "tls"
+	case o.Failure == nil:
+		return "clear"
+	case o.Failure.Class == relay.Refused:
+		return "block"
+	case o.Failure.Class == relay.Permanent:
+		return "bounce"
+	}
+	return "defer"
+}
+
+// shown reports whether some connection ended in this verdict.
+func shown(r relay.Result, row string, class policy.Evidence, reason events.Reason) bool {
+	for _, h := range r.Attempt.Hosts {
+		if v := h.Verdict; v.Row == row && v.Class == class && v.Reason == reason {
+			return true
+		}
+	}
+	return false
+}
+
+func recipientsOf(job *Job) []*relay.Recipient {
+	var all []*relay.Recipient
+	for i := range job.Delivery.Recipients {
+		all = append(all, &job.Delivery.Recipients[i])
+	}
+	return all
+}
+
+// nopConn takes everything and says nothing.
+type nopConn struct{ net.Conn }
+
+func (nopConn) Write(b []byte) (int, error)      { return len(b), nil }
+func (nopConn) SetReadDeadline(time.Time) error  { return nil }
+func (nopConn) SetWriteDeadline(time.Time) error { return nil }
+
+// tcpPair is a connection over loopback, both ends of it.
+func tcpPair(t testing.TB) (client, server net.Conn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if client, err = net.Dial("tcp", ln.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	if server, err = ln.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close(); server.Close() })
+	return client, server
+}
