@@ -31,35 +31,14 @@ type Deps struct {
 	Accounts  account.Store
 	Overrides account.OverrideStore
 	Webhooks  webhook.Store
-	Blocks    BlockStore
+	Blocks    events.BlockStore
 	Evidence  Evidence
 	Checker   Checker
 	Tester    Tester
 	Log       *zap.Logger // nil: none
 }
 
-// BlockStore is the block list. relay/store implements it.
-type BlockStore interface {
-	// Blocks lists an account's rows, newest first, and says how many rows
-	// match in all.
-	Blocks(ctx context.Context, account string, f BlockFilter) (rows []events.Block, total int, err error)
-	// Block finds the row of one address; relay.ErrNotFound when there is none.
-	Block(ctx context.Context, account, email string) (events.Block, error)
-	// DeleteBlock removes one row; relay.ErrNotFound when there is none.
-	DeleteBlock(ctx context.Context, account, email string) error
-	// DeleteBlocks removes all rows of an account.
-	DeleteBlocks(ctx context.Context, account string) error
-}
-
-// BlockFilter narrows a list of blocks. The zero BlockFilter lets all through.
-type BlockFilter struct {
-	From, To time.Time // of Created, inclusive, in whole seconds; zero: open
-	Prefix   string    // of the address
-	Offset   int
-	Limit    int // 0: no limit
-}
-
-// Evidence finds what is kept of a message. relay/store implements it.
+// Evidence finds what is kept of a message; relay.Operator has it.
 type Evidence interface {
 	// Message gives a message and its deliveries, waiting and finished;
 	// relay.ErrNotFound when there is none.

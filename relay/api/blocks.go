@@ -47,8 +47,8 @@ func (s *server) listBlocks(r *request) (any, error) {
 	return viewBlocks(rows), nil
 }
 
-func readBlockFilter(r *request) (BlockFilter, error) {
-	var f BlockFilter
+func readBlockFilter(r *request) (events.BlockFilter, error) {
+	var f events.BlockFilter
 	const lastSecond = 1 << 40 // well past year 9999
 	from, err := r.number("start_time", -1, 0, lastSecond)
 	if err != nil {
@@ -74,7 +74,7 @@ func readBlockFilter(r *request) (BlockFilter, error) {
 func (s *server) getBlock(r *request) (any, error) {
 	b, err := s.Blocks.Block(r.Context(), string(r.on.ID), r.PathValue("email"))
 	switch {
-	case errors.Is(err, relay.ErrNotFound):
+	case errors.Is(err, events.ErrNoBlock):
 		return []blockView{}, nil
 	case err != nil:
 		return nil, err
@@ -115,7 +115,7 @@ func (s *server) deleteBlocks(r *request) (any, error) {
 	}
 	for _, email := range emails {
 		err := s.Blocks.DeleteBlock(r.Context(), string(r.on.ID), email)
-		if err != nil && !errors.Is(err, relay.ErrNotFound) {
+		if err != nil && !errors.Is(err, events.ErrNoBlock) {
 			return nil, err
 		}
 	}
@@ -143,7 +143,7 @@ func (s *server) getBlockEvidence(r *request) (any, error) {
 	}
 	for _, d := range deliveries {
 		for _, rcpt := range d.Recipients {
-			if rcpt.Address.String() == b.Email {
+			if strings.EqualFold(rcpt.Address.String(), b.Email) {
 				v := viewDelivery(d)
 				view.Evidence = &v
 			}

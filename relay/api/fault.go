@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net/http"
 
+	"tlsrelay/events"
+	"tlsrelay/events/webhook"
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
 )
@@ -95,7 +97,9 @@ func asFault(err error) (f *fault, ours bool) {
 	switch {
 	case errors.As(err, &f):
 		return f, false
-	case errors.Is(err, account.ErrNotFound), errors.Is(err, relay.ErrNotFound):
+	case errors.Is(err, webhook.ErrNotFound):
+		return noSuchWebhook(), false
+	case errors.Is(err, account.ErrNotFound), errors.Is(err, relay.ErrNotFound), errors.Is(err, events.ErrNoBlock):
 		return refused(http.StatusNotFound), false
 	}
 	return refused(http.StatusInternalServerError), true
