@@ -66,9 +66,9 @@ func (c *crew) attempt(j *job) finished {
 	f.feedback, f.failure = r.Feedback, lasting(r)
 	if ok {
 		f.elsewhere = reported(t)
-		if !t.Done {
-			f.due = t.After.Due
-		}
+	}
+	if !t.Done {
+		f.due = t.After.Due // if not by us, then by whoever has it now
 	}
 	c.metrics.attempted(r.Feedback)
 	return f

@@ -1,0 +1,434 @@
+package queue
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+
+	"tlsrelay/events"
+	"tlsrelay/policy"
+	"tlsrelay/policy/account"
+	"tlsrelay/relay"
+	"tlsrelay/relay/deliver"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// memory is a relay.Store that keeps everything in memory and is strict about
+// who may commit what.
+type memory struct {
+	mu       sync.Mutex
+	messages map[relay.MessageID]relay.Message
+	queued   map[relay.DeliveryKey]relay.Delivery
+	finished map[relay.DeliveryKey]relay.Delivery
+	lanes    map[place][]relay.DeliveryKey // in the order of their due times
+	reports  []relay.Report
+	commits  []relay.Transition // those of outcomes
+	claims   int
+	reads    int // of backlogs
+	stale    int
+	fail     func(what string) error
+}
+
+type place struct {
+	lane relay.Lane
+	who  account.ID
+}
+
+func newMemory() *memory {
+	return &memory{
+		messages: make(map[relay.MessageID]relay.Message),
+		queued:   make(map[relay.DeliveryKey]relay.Delivery),
+		finished: make(map[relay.DeliveryKey]relay.Delivery),
+		lanes:    make(map[place][]relay.DeliveryKey),
+	}
+}
+
+type draft struct {
+	bytes.Buffer
+	ended bool
+}
+
+func (d *draft) Size() int64 { return int64(d.Len()) }
+func (d *draft) Discard()    { d.ended = true }
+
+type body []byte
+
+func (b body) NewReader() io.Reader { return bytes.NewReader(b) }
+func (b body) Size() int64          { return int64(len(b)) }
+func (body) Close() error           { return nil }
+
+func (s *memory) faulty(what string) error {
+	if s.fail != nil {
+		return s.fail(what)
+	}
+	return nil
+}
+
+func (s *memory) NewDraft() relay.Draft { return &draft{} }
+
+func (s *memory) Accept(_ context.Context, m relay.Message, ds []relay.Delivery, b relay.Draft, _ []events.Event) error {
+	b.Discard()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.faulty("accept"); err != nil {
+		return err
+	}
+	s.add(m, ds)
+	return nil
+}
+
+func (s *memory) add(m relay.Message, ds []relay.Delivery) {
+	s.messages[m.ID] = m
+	for _, d := range ds {
+		s.put(d)
+	}
+}
+
+func (s *memory) put(d relay.Delivery) {
+	s.queued[d.Key] = d
+	p := place{d.Lane, d.Account}
+	keys := s.lanes[p]
+	i, _ := slices.BinarySearchFunc(keys, d, func(k relay.DeliveryKey, d relay.Delivery) int {
+		return cmp.Or(s.queued[k].Due.Compare(d.Due), bytes.Compare(k.Message[:], d.Key.Message[:]), cmp.Compare(k.Number, d.Key.Number))
+	})
+	s.lanes[p] = slices.Insert(keys, i, d.Key)
+}
+
+func (s *memory) remove(k relay.DeliveryKey) {
+	d := s.queued[k]
+	p := place{d.Lane, d.Account}
+	keys := s.lanes[p]
+	i := slices.Index(keys, k)
+	if i == 0 {
+		s.lanes[p] = keys[1:]
+	} else {
+		s.lanes[p] = slices.Delete(keys, i, i+1)
+	}
+	if len(s.lanes[p]) == 0 {
+		delete(s.lanes, p)
+	}
+	delete(s.queued, k)
+}
+
+func (s *memory) Backlogs(_ context.Context, yield func(relay.Backlog) bool) error {
+	s.mu.Lock()
+	s.reads++
+	var all []relay.Backlog
+	for p, keys := range s.lanes {
+		all = append(all, relay.Backlog{Lane: p.lane, Account: p.who, Due: s.queued[keys[0]].Due})
+	}
+	err := s.faulty("backlogs")
+	s.mu.Unlock()
+	for _, b := range all {
+		if !yield(b) {
+			break
+		}
+	}
+	return err
+}
+
+func (s *memory) Claim(_ context.Context, lane relay.Lane, who account.ID, now time.Time, n int, lease func(int) time.Time) (got []relay.Claimed, next time.Time, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.claims++
+	if err := s.faulty("claim"); err != nil {
+		return nil, next, err
+	}
+	p := place{lane, who}
+	for len(got) < n && len(s.lanes[p]) > 0 {
+		d := s.queued[s.lanes[p][0]]
+		if d.Due.After(now) {
+			break
+		}
+		s.remove(d.Key)
+		d.Attempts++
+		d.Due = lease(d.Attempts)
+		s.put(d)
+		got = append(got, relay.Claimed{Message: s.messages[d.Key.Message], Delivery: d})
+	}
+	if keys := s.lanes[p]; len(keys) > 0 {
+		next = s.queued[keys[0]].Due
+	}
+	return got, next, nil
+}
+
+func (s *memory) Commit(_ context.Context, t relay.Transition) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.faulty("commit"); err != nil {
+		return err
+	}
+	d, ok := s.queued[t.Before.Key]
+	if !ok {
+		s.stale++
+		return relay.ErrNotFound
+	}
+	if !d.Due.Equal(t.Before.Due) || d.Attempts != t.Before.Attempts {
+		s.stale++
+		return relay.ErrStale
+	}
+	s.remove(d.Key)
+	if t.Done {
+		s.finished[d.Key] = t.After
+	} else {
+		s.put(t.After)
+	}
+	if len(t.Events) > 0 {
+		s.commits = append(s.commits, t)
+	}
+	if t.Report != nil {
+		s.reports = append(s.reports, *t.Report)
+		s.add(t.Report.Message, t.Report.Deliveries)
+	}
+	return nil
+}
+
+func (s *memory) Body(_ context.Context, id relay.MessageID) (relay.Body, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.faulty("body"); err != nil {
+		return nil, err
+	}
+	if _, ok := s.messages[id]; !ok {
+		return nil, relay.ErrNotFound
+	}
+	return body("Subject: test\r\n\r\nhello\r\n"), nil
+}
+
+// with looks at the store, alone.
+func (s *memory) with(look func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	look()
+}
+
+func (s *memory) done() (n int) {
+	s.with(func() { n = len(s.finished) })
+	return n
+}
+
+// senders demand nothing, but TLS of accounts whose id begins with "t".
+type senders struct {
+	mu    sync.Mutex
+	asked []relay.Message
+	err   error
+}
+
+func (s *senders) Sender(_ context.Context, m relay.Message, _ string) (policy.Sender, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked = append(s.asked, m)
+	return policy.Sender{Account: policy.Settings{RequireTLS: m.Account[0] == 't'}}, s.err
+}
+
+// hosts is a Deliverer that behaves by destination.
+type hosts struct {
+	mu       sync.Mutex
+	behave   map[string]func(ctx context.Context, job deliver.Job) relay.Result
+	attempts []attempt
+	running  map[relay.DeliveryKey]bool
+	at, most int // attempts under way, and their largest number
+	twice    bool
+}
+
+type attempt struct {
+	destination string
+	who         account.ID
+	at          time.Time
+	job         deliver.Job
+}
+
+func newHosts() *hosts {
+	return &hosts{
+		behave:  make(map[string]func(context.Context, deliver.Job) relay.Result),
+		running: make(map[relay.DeliveryKey]bool),
+	}
+}
+
+func (h *hosts) Deliver(ctx context.Context, job deliver.Job) relay.Result {
+	destination := job.Delivery.Lane.Destination
+	h.mu.Lock()
+	h.attempts = append(h.attempts, attempt{destination, job.Delivery.Account, time.Now(), job})
+	h.twice = h.twice || h.running[job.Delivery.Key]
+	h.running[job.Delivery.Key] = true
+	h.at++
+	h.most = max(h.most, h.at)
+	behave := h.behave[destination]
+	h.mu.Unlock()
+	defer func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.at--
+		delete(h.running, job.Delivery.Key)
+	}()
+	if behave == nil {
+		return taken(job)
+	}
+	return behave(ctx, job)
+}
+
+// to gives the times of the attempts at a destination.
+func (h *hosts) to(destination string) (at []time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, a := range h.attempts {
+		if a.destination == destination {
+			at = append(at, a.at)
+		}
+	}
+	return at
+}
+
+func taken(job deliver.Job) relay.Result {
+	r := relay.Result{Feedback: relay.Healthy, Attempt: relay.Attempt{At: time.Now(), Ruling: policy.Allowed}}
+	for range job.Delivery.Waiting() {
+		r.Outcomes = append(r.Outcomes, relay.Outcome{Reply: relay.Reply{Code: 250, Text: "ok"}})
+	}
+	return r
+}
+
+func after(d time.Duration, then func(deliver.Job) relay.Result) func(context.Context, deliver.Job) relay.Result {
+	return func(ctx context.Context, job deliver.Job) relay.Result {
+		select {
+		case <-time.After(d):
+			return then(job)
+		case <-ctx.Done():
+			return unreached(job)
+		}
+	}
+}
+
+func unreached(job deliver.Job) relay.Result {
+	r := relay.FailAll(job.Delivery, relay.Failure{
+		Class: relay.Temporary, Reach: relay.ReachDestination, Reason: events.ConnectFail, Status: "4.4.1",
+		Reply: relay.Reply{Text: "connection refused"},
+	}, time.Now())
+	r.Feedback = relay.Trouble
+	return r
+}
+
+func refused(job deliver.Job) relay.Result {
+	failed := policy.Demand{Requirement: policy.Encryption, Source: policy.FromAccount}
+	r := relay.FailAll(job.Delivery, relay.Failure{
+		Class: relay.Refused, Reach: relay.ReachDestination, Reason: events.StartTLSNotOffered, Status: "5.7.10",
+		Reply: relay.Reply{Text: events.TLSBlocked + ": starttls_not_offered at mx"},
+	}, time.Now())
+	r.Attempt.Ruling = policy.Block
+	r.History.Since = time.Now()
+	r.History.Violation.Failed = failed
+	return r
+}
+
+// world is a queue and all around it. Tests run it in a synctest bubble.
+type world struct {
+	t       testing.TB
+	store   *memory
+	hosts   *hosts
+	senders *senders
+	o       Options
+	q       *Queue
+
+	mu     sync.Mutex
+	events []events.Event
+	stop   func()
+}
+
+func newWorld(t testing.TB, o Options) *world {
+	return &world{t: t, store: newMemory(), hosts: newHosts(), senders: &senders{}, o: o}
+}
+
+// start runs a new queue over what the world has; stop ends it.
+func (w *world) start() {
+	w.q = New(w.o, w.store, w.hosts, w.senders, w.told, zap.NewNop(), nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- w.q.Run(ctx) }()
+	for w.q.Lanes() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	w.stop = func() {
+		w.t.Helper()
+		cancel()
+		if err := <-ended; err != nil {
+			w.t.Error(err)
+		}
+		w.hosts.mu.Lock()
+		defer w.hosts.mu.Unlock()
+		if w.hosts.twice {
+			w.t.Error("one delivery was attempted twice at a time")
+		}
+	}
+}
+
+func (w *world) told(e events.Event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.events = append(w.events, e)
+}
+
+// kinds counts the events told by their kind.
+func (w *world) kinds() map[events.Kind]int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := make(map[events.Kind]int)
+	for _, e := range w.events {
+		n[e.Kind]++
+	}
+	return n
+}
+
+var errDisk = errors.New("disk on fire")
+
+func message(who account.ID) relay.Message {
+	now := time.Now()
+	from, _ := relay.ParseAddress("sender@origin.test", false)
+	return relay.Message{ID: relay.NewMessageID(now), Account: who, Accepted: now, From: from}
+}
+
+func recipients(addrs ...string) (rs []relay.Recipient) {
+	for i, s := range addrs {
+		a, err := relay.ParseAddress(s, false)
+		if err != nil {
+			panic(err)
+		}
+		rs = append(rs, relay.Recipient{Address: a, Index: i})
+	}
+	return rs
+}
+
+// send submits a message to the recipients.
+func (w *world) send(who account.ID, to ...string) relay.Message {
+	w.t.Helper()
+	m := message(who)
+	if err := w.q.Accept(context.Background(), m, recipients(to...), w.q.NewDraft()); err != nil {
+		w.t.Fatal(err)
+	}
+	return m
+}
+
+// pile puts n messages to one recipient into the store, behind the queue's
+// back and each a millisecond older than the next.
+func (w *world) pile(n int, who account.ID, to string) {
+	w.store.mu.Lock()
+	defer w.store.mu.Unlock()
+	for i := range n {
+		m := message(who)
+		m.Accepted = m.Accepted.Add(time.Duration(i-n) * time.Millisecond)
+		m.Deliveries = 1
+		w.store.add(m, relay.Split(m, recipients(to), func(string) policy.Class { return policy.ClassOpportunistic }))
+	}
+}
+
+func laneTo(destination string) relay.Lane {
+	return relay.Lane{Destination: destination, Class: policy.ClassOpportunistic}
+}
