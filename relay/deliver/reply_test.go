@@ -1,0 +1,108 @@
+package deliver
+
+import (
+	"bufio"
+	"bytes"
+	"strings"
+	"testing"
+	"unicode"
+
+	"tlsrelay/policy"
+	"tlsrelay/relay"
+)
+
+func read(s string) (reply, error) {
+	return readReply(bufio.NewReaderSize(strings.NewReader(s), readBuffer), nil)
+}
+
+func TestReadReply(t *testing.T) {
+	long := strings.Repeat("x", 2000)
+	for _, c := range []struct {
+		in   string
+		want relay.Reply
+	}{
+		{"250 ok\r\n", relay.Reply{Code: 250, Text: "ok"}},
+		{"250\r\n", relay.Reply{Code: 250}}, // legal: RFC 5321 §4.2
+		{"250\n", relay.Reply{Code: 250}},
+		{"250 \r\n", relay.Reply{Code: 250}},
+		{"550 5.1.1 no such user\r\n", relay.Reply{Code: 550, Enhanced: "5.1.1", Text: "no such user"}},
+		{"550 5.1.1\r\n", relay.Reply{Code: 550, Enhanced: "5.1.1"}},
+		{"550 2.1.1 odd\r\n", relay.Reply{Code: 550, Text: "2.1.1 odd"}}, // the classes disagree
+		{"550 5.1.1234 odd\r\n", relay.Reply{Code: 550, Text: "5.1.1234 odd"}},
+		{"450-4.2.0 grey\r\n450 4.2.0 listed\r\n", relay.Reply{Code: 450, Enhanced: "4.2.0", Text: "grey listed"}},
+		{"250-\r\n250 ok\r\n", relay.Reply{Code: 250, Text: "ok"}},
+		{"250 a\x00b\x1b[2J\x7f\r\n", relay.Reply{Code: 250, Text: "a?b?[2J?"}},
+		{"554 " + long + "\r\n", relay.Reply{Code: 554, Text: long[:maxReplyText]}},
+	} {
+		r, err := read(c.in)
+		if got := r.export(); err != nil || got != c.want {
+			t.Errorf("%.40q: %+v, %v; want %+v", c.in, got, err, c.want)
+		}
+	}
+}
+
+func TestReadReplyRefuses(t *testing.T) {
+	for _, in := range []string{
+		"", "25", "2x0 ok\r\n", "150 wait\r\n", "650 ok\r\n", "250x\r\n", "hello\r\n", "\r\n",
+		"250-a\r\n251 b\r\n", "250-never ends\r\n",
+		"250 " + strings.Repeat("x", maxReplyLine) + "\r\n",
+		strings.Repeat("250-a\r\n", maxReplyLines) + "250 b\r\n",
+		strings.Repeat("250-"+strings.Repeat("x", 4000)+"\r\n", 20) + "250 b\r\n",
+	} {
+		if r, err := read(in); err == nil {
+			t.Errorf("%.40q: accepted as %+v", in, r.export())
+		}
+	}
+}
+
+func FuzzReadReply(f *testing.F) {
+	for _, s := range []string{"250 ok\r\n", "250\r\n", "250-a\r\n250 b\r\n", "421 4.3.2 bye\n", "250-a\r\n251 b\r\n", "\xff\xfe250 \r\n"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		r, err := readReply(bufio.NewReaderSize(bytes.NewReader(in), readBuffer), nil)
+		if err != nil {
+			return
+		}
+		if r.code < 200 || r.code > 599 || len(r.text) > maxReplyBytes {
+			t.Fatalf("%d with %d octets", r.code, len(r.text))
+		}
+		out := r.export()
+		if len(out.Text) > maxReplyText || strings.ContainsFunc(out.Text, unicode.IsControl) {
+			t.Fatalf("not fit to be shown: %q", out.Text)
+		}
+		parseExtensions(r)
+	})
+}
+
+func TestExtensions(t *testing.T) {
+	r, err := read("250-mx.test greets you\r\n250-starttls\r\n250-Size 1000\r\n250-PipeLining\r\n250-8BITMIME\r\n" +
+		"250-LIMITS RCPTMAX=20 MAILMAX=3 X=y\r\n250-REQUIRETLS\r\n250-DSN\r\n250-SMTPUTF8\r\n250 CHUNKING\r\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := extensions{
+		startTLS: policy.Offered, pipelining: true, chunking: true, eightBit: true, utf8: true, dsn: true,
+		requireTLS: true, size: true, maxSize: 1000, rcptMax: 20, mailMax: 3,
+	}
+	if got := parseExtensions(r); got != want {
+		t.Errorf("%+v", got)
+	}
+	// The first line is a greeting, whatever it says.
+	r, _ = read("250-STARTTLS\r\n250 SIZE\r\n")
+	if got := parseExtensions(r); got.startTLS != policy.NotOffered || !got.size || got.maxSize != 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestMasked(t *testing.T) {
+	for word, want := range map[string]bool{
+		"XXXXXXXA": true, "XXXXXXXX": true, "xxxxxxxa": true, "XXXX": true, "STARTTLX": true, "XTARTTLS": true, "STARXXXX": true,
+		"XCLIENT": false, "XFORWARD": false, "X-EXPS": false, "XXX": false, "SIZE": false, "ETRN": false, "XEXCH50": false,
+		"CHUNKING": false, "8BITMIME": false, "SMTPUTF8": false, "AUTH=LOGIN": false, "XVERP": false, "STARTTLS": false,
+	} {
+		if got := isMasked([]byte(word)); got != want {
+			t.Errorf("%s: %v", word, got)
+		}
+	}
+}
