@@ -35,16 +35,27 @@ func (s *scheduler) claim(l *lane, memory use, now time.Time) {
 		return
 	}
 	n := max(1, l.room(s.lim)/(l.hungry.len()+1))
-	if l.standing == Laggard {
-		n = 1 // as many as there may be is for permits to say, one by one
-	}
-	n = min(n, 2*s.q.o.MaxConnections-memory.total())
+	n = min(n, s.batch(l.standing, memory))
 	s.take(l, 0, n)
 	s.begin(b, func() claimed {
 		c := claimed{sub: b, promised: n}
 		c.got, c.next, c.err = s.q.claim(l.key, b, n, 0)
 		return c
 	})
+}
+
+// batch bounds one claim, which permits has allowed for one delivery only: a
+// laggard's goes no further, and that of an unknown lane only while half of
+// the memory is free.
+func (s *scheduler) batch(st Standing, memory use) int {
+	half := s.q.o.MaxConnections
+	switch st {
+	case Laggard:
+		return 1
+	case Unknown:
+		return max(1, half-memory.total())
+	}
+	return 2*half - memory.total()
 }
 
 // begin runs a claim beside the loop.

@@ -347,7 +347,8 @@ func newWorld(t testing.TB, o Options) *world {
 	return &world{t: t, store: newMemory(), hosts: newHosts(), senders: &senders{}, o: o}
 }
 
-// start runs a new queue over what the world has; stop ends it.
+// start runs a new queue over what the world has; stop ends it, as does the
+// end of the test.
 func (w *world) start() {
 	w.q = New(w.o, w.store, w.hosts, w.senders, w.told, zap.NewNop(), nil)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -356,8 +357,13 @@ func (w *world) start() {
 	for w.q.Lanes() == nil {
 		time.Sleep(time.Millisecond)
 	}
+	stopped := false
 	w.stop = func() {
 		w.t.Helper()
+		if stopped {
+			return
+		}
+		stopped = true
 		cancel()
 		if err := <-ended; err != nil {
 			w.t.Error(err)
@@ -368,6 +374,7 @@ func (w *world) start() {
 			w.t.Error("one delivery was attempted twice at a time")
 		}
 	}
+	w.t.Cleanup(w.stop)
 }
 
 func (w *world) told(e events.Event) {

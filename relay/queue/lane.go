@@ -43,7 +43,7 @@ func (p pace) learn(f relay.Feedback, began, now time.Time, lim limits) pace {
 	case relay.Healthy:
 		return pace{window: min(p.size(lim)+1, lim.window), proven: true, cut: p.cut}
 	case relay.Trouble:
-		if !p.cut.IsZero() && !began.After(p.cut) {
+		if began.Before(p.cut) {
 			return p
 		}
 		p.window = max(1, p.size(lim)/2)

@@ -18,7 +18,7 @@ func TestPaceStories(t *testing.T) {
 		{"unknown", ""},
 		{"grows by one on each success, up to the largest", "1 h 6; 2 h 7; 3 h 8; 4 h 8"},
 		{"policy refusals say nothing", "1 n 5; 2 h 6; 3 n 6; 4 n 6"},
-		{"one cohort that fails is cut once", "10 t 2; 11<9 t 2; 12<10 t 2; 13<11 t 1"},
+		{"one cohort that fails is cut once", "10 t 2; 11<9 t 2; 12<9 t 2; 13<10 t 1"},
 		{"a success forgives", "10 t 2; 20 t 1; 30 h 2; 40 t 1; 50 t 1"},
 		{"dead after three cohorts, rests grow by half to their bound",
 			"10 t 2; 20 t 1; 30 t 1 30z; 100 t 1 45z; 200 t 1 67z; 300 t 1 101z; 500 t 1 120z; 900 t 1 120z"},
@@ -95,13 +95,15 @@ func TestPermits(t *testing.T) {
 		{"nothing under way", use{}, 100, "fepl"},
 		{"half is taken", use{unknown: 50}, 100, "fpl"},
 		{"the last tenth is not for the unknown", use{unknown: 90}, 100, "pl"},
-		{"nor for laggards", use{unknown: 80, laggard: 10}, 100, "p"},
-		{"but a tenth is safe to either", use{proven: 99}, 100, "fpl"},
+		{"nor for those who were", use{unknown: 70, laggard: 20}, 100, "p"},
+		{"nor for the proven", use{proven: 90}, 100, "fl"},
+		{"where laggards have half", use{proven: 90, laggard: 5}, 100, "f"},
 		{"laggards have a quarter", use{laggard: 25}, 100, "fep"},
-		{"all is taken", use{proven: 100}, 100, ""},
+		{"all is taken", use{proven: 90, unknown: 10}, 100, ""},
 		{"few slots, all free", use{}, 1, "fepl"},
 		{"four slots, one laggard", use{laggard: 1}, 4, "fep"},
-		{"four slots, one left", use{unknown: 3}, 4, "fpl"},
+		{"four slots, three unknown", use{unknown: 3}, 4, "p"},
+		{"four slots, three proven", use{proven: 3}, 4, "f"},
 	} {
 		got := ""
 		for r, letter := range map[rank]string{fresh: "f", eager: "e", proven: "p", laggard: "l"} {

@@ -418,7 +418,7 @@ func TestTakenDuringAnAttempt(t *testing.T) {
 
 func TestOperatorRetry(t *testing.T) {
 	bubble(t, Options{}, func(t *testing.T, w *world) {
-		w.hosts.behave["one.test"] = after(0, unreached)
+		w.hosts.behave["one.test"] = after(time.Millisecond, unreached)
 		for range 10 {
 			w.send("a", "x@one.test")
 		}
@@ -450,7 +450,7 @@ func TestOperatorRetry(t *testing.T) {
 
 func TestKickEndsTheCoolOff(t *testing.T) {
 	bubble(t, Options{}, func(t *testing.T, w *world) {
-		w.hosts.behave["one.test"] = after(0, unreached)
+		w.hosts.behave["one.test"] = after(time.Millisecond, unreached)
 		for range 10 {
 			w.send("a", "x@one.test")
 		}

@@ -155,6 +155,22 @@ func (s *scheduler) restand(l *lane) {
 	s.take(l, -busy, -held)
 	l.standing = now
 	s.take(l, busy, held)
+	if now == Laggard {
+		// What it holds would crowd others out of memory, and outwait its
+		// lease.
+		s.giveBack(s.unhold(l))
+	}
+}
+
+// unhold takes what was claimed for a lane and not begun out of memory.
+func (s *scheduler) unhold(l *lane) (back []*job) {
+	for l.ready.len() > 0 {
+		for b := l.ready.pop(); b.waiting.len() > 0; {
+			back = append(back, b.waiting.pop())
+			s.take(l, 0, -1)
+		}
+	}
+	return back
 }
 
 // inMemory is all that lanes have, against which claims and promises are
@@ -368,12 +384,7 @@ func (s *scheduler) drain() {
 	s.draining = true
 	var back []*job
 	for _, l := range s.lanes {
-		for l.ready.len() > 0 {
-			for b := l.ready.pop(); b.waiting.len() > 0; {
-				back = append(back, b.waiting.pop())
-				s.take(l, 0, -1)
-			}
-		}
+		back = append(back, s.unhold(l)...)
 	}
 	s.giveBack(back)
 }
@@ -388,11 +399,13 @@ func (s *scheduler) giveBack(back []*job) {
 	}
 	s.releasing++
 	s.q.pool.Go(func() {
+		var marks []relay.Backlog
 		for _, j := range back {
-			s.q.release(relay.Claimed{Message: j.message, Delivery: j.delivery})
+			due := s.q.release(relay.Claimed{Message: j.message, Delivery: j.delivery})
+			marks = append(marks, relay.Backlog{Lane: j.delivery.Lane, Account: j.delivery.Account, Due: due})
 		}
 		select {
-		case s.calls <- func(time.Time) { s.releasing-- }:
+		case s.calls <- func(now time.Time) { s.releasing--; s.markAll(marks, now) }:
 		case <-s.gone:
 		}
 	})

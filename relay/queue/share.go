@@ -42,28 +42,31 @@ func (u *use) of(s Standing) *int {
 func (u use) total() int { return u.unknown + u.proven + u.laggard }
 
 // permits reports whether a lane of rank r may take one more of n slots. A
-// slot given to a tarpit is gone for minutes, so the slow and the unknown
-// must leave room before it is known what they are:
+// slot given to a tarpit is gone for minutes, so whoever is not known to be
+// quick must leave room before it is known what he is:
 //
-//	laggards   at most a quarter of all
+//	laggards   at most a quarter of all, and not the last free tenth
 //	eager      only while half of all are free
-//	fresh      not the last tenth
-//	proven     any
+//	fresh      with eager lanes and laggards together, all but a tenth
+//	proven     all but a tenth, lest nobody new can prove himself
 //
-// A tenth is safe to fresh lanes and to laggards each, however busy the
-// others are: while they have less, they may take any free slot, in turn.
+// Half a tenth is safe to laggards, or none would recover beside lanes that
+// are busy all the time.
 func (u use) permits(r rank, n int) bool {
 	free, tenth := n-u.total(), n/10
+	if n >= 4 {
+		tenth = max(1, tenth)
+	}
 	if free <= 0 {
 		return false
 	}
 	switch r {
 	case proven:
-		return true
+		return u.proven < n-tenth
 	case fresh:
-		return free > tenth || u.unknown < tenth
+		return u.unknown+u.laggard < n-tenth
 	case eager:
 		return free > n/2
 	}
-	return u.laggard < max(1, n/4) && (free > tenth || u.laggard < tenth)
+	return u.laggard < max(1, n/4) && (free > tenth || u.laggard < tenth/2)
 }

@@ -59,7 +59,7 @@ func (c *crew) attempt(j *job) finished {
 	r = c.guarded(d, r)
 	cut := c.attempts.Err() != nil
 	if cut && !conclusive(r) {
-		c.release(relay.Claimed{Message: j.message, Delivery: d})
+		f.due = c.release(relay.Claimed{Message: j.message, Delivery: d})
 		return f
 	}
 	t, ok := c.conclude(j.message, d, r, cut)
@@ -217,13 +217,15 @@ func (c *crew) commit(t relay.Transition) error {
 	}
 }
 
-// release makes a delivery that was claimed and not tried due again, so that
-// the next start takes over at once.
-func (c *crew) release(x relay.Claimed) {
+// release makes a delivery that was claimed and not tried due again, and says
+// when: now, or at the end of its lease when that fails.
+func (c *crew) release(x relay.Claimed) time.Time {
 	after := x.Delivery
 	after.Due = time.Now()
 	after.Attempts--
 	if err := c.store.Commit(c.commits, relay.Transition{Message: x.Message, Before: x.Delivery, After: after}); err != nil {
 		c.log.Warn("cannot give back a claim; its lease will end by itself", zap.Stringer("delivery", x.Delivery.Key), zap.Error(err))
+		return x.Delivery.Due
 	}
+	return after.Due
 }
