@@ -9,7 +9,7 @@ import (
 const (
 	foldAt   = 76   // where a line is folded if it can be (RFC 5322 §2.1.1)
 	longWord = 500  // where a word is broken: half of the hard limit of 998
-	longText = 2000 // how much of a text is kept
+	longText = 1000 // how much of a text is kept
 )
 
 // cleaner makes strangers' words fit for a field or a line of ours.
