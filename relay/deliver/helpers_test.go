@@ -75,6 +75,17 @@ func jobTo(t testing.TB, s policy.Sender, rcpts ...string) Job {
 	return Job{Message: m, Delivery: d, Sender: s, Body: body(letter)}
 }
 
+// propertyJob is jobTo where there is no testing.TB at hand.
+func propertyJob(s policy.Sender) Job {
+	from, _ := relay.ParseAddress("alice@sender.test", false)
+	to, _ := relay.ParseAddress("bob@example.test", false)
+	return Job{
+		Message:  relay.Message{From: from},
+		Delivery: relay.Delivery{Lane: relay.Lane{Destination: "example.test"}, Recipients: []relay.Recipient{{Address: to}}},
+		Sender:   s, Body: body(letter),
+	}
+}
+
 // The settings of the columns.
 var (
 	modeO = policy.Sender{}

@@ -1,0 +1,411 @@
+package deliver
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"tlsrelay/events"
+	"tlsrelay/policy"
+	"tlsrelay/relay"
+	"tlsrelay/relay/relaytest"
+	"tlsrelay/relay/resolve"
+)
+
+// Scripts by the evidence they give under a demand.
+var (
+	violates     = relaytest.Script{NoTLS: true}
+	inconclusive = relaytest.Script{StartTLS: relaytest.Reply{Code: 454, Text: "4.7.0 not now"}}
+	otherwise    = relaytest.Script{TLS: relaytest.TLS{Do: relaytest.Close}} // inconclusive, for another reason
+	unreachable  = relaytest.Script{Greeting: relaytest.Reply{Code: 421, Text: "busy"}}
+	suspicious   = relaytest.Script{Inject: "250 hello\r\n"}
+	complies     = relaytest.Script{}
+)
+
+// TestHostSets is the table of tls-policy §3.1, over passes: each pass is
+// what the hosts do, then how long until the next.
+func TestHostSets(t *testing.T) {
+	type pass struct {
+		hosts []relaytest.Script
+		fate  string
+		then  time.Duration
+	}
+	hosts := func(s ...relaytest.Script) []relaytest.Script { return s }
+	const confirm = 16 * time.Minute
+	reject := relaytest.Script{Rcpt: relaytest.Reply{Code: 550, Text: "5.1.1 who"}}
+	grey := relaytest.Script{Rcpt: relaytest.Reply{Code: 450, Text: "4.2.0 grey"}}
+	for name, passes := range map[string][]pass{
+		"all c":                     {{hosts(violates, violates), "block", 0}},
+		"c then ok":                 {{hosts(violates, complies), "tls", 0}},
+		"x then ok":                 {{hosts(suspicious, complies), "tls", 0}},
+		"u then ok":                 {{hosts(unreachable, complies), "tls", 0}},
+		"u then c":                  {{hosts(unreachable, violates), "defer", time.Hour}, {hosts(unreachable, violates), "defer", 23 * time.Hour}, {hosts(unreachable, violates), "block", 0}},
+		"c then u, at window's end": {{hosts(violates, unreachable), "defer", 25 * time.Hour}, {hosts(unreachable, unreachable), "block", 0}},
+		"c and i":                   {{hosts(violates, inconclusive), "defer", confirm}, {hosts(violates, inconclusive), "block", 0}},
+		"c and i, too soon":         {{hosts(violates, inconclusive), "defer", time.Minute}, {hosts(violates, inconclusive), "defer", 0}},
+		"c and i, other reason":     {{hosts(violates, inconclusive), "defer", confirm}, {hosts(violates, otherwise), "defer", 0}},
+		"all i":                     {{hosts(inconclusive), "defer", confirm}, {hosts(inconclusive), "defer", confirm}, {hosts(inconclusive), "block", 0}},
+		"all u":                     {{hosts(unreachable, unreachable), "defer", 48 * time.Hour}, {hosts(unreachable, unreachable), "defer", 0}},
+		"x":                         {{hosts(suspicious), "defer", confirm}, {hosts(suspicious), "defer", confirm}, {hosts(suspicious), "defer", 24 * time.Hour}, {hosts(suspicious), "block", 0}},
+		"c then compliant 5xx":      {{hosts(violates, reject), "bounce", 0}},
+		"c then compliant 4xx":      {{hosts(violates, grey), "defer", 48 * time.Hour}, {hosts(violates, grey), "defer", 0}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var h policy.History
+			for i, p := range passes {
+				w := relaytest.Start(t)
+				var list []*relaytest.Host
+				for n, s := range p.hosts {
+					list = append(list, w.Host(t, fmt.Sprintf("mx%d.example.test", n+1), s))
+				}
+				job := jobTo(t, modeT)
+				job.Delivery.History = h
+				r := engine(t, w, routeTo(list...)).Deliver(context.Background(), job)
+				if how(r) != p.fate {
+					t.Fatalf("pass %d: %s, want %s (%+v)", i, how(r), p.fate, failureOf(r))
+				}
+				if phrase := strings.HasPrefix(failureOf(r).Reply.String(), events.TLSBlocked); phrase != (p.fate == "block") {
+					t.Errorf("pass %d: %q", i, failureOf(r).Reply)
+				}
+				h = earlierBy(r.History, p.then)
+			}
+		})
+	}
+}
+
+// earlierBy moves a history into the past.
+func earlierBy(h policy.History, d time.Duration) policy.History {
+	if h.Violated() {
+		h.Since = h.Since.Add(-d)
+	}
+	seen := make(map[string]policy.Repeated)
+	for k, v := range h.Seen {
+		v.Last = v.Last.Add(-d)
+		seen[k] = v
+	}
+	h.Seen = seen
+	return h
+}
+
+// TestHold: on_violation defer never blocks by itself.
+func TestHold(t *testing.T) {
+	w := relaytest.Start(t)
+	s := modeT
+	s.Account.OnViolation = policy.Hold
+	r := deliverOne(t, engine(t, w, routeTo(w.Host(t, "mx1.example.test", violates))), s, "defer")
+	if f := failureOf(r); f.Status != "4.7.4" || f.Reason != events.StartTLSNotOffered || r.Feedback != relay.Neutral {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestUntriedHosts: the bounds on a walk leave hosts untried, and an untried
+// host may comply.
+func TestUntriedHosts(t *testing.T) {
+	w := relaytest.Start(t)
+	h := w.Host(t, "mx1.example.test", violates)
+	var route resolve.Route
+	for i := range maxHosts + 1 {
+		route.Hosts = append(route.Hosts, hostAt(fmt.Sprintf("mx%d.example.test", i), h.Addr()))
+	}
+	deliverOne(t, engine(t, w, route), modeT, "defer")
+	if h.Connections() != maxHosts {
+		t.Errorf("%d connections", h.Connections())
+	}
+	route.Hosts = route.Hosts[:maxHosts]
+	deliverOne(t, engine(t, w, route), modeT, "block")
+
+	h = w.Host(t, "mx1.example.test", violates)
+	many := make([]netip.AddrPort, maxAddresses)
+	for i := range many {
+		many[i] = h.Addr()
+	}
+	route = resolve.Route{Hosts: []resolve.Host{hostAt("mx1.example.test", many...), hostAt("mx2.example.test", h.Addr())}}
+	deliverOne(t, engine(t, w, route), modeT, "defer")
+	if h.Connections() != maxAddresses {
+		t.Errorf("%d connections", h.Connections())
+	}
+}
+
+// TestAddresses: an unreachable address does not weaken what another of the
+// same host proved; one without a route from here is no evidence at all.
+func TestAddresses(t *testing.T) {
+	w := relaytest.Start(t)
+	bad, good := w.Host(t, "mx1.example.test", violates), w.Host(t, "mx1.example.test")
+	dead := w.AddDeadHost("mx1.example.test")
+	six := netip.MustParseAddrPort("[2001:db8::25]:25")
+	one := func(addrs ...netip.AddrPort) resolve.Route {
+		return resolve.Route{Hosts: []resolve.Host{hostAt("mx1.example.test", addrs...)}}
+	}
+	deliverOne(t, engine(t, w, one(dead, bad.Addr())), modeT, "block")
+	deliverOne(t, engine(t, w, one(dead, bad.Addr(), good.Addr())), modeT, "tls")
+	fourOnly := func(o *Options) { o.SourceAddresses = []netip.Addr{netip.MustParseAddr("127.0.0.1")} }
+	r := deliverOne(t, engine(t, w, one(six, bad.Addr()), fourOnly), modeT, "block")
+	if len(r.Attempt.Hosts) != 1 {
+		t.Errorf("evidence %+v", r.Attempt.Hosts)
+	}
+	deliverOne(t, engine(t, w, one(six), fourOnly), modeT, "defer")
+}
+
+// TestHostWithoutAddress: what the resolver says of a host is its evidence.
+func TestHostWithoutAddress(t *testing.T) {
+	w := relaytest.Start(t)
+	none := resolve.Host{Name: "mx1.example.test", Failure: &relay.Failure{
+		Class: relay.Temporary, Reason: events.HostAddress, Status: "4.4.4", Reply: relay.Reply{Text: "no address"},
+	}}
+	r := deliverOne(t, engine(t, w, resolve.Route{Hosts: []resolve.Host{none}}), modeT, "defer")
+	if f := failureOf(r); f.Reason != events.HostAddress || f.Status != "4.4.4" || f.Reply.Text != "no address" {
+		t.Errorf("%+v", f)
+	}
+	h := w.Host(t, "mx2.example.test", violates)
+	deliverOne(t, engine(t, w, resolve.Route{Hosts: []resolve.Host{none, hostAt("mx2.example.test", h.Addr())}}), modeT, "defer")
+}
+
+// TestRouteFailure: what routing says is what the recipients are told.
+func TestRouteFailure(t *testing.T) {
+	e := New(Options{}, router{failure: &relay.Failure{Class: relay.Permanent, Reason: events.NullMX, Status: "5.1.10"}}, nil, nil)
+	if f := failureOf(e.Deliver(context.Background(), jobTo(t, modeT))); f.Reason != events.NullMX {
+		t.Errorf("%+v", f)
+	}
+	if rep := e.Probe(context.Background(), "example.test", modeT); rep.Failure == nil || rep.Deliverable() {
+		t.Errorf("%+v", rep)
+	}
+}
+
+// TestTLSBeforeClear: in mode O every host is offered TLS before any gets
+// anything in clear after a failure, and a host that was tampered with gets
+// nothing in clear at all (tls-policy §3).
+func TestTLSBeforeClear(t *testing.T) {
+	broken := relaytest.Script{TLS: relaytest.TLS{Alert: 80}}
+	for name, c := range map[string]struct {
+		first, second relaytest.Script
+		fate          string
+		clear         [2]bool
+	}{
+		"second has TLS":     {broken, complies, "tls", [2]bool{false, false}},
+		"both broken":        {broken, broken, "clear", [2]bool{true, false}},
+		"second has no TLS":  {broken, violates, "clear", [2]bool{false, true}},
+		"first injects":      {suspicious, broken, "clear", [2]bool{false, true}},
+		"both inject":        {suspicious, suspicious, "defer", [2]bool{false, false}},
+		"first downgraded":   {relaytest.Script{TLS: relaytest.TLS{Downgrade: true}}, unreachable, "defer", [2]bool{false, false}},
+		"STARTTLS says 421":  {relaytest.Script{StartTLS: relaytest.Reply{Code: 421, Text: "bye"}}, unreachable, "defer", [2]bool{false, false}},
+		"first has no TLS":   {violates, complies, "clear", [2]bool{true, false}},
+		"drops in mid-TLS":   {relaytest.Script{Mail: relaytest.Reply{Do: relaytest.Close, Times: 1}, Keywords: []string{"SIZE"}}, complies, "tls", [2]bool{false, false}},
+		"drops in every TLS": {relaytest.Script{Mail: relaytest.Reply{Do: relaytest.Close}, Keywords: []string{"SIZE"}}, unreachable, "defer", [2]bool{false, false}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := relaytest.Start(t)
+			a, b := w.Host(t, "mx1.example.test", c.first), w.Host(t, "mx2.example.test", c.second)
+			deliverOne(t, engine(t, w, routeTo(a, b)), modeO, c.fate)
+			if got := [2]bool{a.LeakedInClear(), b.LeakedInClear()}; got != c.clear {
+				t.Errorf("in clear: %v, want %v", got, c.clear)
+			}
+		})
+	}
+}
+
+// TestInjectedAddress: an address that was tampered with gets nothing in
+// clear under another name either.
+func TestInjectedAddress(t *testing.T) {
+	w := relaytest.Start(t)
+	h := w.Host(t, "mx1.example.test", suspicious, relaytest.Script{TLS: relaytest.TLS{Alert: 80}})
+	route := resolve.Route{Hosts: []resolve.Host{hostAt("mx1.example.test", h.Addr()), hostAt("mx2.example.test", h.Addr())}}
+	deliverOne(t, engine(t, w, route), modeO, "defer")
+	if h.LeakedInClear() {
+		t.Error("sent in clear")
+	}
+}
+
+// TestCompatMemory: an address that needed the compat hello gets it at once
+// the next time, until that fails.
+func TestCompatMemory(t *testing.T) {
+	w := relaytest.Start(t)
+	picky := relaytest.Script{TLS: relaytest.TLS{Do: relaytest.Close, HelloOver: 1000}, KeywordsInTLS: []string{"LIMITS MAILMAX=1"}}
+	newOnly := relaytest.Script{TLS: relaytest.TLS{MinVersion: 0x0304}}
+	h := w.Host(t, "mx1.example.test", picky)
+	e := engine(t, w, routeTo(h))
+	deliverOne(t, e, modeT, "tls")
+	if h.Connections() != 2 {
+		t.Fatalf("%d connections", h.Connections())
+	}
+	deliverOne(t, e, modeT, "tls")
+	if h.Connections() != 3 {
+		t.Errorf("%d connections: not remembered", h.Connections())
+	}
+	for _, s := range h.Sessions()[1:] {
+		if s.Hello.Size > 600 {
+			t.Errorf("compat hello of %d octets", s.Hello.Size)
+		}
+	}
+	// The host was renewed and now speaks 1.3 alone: the compat hello stops at
+	// 1.2, which must not be held against the host.
+	if err := h.SetScript(newOnly); err != nil {
+		t.Fatal(err)
+	}
+	if r := deliverOne(t, e, modeT, "tls"); r.Outcomes[0].Session.TLSVersion != "1.3" {
+		t.Errorf("%+v", r.Outcomes[0].Session)
+	}
+}
+
+// TestCompatProvesLittle: the compat hello offers less than the first one. Its
+// refusal does not make a passing failure of the first conclusive.
+func TestCompatProvesLittle(t *testing.T) {
+	w := relaytest.Start(t)
+	h := w.Host(t, "mx1.example.test", relaytest.Script{TLS: relaytest.TLS{Do: relaytest.Close}}, relaytest.Script{TLS: relaytest.TLS{MinVersion: 0x0304}})
+	r := deliverOne(t, engine(t, w, routeTo(h)), modeT, "defer")
+	if failureOf(r).Reason != events.TLSClosed {
+		t.Errorf("%+v", failureOf(r))
+	}
+}
+
+// TestResumption: sessions are resumed, checked anew each time, and not
+// shared between profiles.
+func TestResumption(t *testing.T) {
+	w := relaytest.Start(t)
+	script := relaytest.Script{KeywordsInTLS: []string{"LIMITS MAILMAX=1"}, TLS: relaytest.TLS{Cert: &relaytest.Cert{Names: []string{"other.test"}}}}
+	h := w.Host(t, "mx1.example.test", script)
+	e := engine(t, w, routeTo(h))
+	deliverOne(t, e, modeT, "tls")
+	r := deliverOne(t, e, modeT, "tls")
+	if s := r.Attempt.Hosts[0].TLS; h.Resumed() != 1 || !s.Resumed || !slices.Contains(s.Cert.Faults, events.CertName) {
+		t.Errorf("%d resumed, %+v", h.Resumed(), s)
+	}
+	deliverOne(t, e, modeV, "block") // T and V share a profile: resumed, and judged all the same
+	deliverOne(t, e, modeO, "tls")
+	if h.Resumed() != 2 {
+		t.Errorf("%d resumed", h.Resumed())
+	}
+}
+
+// TestRequireTLS is column RT: REQUIRETLS needs a valid certificate, an
+// authentic MX and the keyword inside TLS.
+func TestRequireTLS(t *testing.T) {
+	listed := relaytest.Script{KeywordsInTLS: []string{"PIPELINING", "REQUIRETLS"}}
+	for name, c := range map[string]struct {
+		script  relaytest.Script
+		mx      policy.MXAuth
+		fate    string
+		reason  events.Reason
+		status  string
+		relaxed bool
+	}{
+		"met":                 {listed, policy.MXDNSSEC, "tls", "", "", false},
+		"unsigned MX":         {listed, policy.MXUnsigned, "block", events.MXUnauthenticated, "5.7.5", false},
+		"keyword missing":     {relaytest.Script{}, policy.MXDNSSEC, "block", events.RequireTLSUnsupported, "5.7.30", false},
+		"keyword missing, ok": {relaytest.Script{}, policy.MXDNSSEC, "tls", "", "", true},
+		"keyword before TLS":  {relaytest.Script{Keywords: []string{"REQUIRETLS"}, KeywordsInTLS: []string{"SIZE"}}, policy.MXDNSSEC, "block", events.RequireTLSUnsupported, "5.7.30", false},
+		"A4":                  {relaytest.Script{NoTLS: true}, policy.MXDNSSEC, "block", events.StartTLSNotOffered, "5.7.10", false},
+		"B6":                  {otherwise, policy.MXDNSSEC, "block", events.TLSClosed, "5.7.10", false},
+		"C7":                  {relaytest.Script{KeywordsInTLS: listed.KeywordsInTLS, TLS: relaytest.TLS{Cert: &relaytest.Cert{Names: []string{"other.test"}}}}, policy.MXDNSSEC, "block", events.CertName, "5.7.5", false},
+		"A1":                  {unreachable, policy.MXDNSSEC, "defer", events.GreetingFail, "4.4.1", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := relaytest.Start(t)
+			h := w.Host(t, "mx1.example.test", c.script)
+			route := routeTo(h)
+			route.Hosts[0].Facts.MX = c.mx
+			job := jobTo(t, policy.Sender{Account: policy.Settings{RelaxedRequireTLS: c.relaxed}})
+			job.Message.RequireTLS = true
+			r := engine(t, w, route).Deliver(context.Background(), job)
+			if f := failureOf(r); how(r) != c.fate || f.Reason != c.reason || f.Status != c.status {
+				t.Errorf("%s %+v", how(r), f)
+			}
+			if h.LeakedInClear() {
+				t.Error("sent in clear")
+			}
+			if m := h.Messages(); len(m) == 1 && slices.Contains(m[0].MailParams, "REQUIRETLS") != (name == "met") {
+				t.Errorf("parameters %v", m[0].MailParams)
+			}
+		})
+	}
+}
+
+// TestInterrupted: stopping in mid-attempt is nobody's fault.
+func TestInterrupted(t *testing.T) {
+	w := relaytest.Start(t)
+	h := w.Host(t, "mx1.example.test", relaytest.Script{EHLO: relaytest.Reply{Do: relaytest.Silence}})
+	e := engine(t, w, routeTo(h))
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		wait, done := context.WithTimeout(context.Background(), relaytest.Patience)
+		defer done()
+		h.WaitFor(wait, func() bool { return h.Open() == 1 })
+		cancel()
+	}()
+	job := jobTo(t, modeT)
+	job.Delivery.History = policy.History{Since: time.Now().Add(-48 * time.Hour)}
+	r := e.Deliver(ctx, job)
+	f := failureOf(r)
+	if f.Class != relay.Temporary || f.Reason != events.Internal || len(r.Attempt.Hosts) != 0 || r.Feedback != relay.Neutral {
+		t.Errorf("%+v", r)
+	}
+	if !r.History.Since.Equal(job.Delivery.History.Since) {
+		t.Error("the history was lost")
+	}
+}
+
+// TestSettledRecipients: only waiting recipients are delivered to, and have
+// outcomes.
+func TestSettledRecipients(t *testing.T) {
+	w := relaytest.Start(t)
+	h := w.Host(t, "mx1.example.test")
+	job := jobTo(t, modeT, "a@example.test", "b@example.test", "c@example.test")
+	job.Delivery.Recipients[1].State = relay.Delivered
+	r := engine(t, w, routeTo(h)).Deliver(context.Background(), job)
+	if m := h.Await(t, 1)[0]; len(r.Outcomes) != 2 || len(m.To) != 2 || m.To[1].Address != "c@example.test" {
+		t.Errorf("%+v to %v", r.Outcomes, m.To)
+	}
+}
+
+// TestProbe looks at every host, sends nothing, and agrees with Deliver.
+func TestProbe(t *testing.T) {
+	for name, c := range map[string]struct {
+		sender  policy.Sender
+		scripts []relaytest.Script
+		ruling  policy.Ruling
+		rows    []string
+	}{
+		"T, both fine":      {modeT, []relaytest.Script{complies, complies}, policy.Allowed, []string{"ENC", "ENC"}},
+		"T, second only":    {modeT, []relaytest.Script{violates, complies}, policy.Allowed, []string{"A4", "ENC"}},
+		"T, none":           {modeT, []relaytest.Script{violates, violates}, policy.Block, []string{"A4", "A4"}},
+		"T, one down":       {modeT, []relaytest.Script{violates, unreachable}, policy.Retry, []string{"A4", "A2"}},
+		"O, in clear":       {modeO, []relaytest.Script{violates, unreachable}, policy.Allowed, []string{"A4", "A2"}},
+		"O, phase 2":        {modeO, []relaytest.Script{otherwise, unreachable}, policy.Allowed, []string{"A4", "A2"}},
+		"O, no need of it":  {modeO, []relaytest.Script{otherwise, complies}, policy.Allowed, []string{"B6", "ENC"}},
+		"O, nobody at home": {modeO, []relaytest.Script{unreachable, unreachable}, policy.Unreached, []string{"A2", "A2"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := relaytest.Start(t)
+			a, b := w.Host(t, "mx1.example.test", c.scripts[0]), w.Host(t, "mx2.example.test", c.scripts[1])
+			e := engine(t, w, routeTo(a, b))
+			rep := e.Probe(context.Background(), "example.test", c.sender)
+			var rows []string
+			for _, h := range rep.Hosts {
+				rows = append(rows, h.Verdict.Row)
+				if len(h.Connections) == 0 {
+					t.Errorf("no evidence of %s", h.Host)
+				}
+			}
+			if rep.Ruling != c.ruling || !slices.Equal(rows, c.rows) || rep.Deliverable() != (c.ruling == policy.Allowed) {
+				t.Errorf("%s %v, failure %+v", rep.Ruling, rows, rep.Failure)
+			}
+			for _, h := range []*relaytest.Host{a, b} {
+				for _, s := range h.Sessions() {
+					for _, cmd := range s.Commands {
+						if strings.HasPrefix(cmd.Line, "MAIL") {
+							t.Errorf("sent %s", cmd.Line)
+						}
+					}
+				}
+			}
+			r := e.Deliver(context.Background(), jobTo(t, c.sender))
+			if r.Attempt.Ruling != rep.Ruling {
+				t.Errorf("Deliver rules %s, Probe %s", r.Attempt.Ruling, rep.Ruling)
+			}
+		})
+	}
+}
