@@ -1,0 +1,47 @@
+package resolve
+
+import (
+	"testing"
+	"time"
+)
+
+func TestCacheIsBounded(t *testing.T) {
+	now := time.Now()
+	c := newCache[int, int](100)
+	for i := range 1000 {
+		now = now.Add(time.Millisecond)
+		c.put(i, i, now, now.Add(time.Hour))
+		if _, ok := c.get(0, now); !ok && i < 100 {
+			t.Fatalf("lost an entry at %d, before the cache was full", i)
+		}
+	}
+	if c.len() != 100 {
+		t.Errorf("%d entries", c.len())
+	}
+	young := 0
+	for i := 800; i < 1000; i++ {
+		if _, ok := c.get(i, now); ok {
+			young++
+		}
+	}
+	// Random eviction would keep about 87 of the newest 200 among its 100.
+	if young < 95 {
+		t.Errorf("only %d of the entries kept are young", young)
+	}
+}
+
+func TestCacheForgets(t *testing.T) {
+	now := time.Now()
+	c := newCache[string, int](10)
+	c.put("a", 1, now, now.Add(time.Second))
+	c.put("b", 2, now, now.Add(time.Minute))
+	if _, ok := c.get("a", now.Add(time.Second)); ok {
+		t.Error("found at its expiry")
+	}
+	if c.sweep(now.Add(time.Second)); c.len() != 1 {
+		t.Errorf("%d entries after sweeping", c.len())
+	}
+	if c.clear(); c.len() != 0 {
+		t.Error("not cleared")
+	}
+}

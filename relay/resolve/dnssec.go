@@ -1,0 +1,101 @@
+package resolve
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// The settings of delivery.dnssec (interface §3).
+const (
+	DNSSECAuto  = "auto"
+	DNSSECTrust = "trust"
+	DNSSECOff   = "off"
+)
+
+// trust is whether the resolver's AD bit is believed.
+type trust struct {
+	mode     string
+	loopback bool
+	first    sync.Once
+	proven   atomic.Bool
+}
+
+func newTrust(mode, server string) *trust {
+	ap, err := netip.ParseAddrPort(server)
+	return &trust{mode: mode, loopback: err == nil && ap.Addr().Unmap().IsLoopback()}
+}
+
+// wants reports whether to ask for AD at all.
+func (t *trust) wants() bool {
+	return t.mode == DNSSECTrust || t.mode == DNSSECAuto && t.loopback
+}
+
+// believed reports whether AD counts now. The first call waits for the first
+// self-test: a message that demands an authentic MX must not be refused for
+// being early.
+func (r *Resolver) believed(ctx context.Context) bool {
+	switch {
+	case r.trust.mode == DNSSECTrust:
+		return true
+	case !r.trust.wants():
+		return false
+	}
+	r.trust.first.Do(func() { r.selfTest(context.WithoutCancel(ctx)) })
+	return r.trust.proven.Load()
+}
+
+// verdict is what a self-test found.
+type verdict int
+
+const (
+	unknown verdict = iota // no answer: nothing learned
+	validates
+	doesNot
+)
+
+// judgeResolver reads the two answers of the self-test: the root must be
+// authentic, and a name that is known to be bogus must fail. The second may
+// stay unanswered, for a network may not lead there.
+func judgeResolver(root, bogus answer) verdict {
+	switch {
+	case root.trouble():
+		return unknown
+	case !root.authentic:
+		return doesNot
+	case bogus.outcome == found || bogus.outcome == noData || bogus.outcome == noName:
+		return doesNot
+	}
+	return validates
+}
+
+// selfTest asks both questions and remembers the verdict. Routes are made
+// anew when it changed, for they carry it.
+func (r *Resolver) selfTest(ctx context.Context) verdict {
+	ctx, cancel := context.WithTimeout(ctx, 2*r.o.Timeout)
+	defer cancel()
+	root := r.ask(ctx, question{".", dns.TypeSOA})
+	var bogus answer
+	if !root.trouble() && root.authentic {
+		bogus = r.ask(ctx, question{"dnssec-failed.org.", dns.TypeA})
+	}
+	v := judgeResolver(root, bogus)
+	if v == unknown {
+		return v
+	}
+	if was := r.trust.proven.Swap(v == validates); was != (v == validates) {
+		r.routes.clear()
+	}
+	r.metrics.validating.Set(float64(rank(v == validates)))
+	return v
+}
+
+// The self-test is repeated, sooner while the resolver does not answer it.
+const (
+	testEvery = 10 * time.Minute
+	testSoon  = 30 * time.Second
+)
