@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -34,7 +35,6 @@ type memory struct {
 	reports  []relay.Report
 	commits  []relay.Transition // those of outcomes
 	claims   int
-	reads    int // of backlogs
 	stale    int
 	fail     func(what string) error
 }
@@ -122,7 +122,6 @@ func (s *memory) remove(k relay.DeliveryKey) {
 
 func (s *memory) Backlogs(_ context.Context, yield func(relay.Backlog) bool) error {
 	s.mu.Lock()
-	s.reads++
 	var all []relay.Backlog
 	for p, keys := range s.lanes {
 		all = append(all, relay.Backlog{Lane: p.lane, Account: p.who, Due: s.queued[keys[0]].Due})
@@ -217,6 +216,27 @@ func (s *memory) done() (n int) {
 	return n
 }
 
+func (s *memory) failing(f func(what string) error) { s.with(func() { s.fail = f }) }
+
+// view is the state of a store at one moment.
+type view struct {
+	queued, finished map[relay.DeliveryKey]relay.Delivery
+	reports          []relay.Report
+	commits          []relay.Transition
+	claims, stale    int
+}
+
+func (s *memory) look() (v view) {
+	s.with(func() {
+		v = view{
+			queued: maps.Clone(s.queued), finished: maps.Clone(s.finished),
+			reports: slices.Clone(s.reports), commits: slices.Clone(s.commits),
+			claims: s.claims, stale: s.stale,
+		}
+	})
+	return v
+}
+
 // senders demand nothing, but TLS of accounts whose id begins with "t".
 type senders struct {
 	mu    sync.Mutex
@@ -229,6 +249,18 @@ func (s *senders) Sender(_ context.Context, m relay.Message, _ string) (policy.S
 	defer s.mu.Unlock()
 	s.asked = append(s.asked, m)
 	return policy.Sender{Account: policy.Settings{RequireTLS: m.Account[0] == 't'}}, s.err
+}
+
+func (s *senders) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
+}
+
+func (s *senders) heard() []relay.Message {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.asked)
 }
 
 // hosts is a Deliverer that behaves by destination.
@@ -275,6 +307,24 @@ func (h *hosts) Deliver(ctx context.Context, job deliver.Job) relay.Result {
 		return taken(job)
 	}
 	return behave(ctx, job)
+}
+
+func (h *hosts) set(destination string, f func(context.Context, deliver.Job) relay.Result) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.behave[destination] = f
+}
+
+func (h *hosts) made() []attempt {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.attempts)
+}
+
+func (h *hosts) peak() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.most
 }
 
 // to gives the times of the attempts at a destination.
@@ -383,12 +433,16 @@ func (w *world) told(e events.Event) {
 	w.events = append(w.events, e)
 }
 
-// kinds counts the events told by their kind.
-func (w *world) kinds() map[events.Kind]int {
+func (w *world) heard() []events.Event {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return slices.Clone(w.events)
+}
+
+// kinds counts the events told by their kind.
+func (w *world) kinds() map[events.Kind]int {
 	n := make(map[events.Kind]int)
-	for _, e := range w.events {
+	for _, e := range w.heard() {
 		n[e.Kind]++
 	}
 	return n

@@ -57,24 +57,10 @@ func (q *Queue) Run(ctx context.Context) error {
 	defer cutAttempts()
 	commits, cutCommits := context.WithCancel(context.WithoutCancel(ctx))
 	defer cutCommits()
-	stop := context.AfterFunc(ctx, func() {
-		select {
-		case <-time.After(q.o.Drain):
-			cutAttempts()
-		case <-commits.Done():
-			return
-		}
-		select {
-		case <-time.After(commitGrace):
-			cutCommits()
-		case <-commits.Done():
-		}
-	})
-	defer stop()
-
 	c := &crew{Queue: q, attempts: attempts, commits: commits}
 	s := newScheduler(c)
 	c.pool.Go(func() { c.scan(ctx, s) })
+	c.pool.Go(func() { s.bound(ctx, cutAttempts, cutCommits) })
 	q.loop.Store(s)
 	s.loop(ctx)
 	q.loop.Store(nil)
@@ -82,6 +68,26 @@ func (q *Queue) Run(ctx context.Context) error {
 	close(s.work)
 	c.pool.Wait()
 	return nil
+}
+
+// bound cuts off what goes on for too long after ctx ended.
+func (s *scheduler) bound(ctx context.Context, cutAttempts, cutCommits func()) {
+	select {
+	case <-ctx.Done():
+	case <-s.gone:
+		return
+	}
+	for _, step := range []struct {
+		after time.Duration
+		cut   func()
+	}{{s.q.o.Drain, cutAttempts}, {commitGrace, cutCommits}} {
+		select {
+		case <-time.After(step.after):
+			step.cut()
+		case <-s.gone:
+			return
+		}
+	}
 }
 
 // NewDraft begins a body.

@@ -24,8 +24,8 @@ func bubble(t *testing.T, o Options, story func(t *testing.T, w *world)) {
 		w.start()
 		story(t, w)
 		w.stop()
-		if w.store.stale != 0 {
-			t.Errorf("%d commits were stale", w.store.stale)
+		if w.store.look().stale != 0 {
+			t.Errorf("%d commits were stale", w.store.look().stale)
 		}
 	})
 }
@@ -35,13 +35,13 @@ func TestFastPathWritesTwice(t *testing.T) {
 		begun := time.Now()
 		w.send("a", "x@one.test", "y@one.test", "z@two.test")
 		synctest.Wait()
-		if w.store.done() != 2 || w.store.claims != 0 || len(w.store.commits) != 2 {
-			t.Errorf("%d done after %d claims and %d commits", w.store.done(), w.store.claims, len(w.store.commits))
+		if w.store.done() != 2 || w.store.look().claims != 0 || len(w.store.look().commits) != 2 {
+			t.Errorf("%d done after %d claims and %d commits", w.store.done(), w.store.look().claims, len(w.store.look().commits))
 		}
 		if !time.Now().Equal(begun) {
 			t.Error("time went by")
 		}
-		for k, d := range w.store.finished {
+		for k, d := range w.store.look().finished {
 			if d.Attempts != 1 {
 				t.Errorf("%s: %d attempts", k, d.Attempts)
 			}
@@ -49,7 +49,7 @@ func TestFastPathWritesTwice(t *testing.T) {
 		if got := w.kinds(); got[events.Processed] != 3 || got[events.Delivered] != 3 {
 			t.Errorf("told %v", got)
 		}
-		if m := w.store.commits[0].Message; m.Deliveries != 2 {
+		if m := w.store.look().commits[0].Message; m.Deliveries != 2 {
 			t.Errorf("%d deliveries", m.Deliveries)
 		}
 	})
@@ -57,12 +57,12 @@ func TestFastPathWritesTwice(t *testing.T) {
 
 func TestAcceptThatFailsLeavesNothingBehind(t *testing.T) {
 	bubble(t, Options{MaxPerDestination: 2, MaxConnections: 2}, func(t *testing.T, w *world) {
-		w.store.fail = func(what string) error {
+		w.store.failing(func(what string) error {
 			if what == "accept" {
 				return errDisk
 			}
 			return nil
-		}
+		})
 		for range 10 { // more than there are places
 			d := w.q.NewDraft()
 			err := w.q.Accept(context.Background(), message("a"), recipients("x@one.test"), d)
@@ -70,17 +70,17 @@ func TestAcceptThatFailsLeavesNothingBehind(t *testing.T) {
 				t.Fatal(err, d.(*draft).ended)
 			}
 		}
-		w.senders.err = errDisk
+		w.senders.fail(errDisk)
 		d := w.q.NewDraft()
 		if err := w.q.Accept(context.Background(), message("a"), recipients("x@one.test"), d); !errors.Is(err, errDisk) || !d.(*draft).ended {
 			t.Fatal(err, d.(*draft).ended)
 		}
-		w.senders.err = nil
-		w.store.fail = nil
+		w.senders.fail(nil)
+		w.store.failing(nil)
 		w.send("a", "x@one.test")
 		synctest.Wait()
-		if w.store.done() != 1 || w.store.claims != 0 || len(w.kinds()) != 2 {
-			t.Errorf("%d done, %d claims, told %v", w.store.done(), w.store.claims, w.kinds())
+		if w.store.done() != 1 || w.store.look().claims != 0 || len(w.kinds()) != 2 {
+			t.Errorf("%d done, %d claims, told %v", w.store.done(), w.store.look().claims, w.kinds())
 		}
 	})
 }
@@ -88,11 +88,11 @@ func TestAcceptThatFailsLeavesNothingBehind(t *testing.T) {
 func TestRetriesFollowTheSchedule(t *testing.T) {
 	o := Options{Schedule: relay.Schedule{RetryAfter: 4 * time.Minute, RetryMax: 9 * time.Minute, Lifetime: 40 * time.Minute}}
 	bubble(t, o, func(t *testing.T, w *world) {
-		w.hosts.behave["one.test"] = after(0, func(job deliver.Job) relay.Result {
+		w.hosts.set("one.test", after(0, func(job deliver.Job) relay.Result {
 			r := unreached(job)
 			r.Feedback = relay.Neutral
 			return r
-		})
+		}))
 		begun := time.Now()
 		w.send("a", "x@one.test")
 		time.Sleep(time.Hour)
@@ -113,8 +113,8 @@ func TestRetriesFollowTheSchedule(t *testing.T) {
 func TestDeadLaneLeavesTheOthersAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, Options{MaxConnections: 20})
-		w.hosts.behave["dead.test"] = after(30*time.Second, unreached)
-		w.hosts.behave["well.test"] = after(100*time.Millisecond, taken)
+		w.hosts.set("dead.test", after(30*time.Second, unreached))
+		w.hosts.set("well.test", after(100*time.Millisecond, taken))
 		w.pile(10_000, "a", "x@dead.test")
 		w.pile(200, "a", "x@well.test")
 		w.start()
@@ -138,9 +138,7 @@ func TestDeadLaneLeavesTheOthersAlone(t *testing.T) {
 			}
 		}
 		// It comes back, and all is delivered within the hour.
-		w.hosts.mu.Lock()
-		w.hosts.behave["dead.test"] = after(100*time.Millisecond, taken)
-		w.hosts.mu.Unlock()
+		w.hosts.set("dead.test", after(100*time.Millisecond, taken))
 		time.Sleep(time.Hour)
 		if got := w.store.done(); got != 10_201 {
 			t.Errorf("%d delivered after it came back", got)
@@ -153,7 +151,7 @@ func TestDeadLaneLeavesTheOthersAlone(t *testing.T) {
 func TestDeadLaneComesToItsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, Options{})
-		w.hosts.behave["dead.test"] = after(30*time.Second, unreached)
+		w.hosts.set("dead.test", after(30*time.Second, unreached))
 		w.pile(2000, "a", "x@dead.test")
 		w.start()
 		time.Sleep(12 * time.Hour)
@@ -161,8 +159,8 @@ func TestDeadLaneComesToItsEnd(t *testing.T) {
 			t.Errorf("after twelve hours, %d deferrals told of 2000 messages", k[events.Deferred])
 		}
 		time.Sleep(72 * time.Hour)
-		if got := w.kinds()[events.Bounce]; got != 2000 || len(w.store.queued) != 0 {
-			t.Errorf("%d of 2000 at their end, %d queued", got, len(w.store.queued))
+		if got := w.kinds()[events.Bounce]; got != 2000 || len(w.store.look().queued) != 0 {
+			t.Errorf("%d of 2000 at their end, %d queued", got, len(w.store.look().queued))
 		}
 		if got := len(w.hosts.to("dead.test")); got > 2500 {
 			t.Errorf("%d attempts", got)
@@ -174,7 +172,7 @@ func TestDeadLaneComesToItsEnd(t *testing.T) {
 func TestAccountsShareALane(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, Options{})
-		w.hosts.behave["one.test"] = after(time.Second, taken)
+		w.hosts.set("one.test", after(time.Second, taken))
 		w.pile(5000, "big", "x@one.test")
 		w.start()
 		time.Sleep(20 * time.Second)
@@ -183,15 +181,13 @@ func TestAccountsShareALane(t *testing.T) {
 			w.send("small", "y@one.test")
 		}
 		time.Sleep(10 * time.Second)
-		w.hosts.mu.Lock()
 		var last time.Duration
 		n := 0
-		for _, a := range w.hosts.attempts {
+		for _, a := range w.hosts.made() {
 			if a.who == "small" {
 				n, last = n+1, a.at.Sub(begun)
 			}
 		}
-		w.hosts.mu.Unlock()
 		// Twenty at a time, every other one: two seconds, and what was in hand.
 		if n != 20 || last > 6*time.Second {
 			t.Errorf("%d of the small account's messages tried, the last after %v", n, last)
@@ -205,10 +201,10 @@ func TestTarpitsDoNotTakeAllSlots(t *testing.T) {
 		w := newWorld(t, Options{MaxConnections: 100})
 		for i := range 200 {
 			name := fmt.Sprintf("tar%d.test", i)
-			w.hosts.behave[name] = after(5*time.Minute, unreached)
+			w.hosts.set(name, after(5*time.Minute, unreached))
 			w.pile(10, "a", "x@"+name)
 		}
-		w.hosts.behave["well.test"] = after(time.Second, taken)
+		w.hosts.set("well.test", after(time.Second, taken))
 		w.start()
 		time.Sleep(30 * time.Minute)
 		worst := time.Duration(0)
@@ -229,8 +225,8 @@ func TestTarpitsDoNotTakeAllSlots(t *testing.T) {
 		if worst > 2*time.Second {
 			t.Errorf("beside tarpits a message took %v", worst)
 		}
-		if w.hosts.most > 100 {
-			t.Errorf("%d attempts at a time", w.hosts.most)
+		if w.hosts.peak() > 100 {
+			t.Errorf("%d attempts at a time", w.hosts.peak())
 		}
 		w.stop()
 	})
@@ -239,15 +235,15 @@ func TestTarpitsDoNotTakeAllSlots(t *testing.T) {
 func TestPerDestinationLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, Options{MaxPerDestination: 3})
-		w.hosts.behave["one.test"] = after(time.Second, taken)
+		w.hosts.set("one.test", after(time.Second, taken))
 		w.pile(100, "a", "x@one.test")
 		w.start()
 		for range 30 {
 			w.send("b", "x@one.test")
 		}
 		time.Sleep(time.Minute)
-		if w.hosts.most != 3 || w.store.done() != 130 {
-			t.Errorf("%d at a time, %d done", w.hosts.most, w.store.done())
+		if w.hosts.peak() != 3 || w.store.done() != 130 {
+			t.Errorf("%d at a time, %d done", w.hosts.peak(), w.store.done())
 		}
 		w.stop()
 	})
@@ -258,7 +254,7 @@ func TestPerDestinationLimit(t *testing.T) {
 func TestRestartContinues(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, Options{Drain: time.Minute})
-		w.hosts.behave["slow.test"] = after(20*time.Second, taken)
+		w.hosts.set("slow.test", after(20*time.Second, taken))
 		w.start()
 		for range 12 {
 			w.send("a", "x@slow.test")
@@ -278,7 +274,7 @@ func TestRestartContinues(t *testing.T) {
 		if w.store.done() != 12 || len(w.hosts.to("slow.test")) != 12 {
 			t.Errorf("%d of 12 finished, %d attempts", w.store.done(), len(w.hosts.to("slow.test")))
 		}
-		for k, d := range w.store.finished {
+		for k, d := range w.store.look().finished {
 			if d.Attempts != 1 {
 				t.Errorf("%s: attempt %d", k, d.Attempts)
 			}
@@ -290,7 +286,7 @@ func TestRestartContinues(t *testing.T) {
 func TestShutdownCutsOffWhatTakesTooLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, Options{Drain: 10 * time.Second})
-		w.hosts.behave["slow.test"] = after(time.Hour, taken)
+		w.hosts.set("slow.test", after(time.Hour, taken))
 		w.start()
 		w.send("a", "x@slow.test")
 		time.Sleep(time.Second)
@@ -299,10 +295,10 @@ func TestShutdownCutsOffWhatTakesTooLong(t *testing.T) {
 		if took := time.Since(begun); took != 10*time.Second {
 			t.Errorf("stopped after %v", took)
 		}
-		if len(w.store.commits) != 0 {
-			t.Errorf("the cut was told as %+v", w.store.commits[0].Events)
+		if len(w.store.look().commits) != 0 {
+			t.Errorf("the cut was told as %+v", w.store.look().commits[0].Events)
 		}
-		w.hosts.behave["slow.test"] = nil
+		w.hosts.set("slow.test", nil)
 		w.start()
 		time.Sleep(time.Second)
 		if w.store.done() != 1 {
@@ -321,7 +317,7 @@ func TestAcceptWithoutRun(t *testing.T) {
 		w.send("a", "x@one.test")
 		w.q = New(w.o, w.store, w.hosts, w.senders, w.told, w.q.log, nil)
 		w.send("a", "x@one.test")
-		if len(w.hosts.attempts) != 0 {
+		if len(w.hosts.made()) != 0 {
 			t.Fatal("attempts without a loop")
 		}
 		w.start()
@@ -358,13 +354,13 @@ func TestLeaseAfterACrash(t *testing.T) {
 // and the commit is good.
 func TestLeaseIsRenewed(t *testing.T) {
 	bubble(t, Options{}, func(t *testing.T, w *world) {
-		w.hosts.behave["slow.test"] = after(40*time.Minute, taken)
+		w.hosts.set("slow.test", after(40*time.Minute, taken))
 		w.send("a", "x@slow.test")
 		time.Sleep(time.Hour)
 		if n := len(w.hosts.to("slow.test")); n != 1 || w.store.done() != 1 {
 			t.Errorf("%d attempts, %d done", n, w.store.done())
 		}
-		for _, d := range w.store.finished {
+		for _, d := range w.store.look().finished {
 			if d.Attempts != 1 {
 				t.Errorf("%d attempts counted", d.Attempts)
 			}
@@ -372,9 +368,49 @@ func TestLeaseIsRenewed(t *testing.T) {
 	})
 }
 
+// What waits in memory for longer than its lease is claimed anew; nothing is
+// tried twice, and no attempt is counted that was not made.
+func TestLeaseRunsOutInMemory(t *testing.T) {
+	o := Options{MaxPerDestination: 1, Schedule: relay.Schedule{RetryAfter: 10 * time.Second, RetryMax: 10 * time.Second}}
+	bubble(t, o, func(t *testing.T, w *world) {
+		w.hosts.set("one.test", after(9*time.Second, taken))
+		for range 6 {
+			w.send("a", "x@one.test")
+		}
+		time.Sleep(2 * time.Minute)
+		if got := len(w.hosts.to("one.test")); got != 6 || w.store.done() != 6 {
+			t.Errorf("%d attempts, %d done", got, w.store.done())
+		}
+		for k, d := range w.store.look().finished {
+			if d.Attempts != 1 {
+				t.Errorf("%s: attempt %d", k, d.Attempts)
+			}
+		}
+	})
+}
+
+func TestPanicInTellingIsSurvived(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{})
+		w.start()
+		w.q.tell = func(e events.Event) {
+			if e.Kind == events.Delivered {
+				panic("bug")
+			}
+		}
+		w.send("a", "x@one.test")
+		w.send("a", "x@one.test")
+		time.Sleep(time.Minute)
+		if w.store.done() != 2 || w.q.Lanes()[0].Busy != 0 {
+			t.Errorf("%d done, lanes %+v", w.store.done(), w.q.Lanes())
+		}
+		w.stop()
+	})
+}
+
 func TestEndlessAttemptIsCutOff(t *testing.T) {
 	bubble(t, Options{}, func(t *testing.T, w *world) {
-		w.hosts.behave["slow.test"] = after(100*time.Hour, taken)
+		w.hosts.set("slow.test", after(100*time.Hour, taken))
 		w.send("a", "x@slow.test")
 		time.Sleep(65 * time.Minute)
 		if k := w.kinds(); k[events.Deferred] != 1 {
@@ -388,7 +424,7 @@ func TestTakenDuringAnAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, Options{})
 		w.start()
-		w.hosts.behave["one.test"] = after(time.Minute, taken)
+		w.hosts.set("one.test", after(time.Minute, taken))
 		m := w.send("a", "x@one.test")
 		time.Sleep(time.Second)
 		w.store.with(func() {
@@ -409,8 +445,8 @@ func TestTakenDuringAnAttempt(t *testing.T) {
 			// One delivered event: the report's own.
 			t.Errorf("told %v", k)
 		}
-		if w.store.stale != 1 || len(w.store.reports) != 1 {
-			t.Errorf("%d stale, %d reports", w.store.stale, len(w.store.reports))
+		if w.store.look().stale != 1 || len(w.store.look().reports) != 1 {
+			t.Errorf("%d stale, %d reports", w.store.look().stale, len(w.store.look().reports))
 		}
 		w.stop()
 	})
@@ -418,15 +454,13 @@ func TestTakenDuringAnAttempt(t *testing.T) {
 
 func TestOperatorRetry(t *testing.T) {
 	bubble(t, Options{}, func(t *testing.T, w *world) {
-		w.hosts.behave["one.test"] = after(time.Millisecond, unreached)
+		w.hosts.set("one.test", after(time.Millisecond, unreached))
 		for range 10 {
 			w.send("a", "x@one.test")
 		}
 		time.Sleep(time.Second)
-		w.hosts.mu.Lock()
-		w.hosts.behave["one.test"] = nil
-		n := len(w.hosts.attempts)
-		w.hosts.mu.Unlock()
+		w.hosts.set("one.test", nil)
+		n := len(w.hosts.made())
 		if n >= 10 {
 			t.Fatalf("%d attempts at a dead lane", n)
 		}
@@ -450,7 +484,7 @@ func TestOperatorRetry(t *testing.T) {
 
 func TestKickEndsTheCoolOff(t *testing.T) {
 	bubble(t, Options{}, func(t *testing.T, w *world) {
-		w.hosts.behave["one.test"] = after(time.Millisecond, unreached)
+		w.hosts.set("one.test", after(time.Millisecond, unreached))
 		for range 10 {
 			w.send("a", "x@one.test")
 		}
@@ -487,17 +521,16 @@ func TestRetryFindsWhatNobodyToldOf(t *testing.T) {
 
 func TestPanicIsATemporaryFailure(t *testing.T) {
 	bubble(t, Options{}, func(t *testing.T, w *world) {
-		w.hosts.behave["one.test"] = func(context.Context, deliver.Job) relay.Result { panic("bug") }
-		w.hosts.behave["two.test"] = func(context.Context, deliver.Job) relay.Result { return relay.Result{} }
+		w.hosts.set("one.test", func(context.Context, deliver.Job) relay.Result { panic("bug") })
+		w.hosts.set("two.test", func(context.Context, deliver.Job) relay.Result { return relay.Result{} })
 		w.send("a", "x@one.test", "x@two.test")
 		synctest.Wait()
-		w.hosts.mu.Lock()
-		clear(w.hosts.behave)
-		w.hosts.mu.Unlock()
+		w.hosts.set("one.test", nil)
+		w.hosts.set("two.test", nil)
 		if k := w.kinds(); k[events.Deferred] != 2 {
 			t.Fatalf("told %v", k)
 		}
-		for _, e := range w.events {
+		for _, e := range w.heard() {
 			if e.Kind == events.Deferred && (e.Reason != events.Internal || strings.Contains(e.Reply, "bug")) {
 				t.Errorf("told %+v", e)
 			}
@@ -512,12 +545,12 @@ func TestPanicIsATemporaryFailure(t *testing.T) {
 func TestStoreFaultsPass(t *testing.T) {
 	bubble(t, Options{}, func(t *testing.T, w *world) {
 		until := time.Now().Add(2 * time.Minute)
-		w.store.fail = func(what string) error {
+		w.store.failing(func(what string) error {
 			if what != "accept" && what != "body" && time.Now().Before(until) {
 				return errDisk
 			}
 			return nil
-		}
+		})
 		w.send("a", "x@one.test")  // its commit fails
 		w.pile(5, "a", "x@p.test") // and the claims of these
 		w.q.Retry(relay.Backlog{Lane: laneTo("p.test"), Account: "a", Due: time.Now()})
@@ -534,41 +567,41 @@ func TestStoreFaultsPass(t *testing.T) {
 
 func TestMissingBodyDefers(t *testing.T) {
 	bubble(t, Options{}, func(t *testing.T, w *world) {
-		w.store.fail = func(what string) error {
+		w.store.failing(func(what string) error {
 			if what == "body" {
 				return relay.ErrNoBody
 			}
 			return nil
-		}
+		})
 		w.send("a", "x@one.test")
 		synctest.Wait()
-		if k := w.kinds(); k[events.Deferred] != 1 || len(w.hosts.attempts) != 0 {
-			t.Errorf("told %v after %d attempts", k, len(w.hosts.attempts))
+		if k := w.kinds(); k[events.Deferred] != 1 || len(w.hosts.made()) != 0 {
+			t.Errorf("told %v after %d attempts", k, len(w.hosts.made()))
 		}
 	})
 }
 
 func TestBlockIsReportedWithoutDemands(t *testing.T) {
 	bubble(t, Options{Hostname: "relay.test"}, func(t *testing.T, w *world) {
-		w.hosts.behave["one.test"] = after(0, refused)
+		w.hosts.set("one.test", after(0, refused))
 		w.send("tenant", "x@one.test")
 		synctest.Wait()
-		if len(w.store.reports) != 1 || w.store.done() != 2 {
-			t.Fatalf("%d reports, %d done", len(w.store.reports), w.store.done())
+		if len(w.store.look().reports) != 1 || w.store.done() != 2 {
+			t.Fatalf("%d reports, %d done", len(w.store.look().reports), w.store.done())
 		}
-		report := w.hosts.attempts[1].job
+		report := w.hosts.made()[1].job
 		if report.Delivery.Lane != laneTo("origin.test") || !report.Message.Report || report.Sender != (policy.Sender{}) {
 			t.Errorf("the report went as %+v", report)
 		}
-		for _, m := range w.senders.asked {
+		for _, m := range w.senders.heard() {
 			if m.Report {
 				t.Error("asked for the demands on a report")
 			}
 		}
-		if !strings.Contains(string(w.store.reports[0].Body), "dns; relay.test") {
+		if !strings.Contains(string(w.store.look().reports[0].Body), "dns; relay.test") {
 			t.Error("the report does not name its MTA")
 		}
-		if l := w.hosts.attempts[0].job.Delivery.Lane; l.Class != policy.ClassEncrypt {
+		if l := w.hosts.made()[0].job.Delivery.Lane; l.Class != policy.ClassEncrypt {
 			t.Errorf("lane %+v", l)
 		}
 	})
@@ -577,7 +610,7 @@ func TestBlockIsReportedWithoutDemands(t *testing.T) {
 func TestGuardPutsDropsOff(t *testing.T) {
 	bubble(t, Options{GuardDomains: 5, GuardWithin: 10 * time.Minute}, func(t *testing.T, w *world) {
 		for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
-			w.hosts.behave[name+".test"] = after(0, refused)
+			w.hosts.set(name+".test", after(0, refused))
 			w.send("tenant", "x@"+name+".test")
 			w.send("other", "x@fine.test") // opportunistic: proves nothing
 			synctest.Wait()
@@ -585,7 +618,7 @@ func TestGuardPutsDropsOff(t *testing.T) {
 		if k := w.kinds(); k[events.Bounce] != 4 || k[events.Deferred] != 2 || !w.q.GuardHolds() {
 			t.Fatalf("told %v, holds %t", k, w.q.GuardHolds())
 		}
-		for _, e := range w.events {
+		for _, e := range w.heard() {
 			if e.Kind == events.Deferred && e.Reason != events.StartTLSNotOffered {
 				t.Errorf("told %+v", e)
 			}

@@ -257,8 +257,7 @@ func (s *scheduler) start(l *lane, now time.Time) {
 	}
 	s.take(l, 0, -1)
 	if !s.fresh(j, now) {
-		delete(s.inHand, j.delivery.Key)
-		s.mark(b, j.delivery.Due, now)
+		s.giveBack([]*job{j})
 		return
 	}
 	s.take(l, 1, 0)
@@ -274,9 +273,8 @@ func (s *scheduler) start(l *lane, now time.Time) {
 	s.work <- j // never blocks: as deep as there are slots
 }
 
-// fresh reports whether enough of the lease is left to begin. One that has
-// waited for too long goes back to the backlog, which it has never left in
-// the store.
+// fresh reports whether enough of the lease is left to begin. What has waited
+// for too long is given back, to be claimed anew.
 func (s *scheduler) fresh(j *job, now time.Time) bool {
 	return j.delivery.Due.Sub(now) > s.q.o.Schedule.Delay(j.delivery.Attempts)/4
 }

@@ -24,13 +24,13 @@ const (
 type LaneStatus struct {
 	Lane     relay.Lane    `json:"lane"`
 	Standing Standing      `json:"standing"`
-	Window   int           `json:"window"`   // attempts at a time
-	Busy     int           `json:"busy"`     // attempts running
-	Claimed  int           `json:"claimed"`  // in memory, not begun
-	Accounts int           `json:"accounts"` // with anything queued here, as far as known
-	Due      time.Time     `json:"due"`      // when the first of what is not in memory is due; zero: nothing known
-	CoolOff  time.Time     `json:"cool_off"` // nothing is tried until then; zero: not cooling off
-	Last     events.Reason `json:"last"`     // of the newest attempt that failed for now
+	Window   int           `json:"window"`            // attempts at a time
+	Busy     int           `json:"busy"`              // attempts running
+	Claimed  int           `json:"claimed"`           // in memory, not begun
+	Accounts int           `json:"accounts"`          // with anything queued here, as far as known
+	Due      time.Time     `json:"due,omitzero"`      // when the first of what is not in memory is due; zero: nothing known
+	CoolOff  time.Time     `json:"cool_off,omitzero"` // nothing is tried until then; zero: not cooling off
+	Last     events.Reason `json:"last,omitempty"`    // of the newest attempt that failed for now
 }
 
 // Lanes gives the lanes in memory, in no order; nil while Run is not on.

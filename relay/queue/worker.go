@@ -51,8 +51,16 @@ func (c *crew) worker(work <-chan *job, done chan<- finished) {
 }
 
 // attempt is one turn: deliver, step, commit.
-func (c *crew) attempt(j *job) finished {
-	f := finished{job: j}
+func (c *crew) attempt(j *job) (f finished) {
+	f.job = j
+	defer func() {
+		if p := recover(); p != nil {
+			// Not in the delivery itself, which has its own net: the lease
+			// paces what happens again.
+			c.panicked(j.delivery.Key, p)
+			f.due = j.end().Due
+		}
+	}()
 	ctx := c.lease(j)
 	r := c.deliver(ctx, j.message, j.delivery)
 	d := j.end()
@@ -79,8 +87,7 @@ func (c *crew) attempt(j *job) finished {
 func (c *crew) deliver(ctx context.Context, m relay.Message, d relay.Delivery) (r relay.Result) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.metrics.panics.Inc()
-			c.log.Error("an attempt panicked", zap.Stringer("delivery", d.Key), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			c.panicked(d.Key, p)
 			r = internal(d)
 		}
 	}()
@@ -101,6 +108,11 @@ func (c *crew) deliver(ctx context.Context, m relay.Message, d relay.Delivery) (
 		return internal(d)
 	}
 	return r
+}
+
+func (c *crew) panicked(key relay.DeliveryKey, p any) {
+	c.metrics.panics.Inc()
+	c.log.Error("an attempt panicked", zap.Stringer("delivery", key), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
 }
 
 // sender gives the demands on the sender's side. A report of our own has
