@@ -6,6 +6,7 @@ package domain
 import (
 	"errors"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -35,7 +36,7 @@ var lookup = idna.New(
 // are refused with [ErrInvalid].
 func Parse(s string) (Name, error) {
 	s = strings.TrimSuffix(s, ".")
-	if s == "" || len(s) > 1000 {
+	if s == "" || len(s) > 1000 || !utf8.ValidString(s) {
 		return Name{}, ErrInvalid
 	}
 	ascii := s
