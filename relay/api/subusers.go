@@ -137,7 +137,11 @@ func (s *server) findSubuser(r *request) (account.Account, error) {
 	if err := parentOnly(r); err != nil {
 		return account.Account{}, err
 	}
-	return s.Accounts.AccountNamed(r.Context(), account.KindSubuser, r.PathValue("name"))
+	a, err := s.Accounts.AccountNamed(r.Context(), account.KindSubuser, r.PathValue("name"))
+	if err == nil && a.Kind != account.KindSubuser {
+		err = account.ErrNotFound // the parent shares its names with subusers
+	}
+	return a, err
 }
 
 func (s *server) getSubuser(r *request) (any, error) {

@@ -126,6 +126,10 @@ func (s *server) addWebhook(r *request, o *object) (any, error) {
 	if err := unusedURL(all, e); err != nil {
 		return nil, err
 	}
+	if len(all) > 0 && !now.After(all[len(all)-1].Created) {
+		// Whatever the clock does, the oldest stays the oldest.
+		e.Created = all[len(all)-1].Created.Add(1)
+	}
 	if err := s.Webhooks.PutEndpoint(r.Context(), e); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,361 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sendgrid/sendgrid-go"
+	"github.com/sendgrid/sendgrid-go/helpers/eventwebhook"
+	"go.uber.org/zap/zapcore"
+
+	"tlsrelay/events/webhook"
+	"tlsrelay/policy/account"
+	"tlsrelay/relay/store"
+)
+
+// get makes one request with a key by name.
+func (w *world) get(t *testing.T, method, path, key, body string) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequest(method, w.server.URL+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+w.vars[key])
+	res, err := plainClient().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var b strings.Builder
+	if err := res.Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(b.String(), "\r\n\r\n")
+	return res, text
+}
+
+// The Go library's own way, as in contract §9.
+func TestSendgridGo(t *testing.T) {
+	w := newWorld(t, Options{})
+	for _, who := range []string{"account-id 1234", "sub1"} {
+		req := sendgrid.GetRequestSubuser(w.vars["full"], "/v3/user/settings/enforced_tls", w.server.URL, who)
+		req.Method = "PATCH"
+		req.Body = []byte(`{"require_tls":true,"version":1.2}`)
+		res, err := sendgrid.API(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := `{"require_tls":true,"require_valid_cert":false,"version":1.2}`; res.StatusCode != 200 || res.Body != want {
+			t.Errorf("%s: %d %s, want %s", who, res.StatusCode, res.Body, want)
+		}
+	}
+	req := sendgrid.GetRequest(w.vars["full"], "/v3/user/settings/enforced_tls", w.server.URL)
+	req.Method = "GET"
+	res, err := sendgrid.API(req)
+	if want := `{"require_tls":false,"require_valid_cert":false,"version":1.1}`; err != nil || res.Body != want {
+		t.Errorf("the parent has %v, %v, want %s", res, err, want)
+	}
+}
+
+// The library's retry helper sleeps until X-RateLimit-Reset.
+func TestRateLimit(t *testing.T) {
+	now := testNow
+	w := newWorld(t, Options{RequestsPerMinute: 3, Now: func() time.Time { return now }})
+	for left := 2; left >= 0; left-- {
+		res, body := w.get(t, "GET", "/v3/scopes", "none", "")
+		if res.StatusCode != 200 || res.Header.Get("X-RateLimit-Remaining") != strconv.Itoa(left) {
+			t.Errorf("%d left: %d %v %s", left, res.StatusCode, res.Header, body)
+		}
+	}
+	res, body := w.get(t, "GET", "/v3/scopes", "none", "")
+	if res.StatusCode != 429 || body != `{"errors":[{"field":null,"message":"too many requests"}]}` {
+		t.Errorf("the fourth: %d %s", res.StatusCode, body)
+	}
+	reset := strconv.FormatInt(testNow.Add(30*time.Second).Unix(), 10)
+	for name, want := range map[string]string{
+		"X-RateLimit-Limit": "3", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": reset, "Retry-After": "30",
+	} {
+		if got := res.Header.Get(name); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	if res, _ := w.get(t, "GET", "/v3/scopes", "read", ""); res.StatusCode != 200 {
+		t.Errorf("another key has its own allowance: %d", res.StatusCode)
+	}
+	if res, _ := w.get(t, "GET", "/relay/v1/settings", "none", ""); res.StatusCode != 429 ||
+		res.Header.Get("Content-Type") != "application/problem+json" {
+		t.Errorf("the limit of /relay/v1: %d %v", res.StatusCode, res.Header)
+	}
+	now = now.Add(30 * time.Second)
+	if res, _ := w.get(t, "GET", "/v3/scopes", "none", ""); res.StatusCode != 200 {
+		t.Errorf("the allowance does not come back: %d", res.StatusCode)
+	}
+}
+
+func TestNoRateLimit(t *testing.T) {
+	w := newWorld(t, Options{})
+	res, _ := w.get(t, "GET", "/v3/scopes", "none", "")
+	if h := res.Header.Get("X-RateLimit-Limit"); h != "" {
+		t.Errorf("without a limit, X-RateLimit-Limit is %q", h)
+	}
+}
+
+// broken is a store whose list of webhooks fails or panics.
+type broken struct {
+	*store.Store
+	fail func() error
+}
+
+func (b broken) Endpoints(context.Context, string) ([]webhook.Endpoint, error) { return nil, b.fail() }
+
+func TestOwnTrouble(t *testing.T) {
+	const path = "/v3/user/webhooks/event/settings"
+	const want = `{"errors":[{"message":"internal server error"}]}`
+	for name, fail := range map[string]func() error{
+		"error": func() error { return errors.New("inner text") },
+		"panic": func() error { panic("inner text") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorldWith(t, Options{}, func(d *Deps) { d.Webhooks = broken{d.Webhooks.(*store.Store), fail} })
+			res, body := w.get(t, "GET", path, "full", "")
+			if res.StatusCode != 500 || body != want || res.Header.Get("X-Request-Id") == "" {
+				t.Errorf("%d %s", res.StatusCode, body)
+			}
+			if w.logs.FilterLevelExact(zapcore.ErrorLevel).Len() != 1 {
+				t.Errorf("logged %v", w.logs.All())
+			}
+			if res, _ := w.get(t, "GET", path, "read", ""); res.StatusCode != 403 {
+				t.Errorf("afterwards: %d", res.StatusCode)
+			}
+		})
+	}
+}
+
+// A store that is closed answers nothing, and no request is let through.
+func TestStoreAway(t *testing.T) {
+	w := newWorld(t, Options{})
+	if err := w.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/v3/suppression/blocks", "/relay/v1/messages/" + strings.Repeat("A", 22)} {
+		if res, body := w.get(t, "GET", path, "full", ""); res.StatusCode != 500 {
+			t.Errorf("%s: %d %s", path, res.StatusCode, body)
+		}
+	}
+}
+
+func TestKeyLimit(t *testing.T) {
+	w := newWorld(t, Options{})
+	for i := range maxKeys - 1 { // sub1 has one
+		k := account.Key{ID: fmt.Sprintf("%022d", i), Owner: "2", Name: "x"}
+		if err := w.store.PutKey(t.Context(), k); err != nil {
+			t.Fatal(err)
+		}
+	}
+	res, body := w.get(t, "POST", "/v3/api_keys", "sub1", `{"name":"one more"}`)
+	if res.StatusCode != 403 || !strings.Contains(body, "100 API Keys") {
+		t.Errorf("the 101st: %d %s", res.StatusCode, body)
+	}
+	if res, body := w.get(t, "POST", "/v3/api_keys", "full", `{"name":"other account"}`); res.StatusCode != 201 {
+		t.Errorf("another account: %d %s", res.StatusCode, body)
+	}
+}
+
+func TestInsecureWebhooks(t *testing.T) {
+	w := newWorld(t, Options{AllowInsecureWebhooks: true})
+	for _, url := range []string{"http://127.0.0.1:8080/x", "http://localhost/", "https://[::1]/"} {
+		res, body := w.get(t, "POST", "/v3/user/webhooks/event/settings", "full", `{"url":"`+url+`"}`)
+		if res.StatusCode != 201 {
+			t.Errorf("%s: %d %s", url, res.StatusCode, body)
+		}
+	}
+	if res, _ := w.get(t, "POST", "/v3/user/webhooks/event/settings", "full", `{"url":"ftp://127.0.0.1/"}`); res.StatusCode != 400 {
+		t.Errorf("ftp: %d", res.StatusCode)
+	}
+}
+
+// What the tester is given: the webhook's own key and secret, and the secret
+// for no other token URL than its own.
+func TestWebhookTest(t *testing.T) {
+	w := newWorld(t, Options{})
+	key, err := webhook.NewSigningKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored := webhook.Endpoint{
+		ID: "w1", Account: "1", URL: "https://hooks.example.com/a", SigningKey: key, Created: testNow,
+		OAuthClientID: "me", OAuthClientSecret: "hush", OAuthTokenURL: "https://oauth.example.com/",
+	}
+	if err := w.store.PutEndpoint(t.Context(), stored); err != nil {
+		t.Fatal(err)
+	}
+	const path = "/v3/user/webhooks/event/test"
+	res, body := w.get(t, "POST", path, "full",
+		`{"id":"w1","url":"https://hooks.example.com/b","oauth_client_id":"me","oauth_token_url":"https://oauth.example.com/"}`)
+	got := w.test.last
+	if res.StatusCode != 204 || got.URL != "https://hooks.example.com/b" || string(got.SigningKey) != string(key) || got.OAuthClientSecret != "hush" {
+		t.Errorf("%d %s: tested %+v", res.StatusCode, body, got)
+	}
+
+	w.test.last = webhook.Endpoint{}
+	res, body = w.get(t, "POST", path, "full",
+		`{"id":"w1","url":"https://hooks.example.com/b","oauth_client_id":"me","oauth_token_url":"https://evil.example.com/"}`)
+	if res.StatusCode != 400 || w.test.last.URL != "" {
+		t.Errorf("another token URL: %d %s, tested %+v", res.StatusCode, body, w.test.last)
+	}
+
+	w.test.err = errors.New("answered 418 at 192.0.2.1")
+	res, body = w.get(t, "POST", path, "full", `{"url":"https://hooks.example.com/b"}`)
+	want := `{"errors":[{"message":"the test events were not accepted at that url","field":"url","help":null}]}`
+	if res.StatusCode != 400 || body != want {
+		t.Errorf("a failed test: %d %s", res.StatusCode, body)
+	}
+}
+
+// The key that the API shows verifies what the key it stored signs, by the
+// Go library's own check.
+func TestShownKeyVerifies(t *testing.T) {
+	w := newWorld(t, Options{})
+	const path = "/v3/user/webhooks/event/settings"
+	w.get(t, "POST", path, "full", `{"url":"https://hooks.example.com/a"}`)
+	_, body := w.get(t, "PATCH", path+"/signed", "full", `{"enabled":true}`)
+	var shown signingView
+	if err := json.Unmarshal([]byte(body), &shown); err != nil || len(shown.PublicKey) != 124 {
+		t.Fatalf("%v: %s", err, body)
+	}
+	all, err := w.store.Endpoints(t.Context(), "1")
+	if err != nil || len(all) != 1 {
+		t.Fatal(all, err)
+	}
+	sig, err := webhook.Sign(all[0].SigningKey, "1600112502", []byte("[]\r\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pub, err := eventwebhook.ConvertPublicKeyBase64ToECDSA(shown.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := eventwebhook.VerifySignature(pub, []byte("[]\r\n"), sig, "1600112502"); !ok || err != nil {
+		t.Error(ok, err)
+	}
+}
+
+// Every change of policy or key leaves a line that says who and what, and no
+// line ever holds a secret.
+func TestAudit(t *testing.T) {
+	w := newWorld(t, Options{})
+	w.get(t, "PATCH", "/v3/user/settings/enforced_tls", "full", `{"require_tls":true}`)
+	w.get(t, "PATCH", "/v3/user/settings/enforced_tls", "full", `{"require_tls":true}`) // no change
+	w.get(t, "GET", "/v3/user/settings/enforced_tls", "full", "")
+	_, made := w.get(t, "POST", "/v3/api_keys", "full", `{"name":"x"}`)
+	w.get(t, "PATCH", "/relay/v1/settings", "sub1", `{"on_violation":"defer"}`)
+	w.get(t, "PUT", "/relay/v1/domains/example.com", "full", `{"require_tls":true}`)
+	w.get(t, "POST", "/v3/subusers", "full", `{"username":"n","password":"pass-word"}`)
+	w.get(t, "POST", "/v3/user/webhooks/event/settings", "full",
+		`{"url":"https://u:pass-word@hooks.example.com/?t=pass-word","oauth_client_id":"c","oauth_client_secret":"pass-word","oauth_token_url":"https://oauth.example.com"}`)
+	w.get(t, "PATCH", "/v3/user/webhooks/event/settings/signed", "full", `{"enabled":true}`)
+	w.get(t, "DELETE", "/v3/api_keys/"+w.vars["read_id"], "full", "")
+
+	lines := w.logs.FilterMessage("audit").All()
+	var changes []string
+	for _, l := range lines {
+		m := l.ContextMap()
+		changes = append(changes, fmt.Sprint(m["change"], " by ", m["key_owner"], " for ", m["account"]))
+		if m["key"] != w.vars["full_id"] && m["key"] != w.vars["sub1_id"] || m["request_id"] == "" {
+			t.Errorf("who? %v", m)
+		}
+	}
+	want := []string{
+		"tls policy changed by 1 for 1", "api key created by 1 for 1", "relay settings changed by 2 for 2",
+		"domain rule changed by 1 for 1", "subuser created by 1 for 1", "webhook created by 1 for 1",
+		"webhook signing changed by 1 for 1", "api key deleted by 1 for 1",
+	}
+	if fmt.Sprint(changes) != fmt.Sprint(want) {
+		t.Errorf("audited\n%q\nwant\n%q", changes, want)
+	}
+	if first := lines[0].ContextMap(); fmt.Sprint(first["before"], first["after"]) != "{false false 1.1} {true false 1.1}" {
+		t.Errorf("what? %v", first)
+	}
+	var key newKeyView
+	if err := json.Unmarshal([]byte(made), &key); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range w.logs.All() {
+		text := fmt.Sprintf("%+v", l.ContextMap())
+		if strings.Contains(text, "pass-word") || strings.Contains(text, key.Secret) {
+			t.Errorf("a secret in %s", text)
+		}
+	}
+}
+
+// Two clients that add keys at once cannot pass the limit between them.
+func TestKeyLimitAtOnce(t *testing.T) {
+	w := newWorld(t, Options{})
+	for i := range maxKeys - 2 {
+		k := account.Key{ID: fmt.Sprintf("%022d", i), Owner: "2", Name: "x"}
+		if err := w.store.PutKey(t.Context(), k); err != nil {
+			t.Fatal(err)
+		}
+	}
+	codes := make(chan int)
+	for range 4 {
+		go func() {
+			req, _ := http.NewRequest("POST", w.server.URL+"/v3/api_keys", strings.NewReader(`{"name":"x"}`))
+			req.Header.Set("Authorization", "Bearer "+w.vars["sub1"])
+			res, err := plainClient().Do(req)
+			if err != nil {
+				codes <- 0
+				return
+			}
+			res.Body.Close()
+			codes <- res.StatusCode
+		}()
+	}
+	count := map[int]int{}
+	for range 4 {
+		count[<-codes]++
+	}
+	if count[201] != 1 || count[403] != 3 {
+		t.Errorf("status codes %v, want one 201 and three 403", count)
+	}
+}
+
+// A check that finds all places taken is told to come again.
+func TestTooManyChecks(t *testing.T) {
+	hold, entered := make(chan struct{}), make(chan struct{})
+	w := newWorldWith(t, Options{}, func(d *Deps) { d.Checker = slowChecker{d.Checker, hold, entered} })
+	done := make(chan int, maxChecks)
+	for range maxChecks {
+		go func() {
+			req, _ := http.NewRequest("POST", w.server.URL+"/relay/v1/check", strings.NewReader(`{"domain":"example.com"}`))
+			req.Header.Set("Authorization", "Bearer "+w.vars["full"])
+			res, err := plainClient().Do(req)
+			if err != nil {
+				done <- 0
+				return
+			}
+			res.Body.Close()
+			done <- res.StatusCode
+		}()
+	}
+	for range maxChecks {
+		<-entered
+	}
+	res, body := w.get(t, "POST", "/relay/v1/check", "full", `{"domain":"example.com"}`)
+	if res.StatusCode != 503 || res.Header.Get("Retry-After") == "" || !strings.Contains(body, `"status":503`) {
+		t.Errorf("%d %s", res.StatusCode, body)
+	}
+	close(hold)
+	for range maxChecks {
+		if code := <-done; code != 200 {
+			t.Errorf("a check under way: %d", code)
+		}
+	}
+}
