@@ -389,6 +389,39 @@ func TestLeaseRunsOutInMemory(t *testing.T) {
 	})
 }
 
+// Two nodes on one store: what one of them leaves lying is tried by the
+// other, and nothing by both.
+func TestTwoNodes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := Options{
+			MaxPerDestination: 2, MaxConnections: 8, Rescan: time.Second,
+			Schedule: relay.Schedule{RetryAfter: 5 * time.Second, RetryMax: 5 * time.Second},
+		}
+		w := newWorld(t, o)
+		w.hosts.set("one.test", after(9*time.Second, taken))
+		w.start()
+		other := newWorld(t, o)
+		other.store, other.hosts = w.store, w.hosts
+		other.start()
+		for range 20 {
+			w.send("a", "x@one.test")
+		}
+		time.Sleep(30 * time.Second)
+		// Two nodes of two each, in three rounds.
+		if got := w.store.done(); got < 10 {
+			t.Errorf("%d done", got)
+		}
+		time.Sleep(2 * time.Minute)
+		// What is stale is no outcome, but a claim that one node gave back
+		// after the other had it.
+		if got := len(w.hosts.to("one.test")); got != 20 || w.store.done() != 20 {
+			t.Errorf("%d attempts, %d done", got, w.store.done())
+		}
+		w.stop()
+		other.stop()
+	})
+}
+
 func TestPanicInTellingIsSurvived(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, Options{})
