@@ -1,6 +1,7 @@
 package resolve
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"testing"
@@ -129,4 +130,15 @@ func TestOneFlight(t *testing.T) {
 	if n := z.Total(); n != 3 {
 		t.Errorf("%d questions for 50 routes, want 3", n)
 	}
+}
+
+func TestFirstSelfTestDoesNotHold(t *testing.T) {
+	z, r := world(t, Options{Timeout: 2 * time.Second})
+	z.Trouble(".", 0, relaytest.Trouble{Silent: true})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if got := show(r.Route(ctx, "example.com")); got != "temporary destination 4.4.3 dns_failed" {
+		t.Error(got)
+	}
+	z.Trouble(".", 0, relaytest.Trouble{})
 }

@@ -19,6 +19,7 @@ type composed struct {
 	route       Route
 	preferences []uint16 // of route.Hosts; nil: their order is fixed
 	failure     *relay.Failure
+	believed    bool // the resolver's AD bit was
 	expires     time.Time
 }
 
@@ -36,7 +37,7 @@ type composing struct {
 func (r *Resolver) compose(ctx context.Context, destination string, believed bool) composed {
 	c := &composing{Resolver: r, net: r.net.Load(), believed: believed, expires: r.now().Add(maxTTL)}
 	out := c.destination(ctx, destination)
-	out.expires = c.expires
+	out.believed, out.expires = believed, c.expires
 	return out
 }
 

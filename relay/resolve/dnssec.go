@@ -35,18 +35,19 @@ func (t *trust) wants() bool {
 	return t.mode == DNSSECTrust || t.mode == DNSSECAuto && t.loopback
 }
 
-// believed reports whether AD counts now. The first call waits for the first
+// current is the verdict as it stands.
+func (t *trust) current() bool {
+	return t.mode == DNSSECTrust || t.wants() && t.proven.Load()
+}
+
+// believed is current, but the first call waits for the first
 // self-test: a message that demands an authentic MX must not be refused for
 // being early.
 func (r *Resolver) believed(ctx context.Context) bool {
-	switch {
-	case r.trust.mode == DNSSECTrust:
-		return true
-	case !r.trust.wants():
-		return false
+	if r.trust.mode == DNSSECAuto && r.trust.loopback {
+		r.trust.first.Do(func() { r.selfTest(context.WithoutCancel(ctx)) })
 	}
-	r.trust.first.Do(func() { r.selfTest(context.WithoutCancel(ctx)) })
-	return r.trust.proven.Load()
+	return r.trust.current()
 }
 
 // verdict is what a self-test found.
@@ -73,8 +74,8 @@ func judgeResolver(root, bogus answer) verdict {
 	return validates
 }
 
-// selfTest asks both questions and remembers the verdict. Routes are made
-// anew when it changed, for they carry it.
+// selfTest asks both questions and remembers the verdict. Cached routes made
+// under another one no longer count.
 func (r *Resolver) selfTest(ctx context.Context) verdict {
 	ctx, cancel := context.WithTimeout(ctx, 2*r.o.Timeout)
 	defer cancel()
@@ -87,9 +88,7 @@ func (r *Resolver) selfTest(ctx context.Context) verdict {
 	if v == unknown {
 		return v
 	}
-	if was := r.trust.proven.Swap(v == validates); was != (v == validates) {
-		r.routes.clear()
-	}
+	r.trust.proven.Store(v == validates)
 	r.metrics.validating.Set(float64(rank(v == validates)))
 	return v
 }

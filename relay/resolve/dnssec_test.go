@@ -105,7 +105,6 @@ func TestSelfTestRepeats(t *testing.T) {
 		}
 		fake := &fakeResolver{root: answer{outcome: found, authentic: true}}
 		r.asker = fake
-		r.net.Store(&network{v4: true})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- r.Run(ctx) }()
@@ -118,17 +117,17 @@ func TestSelfTestRepeats(t *testing.T) {
 			}
 		}
 		step(time.Second, true)
-		r.routes.put("example.com", composed{}, time.Now(), time.Now().Add(time.Hour))
+		r.routes.put("example.com", composed{believed: true}, time.Now(), time.Now().Add(time.Hour))
 
 		fake.set(troubled(unanswered, "timeout")) // says nothing of validation
 		step(10*time.Minute, true)
-		if r.routes.len() != 1 {
+		if _, f := r.Route(ctx, "example.com"); f != nil {
 			t.Error("routes were forgotten for nothing")
 		}
 		fake.set(answer{outcome: found}) // no AD
 		step(time.Minute, false)
-		if r.routes.len() != 0 {
-			t.Error("routes kept the old verdict")
+		if _, f := r.Route(ctx, "example.com"); f == nil {
+			t.Error("a route kept the old verdict")
 		}
 		fake.set(answer{outcome: found, authentic: true})
 		step(11*time.Minute, true)
@@ -137,6 +136,19 @@ func TestSelfTestRepeats(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+func TestNetworkChanges(t *testing.T) {
+	_, r := world(t, Options{})
+	r.net.Store(lookAround(nil))
+	r.routes.put("example.com", composed{}, time.Now(), time.Now().Add(time.Hour))
+	if r.lookAgain(); r.routes.len() != 1 {
+		t.Error("routes were forgotten for nothing")
+	}
+	r.net.Store(&network{v4: true})
+	if r.lookAgain(); r.routes.len() != 0 {
+		t.Error("a route kept the addresses of another network")
+	}
 }
 
 func TestDialable(t *testing.T) {

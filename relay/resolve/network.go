@@ -1,6 +1,7 @@
 package resolve
 
 import (
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -37,6 +38,10 @@ func lookAround(sources []netip.Addr) *network {
 		n.v4, n.v6 = true, true
 	}
 	return n
+}
+
+func (n *network) equal(o *network) bool {
+	return n.v4 == o.v4 && n.v6 == o.v6 && maps.Equal(n.local, o.local)
 }
 
 func has(sources []netip.Addr, family func(netip.Addr) bool) bool {

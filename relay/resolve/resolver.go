@@ -143,7 +143,7 @@ func (r *Resolver) Run(ctx context.Context) error {
 		case <-sweep.C:
 			r.answers.sweep(r.now())
 			r.routes.sweep(r.now())
-			r.net.Store(lookAround(r.o.SourceAddresses))
+			r.lookAgain()
 		case <-test.C:
 			wait := testEvery
 			if r.trust.mode == DNSSECAuto && r.trust.wants() && r.selfTest(ctx) == unknown {
@@ -151,6 +151,15 @@ func (r *Resolver) Run(ctx context.Context) error {
 			}
 			test.Reset(wait)
 		}
+	}
+}
+
+// lookAgain looks at this machine's addresses again. Routes are made anew
+// when they changed, for they leave out what cannot be dialled.
+func (r *Resolver) lookAgain() {
+	now := lookAround(r.o.SourceAddresses)
+	if was := r.net.Swap(now); !was.equal(now) {
+		r.routes.clear()
 	}
 }
 
@@ -167,7 +176,7 @@ func (r *Resolver) untilTest() time.Duration {
 // is shared: do not change it.
 func (r *Resolver) Route(ctx context.Context, destination string) (Route, *relay.Failure) {
 	c, ok := r.routes.get(destination, r.now())
-	if ok {
+	if ok && c.believed == r.trust.current() {
 		r.metrics.routeHits.Inc()
 	} else if c, ok = r.composeOnce(ctx, destination); !ok {
 		return Route{}, dnsTrouble.destination("look-up of " + destination + " cut short")
@@ -183,14 +192,10 @@ func (r *Resolver) Route(ctx context.Context, destination string) (Route, *relay
 
 // composeOnce composes the route, once for all who wait for it.
 func (r *Resolver) composeOnce(ctx context.Context, destination string) (composed, bool) {
-	believed := r.believed(ctx)
 	ch := r.routing.DoChan(destination, func() (any, error) {
-		c := r.compose(context.WithoutCancel(ctx), destination, believed)
-		// A verdict that changed meanwhile has cleared the cache: this route
-		// must not come after it.
-		if believed == r.believed(ctx) {
-			r.routes.put(destination, c, r.now(), c.expires)
-		}
+		ctx := context.WithoutCancel(ctx)
+		c := r.compose(ctx, destination, r.believed(ctx))
+		r.routes.put(destination, c, r.now(), c.expires)
 		return c, nil
 	})
 	select {
