@@ -224,12 +224,15 @@ func (x *exchange) message(stuff bool) {
 // reply reads the next reply. sent is how the sending went: after a failure
 // only what the host said before it can still be heard.
 func (x *exchange) reply(sent error) (rep reply, ok bool) {
-	if sent == nil {
+	switch {
+	case sent == nil:
 		rep, x.err = x.s.read(x.s.timeout)
-	} else {
-		x.s.broken = true
+	case isOwn(sent):
+		x.err = sent // the host waits for the rest; there is nothing to hear
+	default:
 		rep, x.err = x.s.lastWords(sent)
 	}
+	x.s.broken = x.s.broken || sent != nil
 	return rep, x.err == nil
 }
 

@@ -222,20 +222,23 @@ func TestEarlyRejection(t *testing.T) {
 // TestStalledBody: a host that stops reading costs one command timeout.
 func TestStalledBody(t *testing.T) {
 	w := relaytest.Start(t)
-	for _, keywords := range ways {
-		h := w.Host(t, "mx1.example.test", relaytest.Script{Keywords: keywords, BodyLimit: 1000, BodyOver: relaytest.Reply{Do: relaytest.Stall}})
-		e := engine(t, w, routeTo(h), hasty)
-		job := jobTo(t, modeT)
-		job.Body = body(bytes.Repeat([]byte("0123456789\r\n"), 1<<20))
-		begin := time.Now()
-		r := e.Deliver(context.Background(), job)
-		if f := failureOf(r); f.Class != relay.Temporary || f.Reason != events.SessionLost {
-			t.Errorf("%+v", f)
-		}
-		if took := time.Since(begin); took > 8*time.Second {
-			t.Errorf("took %v", took)
-		}
-		h.Close()
+	for way, keywords := range ways {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			h := w.Host(t, "mx1.example.test", relaytest.Script{Keywords: keywords, BodyLimit: 1000, BodyOver: relaytest.Reply{Do: relaytest.Stall}})
+			e := engine(t, w, routeTo(h), hasty)
+			job := jobTo(t, modeT)
+			job.Body = body(bytes.Repeat([]byte("0123456789\r\n"), 1<<20))
+			begin := time.Now()
+			r := e.Deliver(context.Background(), job)
+			if f := failureOf(r); f.Class != relay.Temporary || f.Reason != events.SessionLost {
+				t.Errorf("%+v", f)
+			}
+			if took := time.Since(begin); took > 8*time.Second {
+				t.Errorf("took %v", took)
+			}
+			h.Close()
+		})
 	}
 }
 
@@ -404,7 +407,6 @@ func TestSizeLimit(t *testing.T) {
 // evidence against anybody.
 func TestUnreadableBody(t *testing.T) {
 	eachWay(t, relaytest.Script{}, func(t *testing.T, w *relaytest.World, h *relaytest.Host, e *Engine) {
-		e.o.CommandTimeout = 200 * time.Millisecond
 		job := jobTo(t, modeT)
 		job.Body = failingBody{body(letter)}
 		r := e.Deliver(context.Background(), job)
