@@ -43,10 +43,10 @@ func (q *Queue) Accept(ctx context.Context, m relay.Message, rcpts []relay.Recip
 		return err
 	}
 	a.stored = true
-	q.hand(s, a)
 	for _, e := range evs {
-		q.tell(e)
+		q.tell(e) // before the loop can have anything delivered
 	}
+	q.hand(s, a)
 	return nil
 }
 

@@ -9,7 +9,10 @@
 //	worker.go     a turn: deliver, step, commit, tell, and back to the loop with what was learned;
 //	              lease.go keeps the claim meanwhile, guard.go puts drops off when everybody fails
 //
-// And what the loop decides by:
+// queue.go starts and ends all that; status.go and guard.go are what operators
+// see and touch.
+//
+// What the loop decides by:
 //
 //	lane.go       pace: how many attempts at a time a destination bears, and when it rests (pure)
 //	share.go      permits: who may have one of the slots that all lanes share (pure)

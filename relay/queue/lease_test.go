@@ -1,0 +1,248 @@
+package queue
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"tlsrelay/events"
+	"tlsrelay/policy"
+	"tlsrelay/relay"
+)
+
+// What was claimed and not begun is tried at once by the next start; what was
+// being tried is finished first.
+func TestRestartContinues(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{Drain: time.Minute})
+		w.hosts.set("slow.test", after(20*time.Second, taken))
+		w.start()
+		for range 12 {
+			w.send("a", "x@slow.test")
+		}
+		time.Sleep(time.Second)
+		begun := time.Now()
+		w.stop()
+		if w.store.done() != firstWindow || time.Since(begun) != 19*time.Second {
+			t.Fatalf("%d finished in %v", w.store.done(), time.Since(begun))
+		}
+		w.start()
+		time.Sleep(time.Second)
+		if got := len(w.hosts.to("slow.test")); got <= firstWindow {
+			t.Errorf("nothing was taken over at once: %d attempts", got)
+		}
+		time.Sleep(2 * time.Minute)
+		if w.store.done() != 12 || len(w.hosts.to("slow.test")) != 12 {
+			t.Errorf("%d of 12 finished, %d attempts", w.store.done(), len(w.hosts.to("slow.test")))
+		}
+		for k, d := range w.store.look().finished {
+			if d.Attempts != 1 {
+				t.Errorf("%s: attempt %d", k, d.Attempts)
+			}
+		}
+		w.stop()
+	})
+}
+
+func TestShutdownCutsOffWhatTakesTooLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{Drain: 10 * time.Second})
+		w.hosts.set("slow.test", after(time.Hour, taken))
+		w.start()
+		w.send("a", "x@slow.test")
+		time.Sleep(time.Second)
+		begun := time.Now()
+		w.stop()
+		if took := time.Since(begun); took != 10*time.Second {
+			t.Errorf("stopped after %v", took)
+		}
+		if len(w.store.look().commits) != 0 {
+			t.Errorf("the cut was told as %+v", w.store.look().commits[0].Events)
+		}
+		w.hosts.set("slow.test", nil)
+		w.start()
+		time.Sleep(time.Second)
+		if w.store.done() != 1 {
+			t.Error("not taken over by the next start")
+		}
+		w.stop()
+	})
+}
+
+// Accept works without a loop, and everything is found by the next one.
+func TestAcceptWithoutRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{})
+		w.start()
+		w.stop()
+		w.send("a", "x@one.test")
+		w.q = New(w.o, w.store, w.hosts, w.senders, w.told, w.q.log, nil)
+		w.send("a", "x@one.test")
+		if len(w.hosts.made()) != 0 {
+			t.Fatal("attempts without a loop")
+		}
+		w.start()
+		synctest.Wait()
+		if w.store.done() != 2 {
+			t.Errorf("%d done", w.store.done())
+		}
+		w.stop()
+	})
+}
+
+// A crash loses nothing, and what was being tried waits for its lease.
+func TestLeaseAfterACrash(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{})
+		// As the store has it after a crash: claimed by Accept, never finished.
+		m := message("a")
+		m.Deliveries = 1
+		ds := relay.Split(m, recipients("x@one.test"), func(string) policy.Class { return policy.ClassOpportunistic })
+		ds[0].Attempts, ds[0].Due = 1, time.Now().Add(5*time.Minute)
+		w.store.add(m, ds)
+		begun := time.Now()
+		w.start()
+		time.Sleep(10 * time.Minute)
+		at := w.hosts.to("one.test")
+		if len(at) != 1 || at[0].Sub(begun) != 5*time.Minute {
+			t.Errorf("attempts at %v", at)
+		}
+		w.stop()
+	})
+}
+
+// An attempt that outlasts its lease keeps it: nobody else gets the delivery,
+// and the commit is good.
+func TestLeaseIsRenewed(t *testing.T) {
+	bubble(t, Options{}, func(t *testing.T, w *world) {
+		w.hosts.set("slow.test", after(40*time.Minute, taken))
+		w.send("a", "x@slow.test")
+		time.Sleep(time.Hour)
+		if n := len(w.hosts.to("slow.test")); n != 1 || w.store.done() != 1 {
+			t.Errorf("%d attempts, %d done", n, w.store.done())
+		}
+		for _, d := range w.store.look().finished {
+			if d.Attempts != 1 {
+				t.Errorf("%d attempts counted", d.Attempts)
+			}
+		}
+	})
+}
+
+// What waits in memory for longer than its lease is claimed anew; nothing is
+// tried twice, and no attempt is counted that was not made.
+func TestLeaseRunsOutInMemory(t *testing.T) {
+	o := Options{MaxPerDestination: 1, Schedule: relay.Schedule{RetryAfter: 10 * time.Second, RetryMax: 10 * time.Second}}
+	bubble(t, o, func(t *testing.T, w *world) {
+		w.hosts.set("one.test", after(9*time.Second, taken))
+		for range 6 {
+			w.send("a", "x@one.test")
+		}
+		time.Sleep(2 * time.Minute)
+		if got := len(w.hosts.to("one.test")); got != 6 || w.store.done() != 6 {
+			t.Errorf("%d attempts, %d done", got, w.store.done())
+		}
+		for k, d := range w.store.look().finished {
+			if d.Attempts != 1 {
+				t.Errorf("%s: attempt %d", k, d.Attempts)
+			}
+		}
+	})
+}
+
+// Two nodes on one store: what one of them leaves lying is tried by the
+// other, and nothing by both.
+func TestTwoNodes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := Options{
+			MaxPerDestination: 2, MaxConnections: 8, Rescan: time.Second,
+			Schedule: relay.Schedule{RetryAfter: 5 * time.Second, RetryMax: 5 * time.Second},
+		}
+		w := newWorld(t, o)
+		w.hosts.set("one.test", after(9*time.Second, taken))
+		w.start()
+		other := newWorld(t, o)
+		other.store, other.hosts = w.store, w.hosts
+		other.start()
+		for range 20 {
+			w.send("a", "x@one.test")
+		}
+		time.Sleep(30 * time.Second)
+		// Two nodes of two each, in three rounds.
+		if got := w.store.done(); got < 10 {
+			t.Errorf("%d done", got)
+		}
+		time.Sleep(2 * time.Minute)
+		// What is stale is no outcome, but a claim that one node gave back
+		// after the other had it.
+		if got := len(w.hosts.to("one.test")); got != 20 || w.store.done() != 20 {
+			t.Errorf("%d attempts, %d done", got, w.store.done())
+		}
+		w.stop()
+		other.stop()
+	})
+}
+
+func TestPanicInTellingIsSurvived(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{})
+		w.start()
+		w.q.tell = func(e events.Event) {
+			if e.Kind == events.Delivered {
+				panic("bug")
+			}
+		}
+		w.send("a", "x@one.test")
+		w.send("a", "x@one.test")
+		time.Sleep(time.Minute)
+		if w.store.done() != 2 || w.q.Lanes()[0].Busy != 0 {
+			t.Errorf("%d done, lanes %+v", w.store.done(), w.q.Lanes())
+		}
+		w.stop()
+	})
+}
+
+func TestEndlessAttemptIsCutOff(t *testing.T) {
+	bubble(t, Options{}, func(t *testing.T, w *world) {
+		w.hosts.set("slow.test", after(100*time.Hour, taken))
+		w.send("a", "x@slow.test")
+		time.Sleep(65 * time.Minute)
+		if k := w.kinds(); k[events.Deferred] != 1 {
+			t.Errorf("told %v", k)
+		}
+	})
+}
+
+// A delivery that an operator took during an attempt is his.
+func TestTakenDuringAnAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{})
+		w.start()
+		w.hosts.set("one.test", after(time.Minute, taken))
+		m := w.send("a", "x@one.test")
+		time.Sleep(time.Second)
+		w.store.with(func() {
+			d := w.store.queued[relay.DeliveryKey{Message: m.ID}]
+			w.store.remove(d.Key)
+			d.Due = d.Due.Add(time.Second)
+			w.store.put(d)
+		})
+		var c relay.Claimed
+		w.store.with(func() {
+			c = relay.Claimed{Message: w.store.messages[m.ID], Delivery: w.store.queued[relay.DeliveryKey{Message: m.ID}]}
+		})
+		if err := w.q.Drop(context.Background(), c, "by hand"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Minute)
+		if k := w.kinds(); k[events.Bounce] != 1 || k[events.Delivered] != 1 {
+			// One delivered event: the report's own.
+			t.Errorf("told %v", k)
+		}
+		if w.store.look().stale != 1 || len(w.store.look().reports) != 1 {
+			t.Errorf("%d stale, %d reports", w.store.look().stale, len(w.store.look().reports))
+		}
+		w.stop()
+	})
+}
