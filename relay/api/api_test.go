@@ -5,12 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sendgrid/sendgrid-go"
 	"github.com/sendgrid/sendgrid-go/helpers/eventwebhook"
 	"go.uber.org/zap/zapcore"
@@ -357,5 +360,30 @@ func TestTooManyChecks(t *testing.T) {
 		if code := <-done; code != 200 {
 			t.Errorf("a check under way: %d", code)
 		}
+	}
+}
+
+// Requests are counted by route, never by the path that was asked for.
+func TestRequestsAreCounted(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	h := New(Options{}, Deps{}, reg)
+	for _, path := range []string{"/v3/api_keys/a", "/v3/api_keys/b", "/secret/path"} {
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", path, nil))
+	}
+	families, err := reg.Gather()
+	if err != nil || len(families) != 1 || families[0].GetName() != "tlsrelay_api_requests_total" {
+		t.Fatal(families, err)
+	}
+	got := map[string]float64{}
+	for _, m := range families[0].GetMetric() {
+		var labels []string
+		for _, l := range m.GetLabel() {
+			labels = append(labels, l.GetValue())
+		}
+		got[strings.Join(labels, " ")] = m.GetCounter().GetValue()
+	}
+	want := map[string]float64{"401 /v3/api_keys/{id}": 2, "404 none": 1}
+	if !maps.Equal(got, want) {
+		t.Errorf("counted %v, want %v", got, want)
 	}
 }

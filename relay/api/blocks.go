@@ -114,6 +114,9 @@ func (s *server) deleteBlocks(r *request) (any, error) {
 		return nil, nil
 	}
 	for _, email := range emails {
+		if err := r.Context().Err(); err != nil {
+			return nil, err // nobody waits for the rest, and each is a synced write
+		}
 		err := s.Blocks.DeleteBlock(r.Context(), string(r.on.ID), email)
 		if err != nil && !errors.Is(err, events.ErrNoBlock) {
 			return nil, err

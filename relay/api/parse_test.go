@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"math/big"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -259,4 +261,30 @@ func TestRoutesAreDistinct(t *testing.T) {
 			t.Errorf("%s: no scope %q", name, r.scope)
 		}
 	}
+}
+
+// FuzzPath sends any path to the real mux: the answer is never a redirect,
+// and what is not there is told in JSON, in the dialect of the path.
+func FuzzPath(f *testing.F) {
+	for _, s := range []string{
+		"/", "//", "/v3//user/settings/enforced_tls", "/v3/scopes/", "/v3/../v3/scopes", "/relay//v1/x", "/%2e%2e/", "/v3/%2Fscopes",
+		"/v3/suppression/blocks/a%2Bb", `/v3/"%2F%2Fx`, "/relay/v1/openapi.json/", "/v3/subusers/%00", "/v3/api_keys/.", "v3", "*",
+	} {
+		f.Add(s)
+	}
+	h := New(Options{}, Deps{}, nil)
+	f.Fuzz(func(t *testing.T, target string) {
+		u, err := url.Parse(target)
+		if err != nil || !strings.HasPrefix(u.Path, "/") {
+			return
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, &http.Request{Method: http.MethodGet, URL: u, Host: "relay.example", Header: http.Header{}, Body: http.NoBody})
+		if w.Code != 401 && w.Code != 404 && w.Code != 405 && w.Code != 200 {
+			t.Errorf("%q: %d", target, w.Code)
+		}
+		if !json.Valid(w.Body.Bytes()) || !strings.HasSuffix(w.Header().Get("Content-Type"), "json") {
+			t.Errorf("%q: %s %s", target, w.Header(), w.Body)
+		}
+	})
 }
