@@ -30,6 +30,11 @@ func (s *session) Data(r io.Reader) error {
 		return refusal(451, "4.4.2", "The message did not arrive in full")
 	}
 	reply := m.finish()
+	if reply.Message == bareCR && !chunked(r) {
+		// CR CR LF "." CR LF ends the content here and may not where the
+		// client got it from: what follows is not for us to interpret.
+		s.conn.hangup = true
+	}
 	s.srv.metrics.finished(reply.Code)
 	if reply.Code != 250 {
 		s.srv.log.Info("message refused", zap.String("account", string(env.account)),
@@ -38,10 +43,17 @@ func (s *session) Data(r io.Reader) error {
 	return reply
 }
 
+// chunked tells BDAT from DATA by what go-smtp reads them with; its state may
+// be another transaction's by now.
+func chunked(r io.Reader) bool {
+	_, pipe := r.(*io.PipeReader)
+	return pipe
+}
+
 // receive reads all content. An error means that there may be more of it,
 // which will not be read.
 func (s *session) receive(r io.Reader, m *submitted) error {
-	if _, chunked := r.(*io.PipeReader); !chunked {
+	if !chunked(r) {
 		// Twice the bound, to hear a client out before refusing its message.
 		return s.conn.readData(2*s.srv.o.MaxMessageBytes+1<<20, m.write)
 	}

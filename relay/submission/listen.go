@@ -110,6 +110,9 @@ func (p *places) leave(ip netip.Addr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.taken--
+	if p.byIP == nil {
+		return
+	}
 	if p.byIP[ip]--; p.byIP[ip] <= 0 {
 		delete(p.byIP, ip)
 	}

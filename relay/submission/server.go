@@ -127,8 +127,9 @@ func (s *Server) Run(ctx context.Context) error {
 	case err = <-failed:
 	}
 	s.closeListeners()
+	s.handoff.Close()
+	loops.Wait() // no conversation begins any more
 	s.drain()
-	loops.Wait()
 	return err
 }
 

@@ -1,0 +1,233 @@
+package submission
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"net/mail"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"tlsrelay/relay"
+)
+
+func TestContentAsItIsStored(t *testing.T) {
+	// %s stands for Received, {id} and {date} for the fields added.
+	for name, tt := range map[string]struct{ in, want string }{
+		"complete": {
+			"Date: d\r\nMessage-Id: <m@x>\r\n\r\nbody",
+			"%sDate: d\r\nMessage-Id: <m@x>\r\n\r\nbody\r\n",
+		},
+		"missing fields": {"Subject: s\r\n\r\nbody", "%s{id}{date}Subject: s\r\n\r\nbody\r\n"},
+		"order and spelling stay": {
+			"X-b:  1 \r\nx-A :2\r\n\tfolded\r\nDate: d\r\nMESSAGE-ID: <m@x>\r\n\r\n",
+			"%sX-b:  1 \r\nx-A :2\r\n\tfolded\r\nDate: d\r\nMESSAGE-ID: <m@x>\r\n\r\n\r\n",
+		},
+		"X-SMTPAPI goes, folded and repeated": {
+			"Date: d\r\nX-SMTPAPI: {\"category\":\r\n \"c\"}\r\nMessage-ID: <m@x>\r\nx-smtpapi: not json\r\nSubject: s\r\n\r\nX-SMTPAPI: stays",
+			"%sDate: d\r\nMessage-ID: <m@x>\r\nSubject: s\r\n\r\nX-SMTPAPI: stays\r\n",
+		},
+		"no body":                {"Date: d\r\nMessage-ID: <m@x>", "%sDate: d\r\nMessage-ID: <m@x>\r\n"},
+		"no header":              {"\r\nbody", "%s{id}{date}\r\nbody\r\n"},
+		"a body in place of one": {"just text\r\n\r\nmore", "%s{id}{date}\r\njust text\r\n\r\nmore\r\n"},
+		"broken header":          {"Date: d\r\nMessage-ID: <m@x>\r\nnot a field\r\nX: y\r\n\r\nbody", "%sDate: d\r\nMessage-ID: <m@x>\r\n\r\nnot a field\r\nX: y\r\n\r\nbody\r\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := start(t, nil)
+			c := w.ready()
+			if got := c.data(tt.in); !strings.HasPrefix(got, "250") {
+				t.Fatal(got)
+			}
+			c.envelope()
+			content := tt.in + "\r\n"
+			for i := range content { // one octet a chunk
+				c.send("BDAT 1\r\n" + content[i:i+1])
+			}
+			c.send("BDAT 0 LAST\r\n")
+			for range content {
+				c.expect("250 2.0.0 Continue")
+			}
+			c.expect("250 2.0.0 Ok")
+			for _, a := range w.in.all() {
+				date, id := "Date: "+rfc5322Date(a.m.Accepted)+"\r\n", "Message-ID: <"+a.m.ID.String()+"@relay.example>\r\n"
+				want := strings.NewReplacer("%s", "", "{date}", date, "{id}", id).Replace(tt.want)
+				rcv, rest, _ := strings.Cut(a.body, rfc5322Date(a.m.Accepted)+"\r\n")
+				if !strings.HasPrefix(rcv, "Received: from client.example ([127.0.0.1])\r\n\tby relay.example with ESMTPA id "+a.m.ID.String()) ||
+					!strings.Contains(rcv, "\r\n\tfor <b@rcpt.example>;\r\n\t") {
+					t.Errorf("trace %q", rcv)
+				}
+				if rest != want {
+					t.Errorf("stored %q, want %q", rest, want)
+				}
+				if a.m.SMTPID == "" || a.m.Size != int64(len(a.body)) {
+					t.Errorf("%+v", a.m)
+				}
+			}
+		})
+	}
+}
+
+func TestBDATWithoutFinalLineEndGetsOne(t *testing.T) {
+	w := start(t, nil)
+	c := w.ready()
+	c.envelope()
+	c.send(fmt.Sprintf("BDAT %d LAST\r\n%s", len(simple), simple))
+	c.expect("250")
+	if body := w.in.all()[0].body; !strings.HasSuffix(body, "\r\n\r\nhello\r\n") {
+		t.Errorf("%q", body)
+	}
+}
+
+func TestContentRefused(t *testing.T) {
+	w := start(t, nil)
+	c := w.ready()
+	for in, want := range map[string]string{
+		strings.Repeat("Received: x\r\n", 51) + "\r\n":                    "554 5.4.6",
+		strings.Repeat("X-Long: "+strings.Repeat("x", 1000)+"\r\n", 1100): "552 5.3.4 The header section is too big",
+		"X-SMTPAPI: {\"to\": [\"x@y.example\"]}\r\n\r\n":                  "550 5.6.0 Invalid SMTPAPI header: to is not supported",
+		"X-SMTPAPI: nonsense\r\n\r\n":                                     "550 5.6.0 Invalid SMTPAPI header",
+		"X-SMTPAPI: {}\r\nX-Second: \x00\r\n\r\n":                         "550 5.6.0 NUL",
+		"Subject: x\r\n\r\n" + strings.Repeat("x", 30<<20):                "552 5.3.4 Message is too big",
+	} {
+		if got := c.data(in); !strings.HasPrefix(got, want) {
+			t.Errorf("%.40q: %s", in, got)
+		}
+	}
+	if got := c.data(strings.Repeat("Received: x\r\n", 50) + "\r\n"); !strings.HasPrefix(got, "250") {
+		t.Errorf("50 Received: %s", got)
+	}
+}
+
+func TestSMTPAPI(t *testing.T) {
+	long := strings.Repeat("x", 5000)
+	for _, tt := range []struct{ in, category, args, fault string }{
+		{in: `{}`, args: "map[]"},
+		{in: `{"category": "a"}`, category: `"a"`, args: "map[]"},
+		{in: `{"category": ["a", "b"]}`, category: `["a","b"]`, args: "map[]"},
+		{in: `{"category": null, "unique_args": null}`, args: "map[]"},
+		{in: `{"filters": {}, "asm_group_id": 1, "ip_pool": "p"}`, args: "map[]"},
+		{in: `{"unique_args": {"a": "1", "b": 2, "c": false, "d": null}}`, args: "map[a:1 b:2 c:false d:]"},
+		{in: `=?UTF-8?B?eyJjYXRlZ29yeSI6ImEifQ==?=`, category: `"a"`, args: "map[]"},
+		{in: `=?UTF-8?Q?=7B=22category=22=3A?= =?UTF-8?Q?=22a=22=7D?=`, category: `"a"`, args: "map[]"},
+		{in: `{"category": "=?UTF-8?Q?a?="}`, category: `"=?UTF-8?Q?a?="`, args: "map[]"},
+		{in: `{"unique_args": {"a": "` + long + `", "b": "` + long[2:] + `"}}`, args: ""},
+		{in: ``, fault: "Invalid SMTPAPI header"},
+		{in: `[]`, fault: "Invalid SMTPAPI header"},
+		{in: `null`, fault: "Invalid SMTPAPI header"},
+		{in: `"x"`, fault: "Invalid SMTPAPI header"},
+		{in: `{"category": "a"`, fault: "Invalid SMTPAPI header"},
+		{in: `{} {}`, fault: "Invalid SMTPAPI header"},
+		{in: `{"to": null}`, fault: "Invalid SMTPAPI header: to is not supported"},
+		{in: `{"sub": {}}`, fault: "Invalid SMTPAPI header: sub is not supported"},
+		{in: `{"section": {}}`, fault: "Invalid SMTPAPI header: section is not supported"},
+		{in: `{"send_at": 1}`, fault: "Invalid SMTPAPI header: send_at is not supported"},
+		{in: `{"category": 1}`, fault: "Invalid SMTPAPI header: category is neither a string nor an array of strings"},
+		{in: `{"category": ["a", null]}`, fault: "Invalid SMTPAPI header: category is neither a string nor an array of strings"},
+		{in: `{"category": ["1","2","3","4","5","6","7","8","9","10","11"]}`, fault: "Invalid SMTPAPI header: more than 10 categories"},
+		{in: `{"unique_args": []}`, fault: "Invalid SMTPAPI header: unique_args is not an object"},
+		{in: `{"unique_args": {"a": {}}}`, fault: "Invalid SMTPAPI header: a value in unique_args is not a string"},
+		{in: `{"unique_args": {"a": "` + long + `", "b": "` + long + `"}}`, fault: "Invalid SMTPAPI header: unique_args has more than 10000 bytes"},
+	} {
+		api, err := parseSMTPAPI(tt.in)
+		switch {
+		case err != nil && err.Error() != tt.fault, err == nil && tt.fault != "":
+			t.Errorf("%.60s: %v", tt.in, err)
+		case err != nil:
+		case string(api.category) != tt.category, tt.args != "" && fmt.Sprint(api.uniqueArgs) != tt.args:
+			t.Errorf("%.60s: %s %v", tt.in, api.category, api.uniqueArgs)
+		}
+	}
+}
+
+func FuzzSMTPAPI(f *testing.F) {
+	f.Add(`{"category": ["a"], "unique_args": {"a": 1}}`)
+	f.Add(`=?UTF-8?B?eyJjYXRlZ29yeSI6ImEifQ==?=`)
+	f.Fuzz(func(t *testing.T, value string) {
+		api, err := parseSMTPAPI(value)
+		if err != nil {
+			if !strings.HasPrefix(err.Error(), "Invalid SMTPAPI header") || strings.ContainsAny(err.Error(), "\r\n") {
+				t.Fatalf("reply %q", err)
+			}
+			return
+		}
+		if len(api.category) > 0 && !json.Valid(api.category) {
+			t.Fatalf("category %q", api.category)
+		}
+	})
+}
+
+// FuzzHeader holds the splitter to what it must never do: lose, add or
+// reorder an octet of what is kept.
+func FuzzHeader(f *testing.F) {
+	f.Add([]byte("A: b\r\n c\r\nX-SMTPAPI: {}\r\n\t{}\r\nDate : d\r\n"))
+	f.Add([]byte("Received: x\r\nnot a field\r\nX-SMTPAPI: {}\r\n"))
+	f.Add([]byte(" folded first\r\nX-SMTPAPI:"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h := parseHeader(b)
+		var all, dropped []byte
+		for fl := range fields(b) {
+			all = append(all, fl.raw...)
+			if fl.is("X-SMTPAPI") {
+				dropped = append(dropped, fl.raw...)
+			}
+			_ = fl.value()
+		}
+		if !bytes.Equal(append(all, h.rest...), b) {
+			t.Fatalf("fields and rest of %q are not all of it", b)
+		}
+		kept := bytes.Join(h.keep, nil)
+		if len(kept)+len(dropped)+len(h.rest) != len(b) {
+			t.Fatalf("%q keeps %q and drops %q", b, kept, dropped)
+		}
+		for fl := range fields(kept) {
+			if fl.is("X-SMTPAPI") {
+				t.Fatalf("%q still has it: %q", b, kept)
+			}
+		}
+	})
+}
+
+// FuzzPath: whatever go-smtp would take, what we read is one valid address
+// that comes back as itself.
+func FuzzPath(f *testing.F) {
+	f.Add(`RCPT TO:<"a>b\"c"@d.example> NOTIFY=NEVER`)
+	f.Add(`MAIL FROM: a@b.example SIZE=1`)
+	f.Add(`RCPT TO:<a@b`)
+	f.Fuzz(func(t *testing.T, line string) {
+		path, ok := pathOf(line)
+		if !ok {
+			return
+		}
+		a, err := relay.ParseAddress(path, true)
+		if err != nil {
+			return
+		}
+		again, ok := pathOf("RCPT TO:<" + a.String() + "> NOTIFY=NEVER")
+		if b, err := relay.ParseAddress(again, true); !ok || err != nil || b != a {
+			t.Fatalf("%q -> %q -> %q %v", line, a, again, err)
+		}
+	})
+}
+
+func TestReceived(t *testing.T) {
+	only, _ := relay.ParseAddress(`"a b"@c.example`, false)
+	tr := trace{
+		hello: "evil\r\nX: y", ip: netip.MustParseAddr("2001:db8::1"), host: host, at: time.Unix(0, 0).UTC(),
+		esmtp: true, tls: &tls.ConnectionState{Version: tls.VersionTLS12, CipherSuite: tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}, only: only,
+	}
+	got := tr.received()
+	want := "Received: from [IPv6:2001:db8::1] ([IPv6:2001:db8::1])\r\n\tby relay.example with ESMTPS id AAAAAAAAAAAAAAAAAAAAAA\r\n" +
+		"\t(TLS 1.2:TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256)\r\n\tfor <\"a b\"@c.example>;\r\n\tThu, 01 Jan 1970 00:00:00 +0000\r\n"
+	if got != want {
+		t.Errorf("%q", got)
+	}
+	if m, err := mail.ReadMessage(strings.NewReader(got + "\r\n")); err != nil || len(m.Header) != 1 {
+		t.Error(m, err)
+	}
+	if p := (trace{}).protocol(); p != "SMTP" {
+		t.Error(p)
+	}
+}
