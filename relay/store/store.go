@@ -165,6 +165,9 @@ func (s *Store) Run(ctx context.Context) error {
 
 // Close ends the store. What Run has not synced yet is synced.
 func (s *Store) Close() error {
+	// Before the lock: to unregister, the collector is asked what it collects,
+	// and that enters the store.
+	s.unregister(s.o.Registerer)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -176,7 +179,6 @@ func (s *Store) Close() error {
 		errs = append(errs, s.engine.close())
 		s.engine = nil
 	}
-	s.unregister(s.o.Registerer)
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close())
 	}
