@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -92,6 +94,7 @@ func newEngine(c configs.Config, log *zap.Logger, reg prometheus.Registerer) (*r
 	resolver, err := resolve.New(resolve.Options{
 		Server: d.Resolver, DNSSEC: d.DNSSEC, Port: d.Port, Routes: d.Routes,
 		AllowPrivate: d.AllowPrivateAddresses, Hostname: hostname(c),
+		Listening: listening(c.Submission), SourceAddresses: d.SourceAddresses,
 	}, reg)
 	if err != nil {
 		return nil, nil, err
@@ -109,6 +112,18 @@ func newEngine(c configs.Config, log *zap.Logger, reg prometheus.Registerer) (*r
 		MaxConnections: d.MaxConnections, MaxPerHost: d.MaxConnectionsPerDestination,
 		MaxRecipientsPerTransaction: d.MaxRecipientsPerTransaction,
 	}, resolver, log.Named("deliver"), reg), nil
+}
+
+// listening gives the addresses where mail for the relay itself would arrive,
+// by which a mail loop is told from another server on the same machine.
+func listening(s configs.Submission) []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, a := range slices.Concat(s.Listen, s.ListenTLS) {
+		if addr, err := net.ResolveTCPAddr("tcp", a); err == nil {
+			all = append(all, addr.AddrPort())
+		}
+	}
+	return all
 }
 
 // rootPool reads the trusted roots: the file, else the system's. An empty

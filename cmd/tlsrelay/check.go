@@ -106,15 +106,19 @@ func printReport(w io.Writer, r deliver.Report) {
 }
 
 func verdictWords(r deliver.Report) string {
+	why := ""
+	if r.Failure != nil {
+		why = fmt.Sprintf(": %s (%s)", r.Failure.Reply, r.Failure.Status)
+	}
 	switch {
-	case r.Failure != nil:
-		return fmt.Sprintf("not deliverable: %s (%s)", r.Failure.Reply, r.Failure.Status)
 	case r.Deliverable():
 		return "deliverable"
 	case r.Ruling == policy.Block:
-		return fmt.Sprintf("would be blocked (%s)", r.Status)
+		return "would be blocked" + why
+	case r.Failure != nil && r.Failure.Class == relay.Permanent:
+		return "would bounce" + why
 	}
-	return fmt.Sprintf("could not find out; the mail would wait and be tried again (%s)", r.Status)
+	return "could not find out; the mail would wait and be tried again" + why
 }
 
 func hostWords(v policy.Verdict) string {
