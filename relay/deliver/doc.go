@@ -13,10 +13,11 @@
 //	hello.go        the ClientHello: profiles, compat and no-SNI variants, session tickets
 //	fault.go        what an error of the network or of crypto/tls means, in one function
 //	certificate.go  every fault of a certificate, independent of each other
+//	visit.go        one session's share of the walk: transactions until everybody was asked about
 //	transaction.go  MAIL, RCPT, DATA or BDAT, in as few round trips as the host allows
 //	command.go      the parameters of MAIL and RCPT
 //	body.go         the content on the wire: dot-stuffing
-//	reply.go        replies, bounded in length, lines and time
+//	reply.go        replies, bounded in length and lines; extension.go: what EHLO lists
 //	conn.go         the connection under all that: deadlines, buffers, peeking
 //	result.go       what the attempt came to: outcomes, evidence, feedback
 //
@@ -24,8 +25,8 @@
 // reports on every host.
 //
 // Three rules hold throughout. A session carries a message only if what it
-// achieved satisfies that message's own decision. Nothing is sent in clear to
-// a host that was offered TLS twice fewer than the table asks for. And a
+// achieved satisfies that message's own decision. Nothing goes in clear to a
+// host with STARTTLS before TLS was tried with every host, in vain. And a
 // message whose end was sent but never answered goes nowhere else in the same
-// attempt.
+// attempt, for it may have arrived.
 package deliver

@@ -8,7 +8,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
-	"tlsrelay/policy"
 	"tlsrelay/relay"
 	"tlsrelay/relay/resolve"
 )
@@ -100,10 +99,4 @@ func (e *Engine) source(a netip.Addr) (netip.Addr, bool) {
 		sum = sum*31 + int(b)
 	}
 	return same[uint(sum)%uint(len(same))], true
-}
-
-// profileOf exists beside profileFor so that the engine's floor is filled in
-// at one place.
-func (e *Engine) profileOf(d policy.Decision, h policy.Hello) profile {
-	return profileFor(d, h, e.o.OpportunisticMinVersion)
 }

@@ -21,8 +21,8 @@ type profile struct {
 
 // profileFor gives the profile of §10.3 for a decision. Where no demand names
 // a version, the operator's floor for opportunistic TLS stands.
-func profileFor(d policy.Decision, h policy.Hello, opportunistic policy.Version) profile {
-	p := profile{wide: d.Opportunistic(), floor: d.Floor(), hello: h}
+func profileFor(d policy.Decision, m manner, opportunistic policy.Version) profile {
+	p := profile{wide: d.Opportunistic(), floor: d.Floor(), hello: m.hello}
 	if p.floor == 0 {
 		p.floor = opportunistic
 	}

@@ -223,7 +223,7 @@ func (o *opening) startTLS() bool {
 
 func (o *opening) handshake() bool {
 	o.observed.Stage, o.observed.Hello = policy.StageHandshake, o.m.hello
-	cfg := o.e.hellos.config(o.e.profileOf(o.d, o.m.hello), o.s.key)
+	cfg := o.e.hellos.config(profileFor(o.d, o.m, o.e.o.OpportunisticMinVersion), o.s.key)
 	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		o.asked = true
 		return &tls.Certificate{}, nil // none: what the host makes of that is row C5
