@@ -1,0 +1,175 @@
+package storetest
+
+import (
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	"tlsrelay/events"
+	"tlsrelay/events/webhook"
+	"tlsrelay/policy/account"
+	"tlsrelay/relay"
+)
+
+func accountID(s string) account.ID { return account.ID(s) }
+
+// endpoint is one that wants everything.
+func endpoint(id, account string, at time.Time) webhook.Endpoint {
+	return webhook.Endpoint{
+		ID: id, Account: account, URL: "https://example.org/hook", Enabled: true,
+		Processed: true, Deferred: true, Delivered: true, Bounce: true, Created: at, Updated: at,
+	}
+}
+
+// rows gives the ids of the events waiting for an endpoint.
+func (h *harness) rows(id string) (seqs []uint64, kinds []string) {
+	h.Helper()
+	rows, err := h.Rows(h.ctx, id, 1<<20)
+	h.ok(err)
+	for _, r := range rows {
+		var e struct{ Event string }
+		h.ok(json.Unmarshal(r.Object, &e))
+		seqs, kinds = append(seqs, r.Seq), append(kinds, e.Event)
+	}
+	return seqs, kinds
+}
+
+func testOutbox(h *harness) {
+	all, some, off := endpoint("all", "1", h.now), endpoint("some", "1", h.now), endpoint("off", "1", h.now)
+	some.Processed, some.Delivered, off.Enabled = false, false, false
+	other := endpoint("other", "2", h.now)
+	for _, e := range []webhook.Endpoint{all, some, off, other} {
+		h.ok(h.PutEndpoint(h.ctx, e))
+	}
+	woken := make(chan string, 100)
+	h.Wake(func(id string) { woken <- id })
+	h.queued("a@example.com")
+	h.equal(<-woken, "all", "woken")
+	c := h.claimOne(lane("example.com"), h.now)
+	h.ok(h.Commit(h.ctx, Deferred(c, h.now)))
+	c = h.claimOne(lane("example.com"), h.now.Add(time.Hour))
+	h.ok(h.Commit(h.ctx, Delivered(c, h.now)))
+	h.reopen()
+
+	_, kinds := h.rows("all")
+	h.equal(kinds, []string{"processed", "deferred", "delivered"}, "events of all")
+	_, kinds = h.rows("some")
+	h.equal(kinds, []string{"deferred"}, "events of some")
+	pending, err := h.Pending(h.ctx)
+	h.ok(err)
+	h.equal(pending, []string{"all", "some"}, "pending")
+	one, err := h.Rows(h.ctx, "all", 1)
+	h.ok(err)
+	h.equal(len(one), 1, "rows within one octet")
+	if !one[0].At.Equal(h.now) {
+		h.Fatalf("row of %v, want %v", one[0].At, h.now)
+	}
+	two, err := h.Rows(h.ctx, "all", len(one[0].Object)*2)
+	h.ok(err)
+	h.equal(len(two) < 3, true, "bounded by octets")
+
+	h.ok(h.Sent(h.ctx, "all", one[0].Seq))
+	_, kinds = h.rows("all")
+	h.equal(kinds, []string{"deferred", "delivered"}, "after one was sent")
+	h.reopen()
+	seqs, kinds := h.rows("all")
+	h.equal(kinds, []string{"deferred", "delivered"}, "after one was sent")
+	h.ok(h.Sent(h.ctx, "all", seqs[1]))
+	h.reopen()
+	h.queued("b@example.com")
+	later, kinds := h.rows("all")
+	h.equal(kinds, []string{"processed"}, "new events")
+	h.ok(h.Sent(h.ctx, "all", later[0]))
+	pending, err = h.Pending(h.ctx)
+	h.ok(err)
+	h.equal(pending, []string{"some"}, "pending")
+}
+
+// While rows come in from many sides, a drain loop that takes what it is
+// given and removes it misses none and sees none twice.
+func testOutboxOrder(h *harness) {
+	h.ok(h.PutEndpoint(h.ctx, endpoint("e", "1", h.now)))
+	const writers, each = 8, 40
+	woken := make(chan struct{}, 1)
+	h.Wake(func(string) {
+		select {
+		case woken <- struct{}{}:
+		default:
+		}
+	})
+	var wg sync.WaitGroup
+	for i := range writers {
+		wg.Go(func() {
+			for range each {
+				m, ds := h.message(fmt.Sprintf("a@d%d.example", i))
+				ds[0].Attempts = 1
+				err := Accept(h.ctx, h.Store, m, ds, []byte("x"))
+				if err == nil {
+					err = h.Commit(h.ctx, Delivered(relay.Claimed{Message: m, Delivery: ds[0]}, h.now))
+				}
+				if err != nil {
+					h.Error(err)
+					return
+				}
+			}
+		})
+	}
+	seen := make(map[string]bool)
+	var last uint64
+	drain := func() int {
+		rows, err := h.Rows(h.ctx, "e", 4000)
+		h.ok(err)
+		for _, r := range rows {
+			var e struct {
+				ID string `json:"sg_event_id"`
+			}
+			h.ok(json.Unmarshal(r.Object, &e))
+			if seen[e.ID] || r.Seq <= last {
+				h.Fatalf("row %d (%s) after %d: seen before, or out of order", r.Seq, e.ID, last)
+			}
+			seen[e.ID], last = true, r.Seq
+		}
+		if len(rows) > 0 {
+			h.ok(h.Sent(h.ctx, "e", last))
+		}
+		return len(rows)
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		case <-woken:
+		}
+		drain()
+	}
+	for drain() > 0 {
+	}
+	h.equal(len(seen), writers*each*2, "events")
+}
+
+func testOutboxDeleted(h *harness) {
+	h.ok(h.PutEndpoint(h.ctx, endpoint("e", "1", h.now)))
+	h.queued("a@example.com")
+	h.ok(h.DeleteEndpoint(h.ctx, "1", "e"))
+	_, ok, err := h.Endpoint(h.ctx, "e")
+	h.ok(err)
+	h.equal(ok, false, "deleted")
+	pending, err := h.Pending(h.ctx)
+	h.ok(err)
+	h.equal(len(pending), 0, "pending")
+	h.queued("b@example.com")
+	h.reopen()
+	seqs, _ := h.rows("e")
+	h.equal(len(seqs), 0, "rows")
+	// Reports tell no webhook.
+	h.ok(h.PutEndpoint(h.ctx, endpoint("e", "1", h.now)))
+	m, ds := h.message("c@example.com")
+	m.Report = true
+	h.ok(h.Accept(h.ctx, m, ds, h.NewDraft(), m.Processed(ds[0].Recipients)))
+	seqs, _ = h.rows("e")
+	h.equal(len(seqs), 0, "events of a report")
+	h.equal(m.Processed(ds[0].Recipients)[0].Kind, events.Processed, "a report has events all the same")
+}
