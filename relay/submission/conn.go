@@ -21,8 +21,9 @@ type conn struct {
 	srv  *Server
 	peer *peer
 	tls  *tls.Conn // nil in clear
-	// state is of the finished handshake, nil before and in clear.
-	state    *tls.ConnectionState
+	// secured is the version and cipher suite of the finished handshake, for
+	// Received; "" before and in clear.
+	secured  string
 	upgraded bool // by STARTTLS: the client has seen a greeting
 
 	in    input
@@ -58,7 +59,7 @@ func newConn(s *Server, p *peer, implicit bool) *conn {
 
 // Read gives go-smtp its next bytes.
 func (c *conn) Read(b []byte) (int, error) {
-	if c.tls != nil && c.state == nil && !c.gone {
+	if c.tls != nil && c.secured == "" && !c.gone {
 		c.handshake()
 	}
 	c.settle()
@@ -318,7 +319,7 @@ func (c *conn) end(reply string) {
 	}
 	c.flush()
 	c.gone = true
-	if c.tls != nil && c.state != nil {
+	if c.secured != "" {
 		_ = c.tls.CloseWrite() // close_notify: the end is ours, not an attacker's
 	}
 	c.peer.Close()
@@ -371,7 +372,7 @@ func (c *conn) handshake() {
 		return
 	}
 	state := c.tls.ConnectionState()
-	c.state = &state
+	c.secured = tls.VersionName(state.Version) + ":" + tls.CipherSuiteName(state.CipherSuite)
 	c.srv.metrics.tls.WithLabelValues(tlsVersion(state.Version)).Inc()
 }
 

@@ -123,22 +123,28 @@ func (m *submitted) write(b []byte) {
 		return
 	}
 	seen := len(m.head)
-	m.head = append(m.head, b...)
-	if end, ok := headerEnd(m.head, seen); ok {
-		m.begin(end)
-	} else if len(m.head) > maxHeader {
-		m.refuse(refusal(552, "5.3.4", "The header section is too big"))
+	head := b // which is most often all of it, and need not be copied
+	if seen > 0 {
+		m.head = append(m.head, b...)
+		head = m.head
+	}
+	end, complete := headerEnd(head, seen)
+	switch {
+	case complete:
+		m.begin(head, end)
+	case len(head) > maxHeader:
+		m.refuse(refusal(552, "5.3.4", headerTooBig))
+	case seen == 0:
+		m.head = append(m.head, b...)
 	}
 }
 
-// begin writes everything up to and with what is in head, whose header
-// section is the first end octets.
-func (m *submitted) begin(end int) {
-	m.inBody = true
-	head := m.head
-	m.head = nil
+// begin writes the start of the message: head, whose header section is its
+// first end octets.
+func (m *submitted) begin(head []byte, end int) {
+	m.inBody, m.head = true, nil
 	if end > maxHeader {
-		m.refuse(refusal(552, "5.3.4", "The header section is too big"))
+		m.refuse(refusal(552, "5.3.4", headerTooBig))
 		return
 	}
 	h := parseHeader(head[:end])
@@ -170,7 +176,7 @@ func (m *submitted) added(h *header) string {
 	s := m.session
 	t := trace{
 		hello: m.env.hello, ip: s.conn.peer.ip, host: s.srv.o.Hostname, id: m.id, at: m.at,
-		esmtp: m.env.esmtp, authed: m.env.authed, smtputf8: m.env.opts.UTF8, tls: s.conn.state,
+		esmtp: m.env.esmtp, authed: m.env.authed, smtputf8: m.env.opts.UTF8, tls: s.conn.secured,
 	}
 	if len(m.env.rcpts) == 1 {
 		t.only = m.env.rcpts[0].Address
@@ -204,7 +210,7 @@ func (m *submitted) finish() *smtp.SMTPError {
 		m.refuse(refusal(550, "5.6.0", fault))
 	}
 	if !m.inBody && m.refusal == nil {
-		m.begin(len(m.head)) // all header, no body
+		m.begin(m.head, len(m.head)) // all header, no body
 	}
 	if m.size > 0 && m.last != '\n' {
 		// BDAT may end without a line end, DATA cannot (RFC 3030 §2).

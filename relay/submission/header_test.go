@@ -2,7 +2,6 @@ package submission
 
 import (
 	"bytes"
-	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"net/mail"
@@ -216,7 +215,7 @@ func TestReceived(t *testing.T) {
 	only, _ := relay.ParseAddress(`"a b"@c.example`, false)
 	tr := trace{
 		hello: "evil\r\nX: y", ip: netip.MustParseAddr("2001:db8::1"), host: host, at: time.Unix(0, 0).UTC(),
-		esmtp: true, tls: &tls.ConnectionState{Version: tls.VersionTLS12, CipherSuite: tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}, only: only,
+		esmtp: true, tls: "TLS 1.2:TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", only: only,
 	}
 	got := tr.received()
 	want := "Received: from [IPv6:2001:db8::1] ([IPv6:2001:db8::1])\r\n\tby relay.example with ESMTPS id AAAAAAAAAAAAAAAAAAAAAA\r\n" +

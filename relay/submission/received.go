@@ -1,7 +1,6 @@
 package submission
 
 import (
-	"crypto/tls"
 	"net/netip"
 	"strings"
 	"time"
@@ -20,7 +19,7 @@ type trace struct {
 	esmtp    bool
 	authed   bool
 	smtputf8 bool
-	tls      *tls.ConnectionState
+	tls      string        // version and cipher suite, "" in clear
 	only     relay.Address // the recipient, if there is but one
 }
 
@@ -28,10 +27,11 @@ type trace struct {
 // said nowhere. The recipient is named only when that tells nobody of another.
 func (t trace) received() string {
 	var b strings.Builder
+	b.Grow(512)
 	b.WriteString("Received: from " + t.client() + " (" + literal(t.ip) + ")\r\n")
 	b.WriteString("\tby " + t.host + " with " + t.protocol() + " id " + t.id.String())
-	if t.tls != nil {
-		b.WriteString("\r\n\t(" + tls.VersionName(t.tls.Version) + ":" + tls.CipherSuiteName(t.tls.CipherSuite) + ")")
+	if t.tls != "" {
+		b.WriteString("\r\n\t(" + t.tls + ")")
 	}
 	if !t.only.IsNull() {
 		b.WriteString("\r\n\tfor <" + t.only.String() + ">")
@@ -69,7 +69,7 @@ func (t trace) protocol() string {
 	if t.smtputf8 {
 		p = "UTF8SMTP"
 	}
-	if t.tls != nil {
+	if t.tls != "" {
 		p += "S"
 	}
 	if t.authed {

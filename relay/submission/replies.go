@@ -13,7 +13,10 @@ import (
 	"tlsrelay/relay"
 )
 
-const tooBig = "Message is too big"
+const (
+	tooBig       = "Message is too big"
+	headerTooBig = "The header section is too big"
+)
 
 // refusal makes a reply; enhanced is "5.7.0". go-smtp sends it as it is, also
 // when the code is a 2xx.
