@@ -387,3 +387,60 @@ func TestRequestsAreCounted(t *testing.T) {
 		t.Errorf("counted %v, want %v", got, want)
 	}
 }
+
+// A rule for a domain binds until it expires, to the moment.
+func TestRuleExpires(t *testing.T) {
+	now := testNow
+	w := newWorld(t, Options{Now: func() time.Time { return now }})
+	w.get(t, "PUT", "/relay/v1/domains/example.com", "full", `{"require_tls":true,"expires":"2026-05-04T13:00:00Z"}`)
+	for _, c := range []struct {
+		at   time.Time
+		want string
+	}{
+		{time.Date(2026, 5, 4, 12, 59, 59, 0, time.UTC), `"source":"override"`},
+		{time.Date(2026, 5, 4, 13, 0, 0, 0, time.UTC), `"demands":null`},
+	} {
+		now = c.at
+		if _, body := w.get(t, "POST", "/relay/v1/check", "full", `{"domain":"example.com"}`); !strings.Contains(body, c.want) {
+			t.Errorf("at %v: %s", now, body)
+		}
+	}
+	if _, body := w.get(t, "GET", "/relay/v1/domains/example.com", "full", ""); !strings.Contains(body, `"in_force":false`) {
+		t.Errorf("afterwards: %s", body)
+	}
+}
+
+// loose is a store that finds the parent among the subusers, and lets a
+// subuser have its name: account.Store does not forbid either.
+type loose struct{ *store.Store }
+
+func (l loose) AccountNamed(ctx context.Context, kind account.Kind, name string) (account.Account, error) {
+	if name == "root" {
+		return l.Store.Account(ctx, account.Parent)
+	}
+	return l.Store.AccountNamed(ctx, kind, name)
+}
+
+func (l loose) CreateAccount(_ context.Context, a account.Account) (account.Account, error) {
+	return a, nil
+}
+
+// Nobody disables or deletes the parent as if it were a subuser, nor takes
+// its name.
+func TestParentIsNoSubuser(t *testing.T) {
+	w := newWorldWith(t, Options{}, func(d *Deps) { d.Accounts = loose{d.Accounts.(*store.Store)} })
+	for _, c := range []struct {
+		method, body string
+		want         int
+	}{{"GET", "", 404}, {"PATCH", `{"disabled":true}`, 404}, {"DELETE", "", 404}} {
+		if res, body := w.get(t, c.method, "/v3/subusers/root", "full", c.body); res.StatusCode != c.want {
+			t.Errorf("%s: %d %s", c.method, res.StatusCode, body)
+		}
+	}
+	if res, body := w.get(t, "POST", "/v3/subusers", "full", `{"username":"root"}`); res.StatusCode != 400 {
+		t.Errorf("the parent's name: %d %s", res.StatusCode, body)
+	}
+	if res, _ := w.get(t, "GET", "/v3/scopes", "full", ""); res.StatusCode != 200 {
+		t.Errorf("the parent's key: %d", res.StatusCode)
+	}
+}

@@ -83,7 +83,7 @@ func (s *server) actsOn(r *request, value string) (account.Account, error) {
 	}
 	on, err := s.Accounts.AccountNamed(r.Context(), kind, name)
 	switch {
-	case errors.Is(err, account.ErrNotFound), err == nil && (on.Disabled || on.Kind != kind):
+	case errors.Is(err, account.ErrNotFound), err == nil && on.Disabled:
 		return account.Account{}, refused(http.StatusForbidden)
 	}
 	return on, err
