@@ -99,7 +99,7 @@ func (w *content) emit(p []byte) error {
 // flush writes a full buffer, having looked whether the host still wants it.
 func (w *content) flush() error {
 	if w.watch && w.c.pending() {
-		// May be a session ticket: only a whole reply stops the message.
+		// Only a whole reply stops the message.
 		if rep, err := w.c.read(50 * time.Millisecond); err == nil {
 			w.early = rep
 			return errEarly

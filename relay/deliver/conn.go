@@ -108,8 +108,22 @@ func (c *conn) lastWords(cause error) (reply, error) {
 	return rep, err
 }
 
-// pending reports whether the host has sent something that nobody read yet.
-func (c *conn) pending() bool { return c.r.Buffered() > 0 || readable(c.raw) }
+// pending reports whether the host has said something that nobody read yet, or
+// has hung up. Under TLS, octets on the wire may be no more than a session
+// ticket, which reading takes in without giving anything.
+func (c *conn) pending() bool {
+	switch {
+	case c.r.Buffered() > 0:
+		return true
+	case !readable(c.raw):
+		return false
+	case c.rw == c.raw:
+		return true
+	}
+	c.raw.SetReadDeadline(time.Now().Add(2 * time.Millisecond))
+	_, err := c.r.Peek(1)
+	return !isTimeout(err)
+}
 
 // quit leaves politely but does not wait for the answer.
 func (c *conn) quit() {

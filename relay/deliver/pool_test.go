@@ -147,67 +147,77 @@ func TestDeadIdleSession(t *testing.T) {
 // look at the socket can see coming.
 func TestDiesOnMail(t *testing.T) {
 	for way, keywords := range ways {
-		var mu sync.Mutex
-		var taken, connections int
-		addr := rawHost(t, func(c net.Conn) {
-			mu.Lock()
-			connections++
-			mu.Unlock()
-			mails := 0
-			in := bufio.NewReader(c)
-			io.WriteString(c, "220 mx1.example.test\r\n")
-			for {
-				line, err := in.ReadString('\n')
-				if err != nil {
+		for _, words := range []string{"", "421 4.4.2 idle too long\r\n"} {
+			diesOnMail(t, way, keywords, words)
+		}
+	}
+}
+
+// diesOnMail plays a host that leaves with words on the second MAIL of every
+// connection.
+func diesOnMail(t *testing.T, way string, keywords []string, words string) {
+	t.Helper()
+	var mu sync.Mutex
+	var taken, connections int
+	addr := rawHost(t, func(c net.Conn) {
+		mu.Lock()
+		connections++
+		mu.Unlock()
+		mails := 0
+		in := bufio.NewReader(c)
+		io.WriteString(c, "220 mx1.example.test\r\n")
+		for {
+			line, err := in.ReadString('\n')
+			if err != nil {
+				return
+			}
+			switch verb, arg, _ := strings.Cut(strings.TrimSpace(line), " "); verb {
+			case "EHLO":
+				io.WriteString(c, "250-hello\r\n250-"+strings.Join(keywords, "\r\n250-")+"\r\n250 XYZ\r\n")
+			case "MAIL":
+				if mails++; mails == 2 {
+					io.WriteString(c, words)
 					return
 				}
-				switch verb, arg, _ := strings.Cut(strings.TrimSpace(line), " "); verb {
-				case "EHLO":
-					io.WriteString(c, "250-hello\r\n250-"+strings.Join(keywords, "\r\n250-")+"\r\n250 XYZ\r\n")
-				case "MAIL":
-					if mails++; mails == 2 {
+				io.WriteString(c, "250 ok\r\n")
+			case "DATA":
+				io.WriteString(c, "354 go\r\n")
+				for line != ".\r\n" {
+					if line, err = in.ReadString('\n'); err != nil {
 						return
 					}
-					io.WriteString(c, "250 ok\r\n")
-				case "DATA":
-					io.WriteString(c, "354 go\r\n")
-					for line != ".\r\n" {
-						if line, err = in.ReadString('\n'); err != nil {
-							return
-						}
-					}
-					mu.Lock()
-					taken++
-					mu.Unlock()
-					io.WriteString(c, "250 taken\r\n")
-				case "BDAT":
-					n, _ := strconv.Atoi(strings.Fields(arg)[0])
-					io.CopyN(io.Discard, in, int64(n))
-					mu.Lock()
-					taken++
-					mu.Unlock()
-					io.WriteString(c, "250 taken\r\n")
-				case "QUIT":
-					return
-				default:
-					io.WriteString(c, "250 ok\r\n")
 				}
-			}
-		})
-		route := routeTo()
-		route.Hosts = append(route.Hosts, hostAt("mx1.example.test", addr))
-		e := engine(t, &relaytest.World{CA: relaytest.Start(t).CA}, route)
-		for range 3 {
-			if r := deliverOne(t, e, modeO, "clear"); len(r.Attempt.Hosts) != 1 {
-				t.Errorf("%s: %+v", way, r.Attempt.Hosts)
+				mu.Lock()
+				taken++
+				mu.Unlock()
+				io.WriteString(c, "250 taken\r\n")
+			case "BDAT":
+				n, _ := strconv.Atoi(strings.Fields(arg)[0])
+				io.CopyN(io.Discard, in, int64(n))
+				mu.Lock()
+				taken++
+				mu.Unlock()
+				io.WriteString(c, "250 taken\r\n")
+			case "QUIT":
+				return
+			default:
+				io.WriteString(c, "250 ok\r\n")
 			}
 		}
-		mu.Lock()
-		if taken != 3 || connections != 3 {
-			t.Errorf("%s: %d messages over %d connections", way, taken, connections)
+	})
+	route := routeTo()
+	route.Hosts = append(route.Hosts, hostAt("mx1.example.test", addr))
+	e := engine(t, &relaytest.World{CA: relaytest.Start(t).CA}, route)
+	for range 3 {
+		if r := deliverOne(t, e, modeO, "clear"); len(r.Attempt.Hosts) != 1 {
+			t.Errorf("%s: %+v", way, r.Attempt.Hosts)
 		}
-		mu.Unlock()
 	}
+	mu.Lock()
+	if taken != 3 || connections != 3 {
+		t.Errorf("%s: %d messages over %d connections", way, taken, connections)
+	}
+	mu.Unlock()
 }
 
 // rawHost serves every connection with f and closes it then.

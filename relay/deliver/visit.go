@@ -163,7 +163,7 @@ func (w *walk) unfit(h *host, s *session, told events.Session) {
 // apply draws from one transaction what became of its recipients.
 func (w *walk) apply(h *host, x *exchange, batch []*recipient, told events.Session) end {
 	switch {
-	case !x.mailed && x.s.reused && isClosed(x.err):
+	case x.s.reused && x.diedIdle():
 		return dead
 	case x.mail.Code != 0:
 		return w.mailRefused(h, x, told)
@@ -188,6 +188,16 @@ func (w *walk) apply(h *host, x *exchange, batch []*recipient, told events.Sessi
 		return unknown
 	}
 	return lost
+}
+
+// diedIdle reports that the host was gone, or said goodbye, before it took
+// MAIL: what it may do to an idle session at any time. Silence is not that, for
+// the message may have arrived.
+func (x *exchange) diedIdle() bool {
+	if x.mailed {
+		return x.mail.Code == 421
+	}
+	return !isTimeout(x.err) && !isOwn(x.err)
 }
 
 // take settles a recipient that RCPT accepted by the answer to the message.
