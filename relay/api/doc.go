@@ -5,8 +5,8 @@
 //
 //	api.go       New: options, what the handlers ask (Deps), the order of checks
 //	routes.go    every route on one screen, with its scope and success code
-//	serve.go     request id, CORS, path cleaning, panics, metrics
-//	router.go    path -> resource; 404 and 405 in the dialect of the path
+//	serve.go     request id, CORS, the checks in order, panics, metrics
+//	router.go    path, cleaned -> resource -> route
 //	caller.go    who calls, on whose behalf, and may they (contract §2)
 //	limit.go     how many requests a key has left (429)
 //	request.go   what a handler gets; the body, bounded and decoded

@@ -55,7 +55,11 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request, res resource) {
 	case err != nil:
 		f, ours := asFault(err)
 		if ours {
-			s.Log.Error("a call of the API failed", zap.String("route", res.path), zap.String("method", r.Method),
+			level := zap.ErrorLevel
+			if r.Context().Err() != nil {
+				level = zap.DebugLevel // the client went away, which is no trouble of ours
+			}
+			s.Log.Log(level, "a call of the API failed", zap.String("route", res.path), zap.String("method", r.Method),
 				zap.String("request_id", w.Header().Get(headerRequestID)), zap.Error(err))
 		}
 		status = s.refuse(w, r, f)
