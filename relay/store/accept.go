@@ -129,6 +129,7 @@ type write struct {
 	s     *Store
 	en    *engine
 	batch *pebble.Batch
+	keys  [][]byte // that are set
 
 	messages, waiting, held int64 // changes of the depth
 	inserted                [][]byte
@@ -142,7 +143,10 @@ func (s *Store) newWrite(en *engine) *write {
 	return &write{s: s, en: en, batch: en.db.NewBatch()}
 }
 
-func (w *write) set(key, value []byte) error { return w.batch.Set(key, value, nil) }
+func (w *write) set(key, value []byte) error {
+	w.keys = append(w.keys, key)
+	return w.batch.Set(key, value, nil)
+}
 
 // commit applies the batch and then what it means in memory.
 func (w *write) commit(sync bool) error {
@@ -190,20 +194,9 @@ type doubts struct {
 
 // doubt notes what w has set.
 func (w *write) doubt() {
-	if w.batch == nil {
-		return
-	}
 	w.s.doubts.mu.Lock()
 	defer w.s.doubts.mu.Unlock()
-	for r := w.batch.Reader(); ; {
-		kind, key, _, ok, err := r.Next()
-		if !ok || err != nil {
-			return
-		}
-		if kind == pebble.InternalKeyKindSet {
-			w.s.doubts.keys = append(w.s.doubts.keys, append([]byte(nil), key...))
-		}
-	}
+	w.s.doubts.keys = append(w.s.doubts.keys, w.keys...)
 }
 
 // settleDoubts takes out what was not acknowledged.

@@ -111,14 +111,9 @@ func Open(o Options) (*Store, error) {
 		soon: make(chan struct{}, 1), urgent: make(chan struct{}, 1),
 	}
 	for _, dir := range []string{s.db, s.spool} {
-		if err := s.fs.MkdirAll(dir, 0o700); err != nil {
+		if err := s.makeDir(dir); err != nil {
 			return nil, fmt.Errorf("store: %w", err)
 		}
-	}
-	// MkdirAll says nothing about the names being on stable storage, and a
-	// synced file in a lost directory is lost.
-	if err := s.syncDir(o.Dir); err != nil {
-		return nil, fmt.Errorf("store: %w", err)
 	}
 	lock, err := pebble.LockDirectory(s.db, s.fs)
 	if err != nil {
@@ -244,6 +239,24 @@ func (s *Store) free() error {
 		return fmt.Errorf("%w: %d octets are free, min_free_disk is %d", relay.ErrNoSpace, usage.AvailBytes, s.o.MinFreeDisk)
 	}
 	return nil
+}
+
+// makeDir makes a directory where there is none, and its name durable: a
+// synced file in a lost directory is lost.
+func (s *Store) makeDir(dir string) error {
+	if _, err := s.fs.Stat(dir); err == nil {
+		return nil
+	}
+	parent := s.fs.PathDir(dir)
+	if parent != dir {
+		if err := s.makeDir(parent); err != nil {
+			return err
+		}
+	}
+	if err := s.fs.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return s.syncDir(parent)
 }
 
 func (s *Store) syncDir(dir string) error {

@@ -1,0 +1,97 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+
+	"tlsrelay/relay"
+)
+
+// Verify checks that the records and the indexes of the database agree.
+func (s *Store) Verify() error {
+	en, err := s.enter()
+	if err != nil {
+		return err
+	}
+	defer s.leave()
+	var errs []error
+	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	must := func(key []byte, format string, args ...any) {
+		if ok, err := en.has(key); err != nil || !ok {
+			fault(format+": %v", append(args, err)...)
+		}
+	}
+	each := func(prefix string, visit func(key, v []byte) error) {
+		if err := en.eachPrefix([]byte(prefix), func(k, v []byte) (bool, error) { return true, visit(k, v) }); err != nil {
+			fault("%s: %w", prefix, err)
+		}
+	}
+	queued := make(map[relay.MessageID]int)
+	each(pDelivery, func(_, v []byte) error {
+		d, err := decodeDelivery(v)
+		if err != nil {
+			return err
+		}
+		queued[d.Key.Message]++
+		prefix := pReady
+		if d.Held {
+			prefix = pHeld
+		}
+		must(entryOf(d).encode(prefix), "delivery %s is not in the index", d.Key)
+		must(messageKey(pMessage, d.Key.Message), "delivery %s has no message", d.Key)
+		return nil
+	})
+	for _, prefix := range []string{pReady, pHeld} {
+		each(prefix, func(key, _ []byte) error {
+			e, err := parseIndexKey(key)
+			if err == nil {
+				must(deliveryKey(pDelivery, e.key), "the index has %s, which is not there", e.key)
+			}
+			return err
+		})
+	}
+	each(pMessage, func(key, _ []byte) error {
+		id, err := parseMessageKey(key)
+		if err != nil {
+			return err
+		}
+		if queued[id] == 0 {
+			fault("message %s has no deliveries", id)
+		}
+		if !s.spooled.has(id) {
+			must(messageKey(pBody, id), "message %s has no body", id)
+		} else if _, err := s.fs.Stat(s.spoolFile(id)); err != nil {
+			fault("message %s has no spool file: %w", id, err)
+		}
+		return nil
+	})
+	for _, prefix := range []string{pBody, pSpooled} {
+		each(prefix, func(key, _ []byte) error {
+			id, err := parseMessageKey(key)
+			if err == nil && queued[id] == 0 {
+				fault("%s %s belongs to no message", prefix, id)
+			}
+			return err
+		})
+	}
+	return errors.Join(errs...)
+}
+
+// Depth gives what the gauges show.
+func (s *Store) Depth() (messages, waiting, held int64) {
+	en, err := s.enter()
+	if err != nil {
+		return -1, -1, -1
+	}
+	defer s.leave()
+	en.depth.mu.Lock() // until the count is over
+	defer en.depth.mu.Unlock()
+	return en.depth.messages.Load(), en.depth.waiting.Load(), en.depth.held.Load()
+}
+
+// Trip fails the database with a reason.
+func (s *Store) Trip(reason error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	s.engine.fence.trip(reason)
+}
