@@ -91,13 +91,12 @@ func (l *loader) delivery(d Delivery) {
 	}
 	v := d.OpportunisticMinVersion
 	l.check(v >= policy.TLS10 && v <= policy.TLS13, "delivery.opportunistic_min_version", "must be 1.0, 1.1, 1.2 or 1.3")
-	l.check(d.PolicyWindow >= 0, "delivery.policy_window", "must not be negative")
-	l.check(d.PolicyConfirmAfter >= 0, "delivery.policy_confirm_after", "must not be negative")
 	l.check(d.ViolationGuardDomains >= 0, "delivery.violation_guard_domains", "must not be negative")
 	for key, t := range map[string]time.Duration{
 		"violation_guard_within": d.ViolationGuardWithin, "connect_timeout": d.ConnectTimeout,
 		"handshake_timeout": d.HandshakeTimeout, "command_timeout": d.CommandTimeout,
 		"retry_after": d.RetryAfter, "lifetime": d.Lifetime, "idle_timeout": d.IdleTimeout,
+		"policy_window": d.PolicyWindow, "policy_confirm_after": d.PolicyConfirmAfter,
 	} {
 		l.positive("delivery."+key, t)
 	}
