@@ -38,5 +38,10 @@ clients: ## real clients and real servers against the relay
 bench: ## the Go benchmarks of every part
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
+ARGS ?=
+bench-relay: build ## the relay as a whole, with sender and receivers in processes of their own; ARGS=-help
+	$(GO) build -trimpath -o bin/benchrelay ./cmd/benchrelay
+	bin/benchrelay $(ARGS)
+
 clean:
 	rm -rf bin

@@ -1,0 +1,27 @@
+//go:build linux
+
+// Command benchrelay measures a relay from the outside, as its users meet it:
+// a generator submits over SMTP, bin/tlsrelay takes and delivers, receiving
+// hosts with their DNS take the mail. Each is a process of its own, all on
+// loopback, so that what the relay costs is the relay's and nobody else's.
+//
+//	main.go      flags; the same program again as `sink` and as `generate`
+//	scenario.go  what can be measured
+//	measure.go   one measurement: warm up, run, wait for the last arrival, compare the clocks
+//	sink.go      the receiving side: DNS zone, hosts, when each message arrived
+//	receiver.go  ... one connection to a host
+//	line.go      ... and what makes its answers late
+//	generate.go  the sending side: connections, pace, when each 250 came
+//	client.go    ... one connection to the relay
+//	child.go     how the processes talk: one line of JSON to ask, one to answer
+//	relay.go     the relay under measurement
+//	postfix.go   Postfix in its place, under the same conditions
+//	proc.go      CPU, memory and syncs, as the kernel counts them
+//	backlog.go   what a million messages for a dead destination cost the others
+//	tarpit.go    what two hundred hosts that never answer cost the others
+//	report.go    table, JSON, lines for benchstat
+//
+// A message is known by a token, the local part of its recipient. Latency is
+// from the moment the generator has read the 250 to the moment a host has
+// read the end of the message; both clocks are the machine's.
+package main

@@ -1,0 +1,184 @@
+//go:build linux
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// generator is the process that submits.
+type generator struct {
+	clients []*client
+}
+
+// openSpec says where and how to submit.
+type openSpec struct {
+	Addr        string
+	TLS         bool
+	Secret      string // for AUTH; "": none
+	Connections int
+	Size        int
+	Domains     []string
+	BDAT        bool
+}
+
+// runSpec is one run over the open connections. It ends after Count messages
+// or after Duration, whichever comes first; 0: no such bound.
+type runSpec struct {
+	Base     int64 // the first token
+	Count    int
+	Duration time.Duration
+	Rate     float64 // messages per second in all; 0: as fast as it goes
+	NoTimes  bool    // do not give Accepted
+}
+
+// runResult is what came of a run.
+type runResult struct {
+	Start    int64   // Unix time in ns
+	End      int64   // of the last 250
+	Offered  int     // tokens used
+	Accepted []int64 // Unix time in ns of the 250, by token - base; 0: refused
+	Taken    int     // how many got their 250
+	Refused  int
+	Refusal  string // one of them
+}
+
+// answer obeys the parent.
+func (g *generator) answer(op string, with []byte) (any, error) {
+	switch op {
+	case "open":
+		var s openSpec
+		if err := json.Unmarshal(with, &s); err != nil {
+			return nil, err
+		}
+		return nil, g.open(s)
+	case "run":
+		var s runSpec
+		if err := json.Unmarshal(with, &s); err != nil {
+			return nil, err
+		}
+		return g.run(s)
+	}
+	return nil, fmt.Errorf("unknown request %q", op)
+}
+
+// open connects anew.
+func (g *generator) open(s openSpec) error {
+	for _, c := range g.clients {
+		c.conn.Close()
+	}
+	g.clients = nil
+	body := message(s.Size)
+	for range s.Connections {
+		c, err := dial(s, body)
+		if err != nil {
+			return err
+		}
+		g.clients = append(g.clients, c)
+	}
+	return nil
+}
+
+// pacer hands out tokens, each no earlier than it is due.
+type pacer struct {
+	runSpec
+	start time.Time
+	next  atomic.Int64
+}
+
+// token gives the number of the next message; false: that was all.
+func (p *pacer) token() (int64, bool) {
+	i := p.next.Add(1) - 1
+	if p.Count > 0 && i >= int64(p.Count) {
+		return 0, false
+	}
+	if p.Rate > 0 {
+		due := time.Duration(float64(i) / p.Rate * float64(time.Second))
+		if p.Duration > 0 && due > p.Duration {
+			return 0, false
+		}
+		time.Sleep(time.Until(p.start.Add(due)))
+	}
+	return i, p.Duration == 0 || time.Since(p.start) < p.Duration
+}
+
+// share is what one connection did in a run.
+type share struct {
+	tokens, times []int64
+	refused       int
+	refusal       string
+	err           error
+}
+
+func (g *generator) run(s runSpec) (runResult, error) {
+	if s.Count == 0 && s.Duration == 0 {
+		return runResult{}, errors.New("a run without end")
+	}
+	p := &pacer{runSpec: s, start: time.Now()}
+	shares := make([]share, len(g.clients))
+	var wg sync.WaitGroup
+	for i, c := range g.clients {
+		wg.Go(func() { shares[i] = c.work(p) })
+	}
+	wg.Wait()
+	r := runResult{Start: p.start.UnixNano()}
+	for _, sh := range shares {
+		if sh.err != nil {
+			return r, sh.err
+		}
+		r.add(sh)
+	}
+	if s.NoTimes {
+		r.Accepted = nil
+	}
+	return r, nil
+}
+
+func (r *runResult) add(sh share) {
+	r.Taken += len(sh.tokens)
+	r.Refused += sh.refused
+	if sh.refusal != "" {
+		r.Refusal = sh.refusal
+	}
+	for i, t := range sh.tokens {
+		for int(t) >= len(r.Accepted) {
+			r.Accepted = append(r.Accepted, make([]int64, 4096)...)
+		}
+		r.Accepted[t] = sh.times[i]
+		r.End = max(r.End, sh.times[i])
+		r.Offered = max(r.Offered, int(t)+1)
+	}
+}
+
+// maxRefusals is how many refusals one connection takes before it gives up.
+const maxRefusals = 20
+
+func (c *client) work(p *pacer) (sh share) {
+	for {
+		t, more := p.token()
+		if !more {
+			return sh
+		}
+		err := c.send(p.Base + t)
+		if r := refused(""); errors.As(err, &r) {
+			sh.refusal = string(r)
+			if sh.refused++; sh.refused == maxRefusals {
+				sh.err = err
+				return sh
+			}
+			err = c.command("RSET", 250)
+		} else if err == nil {
+			sh.tokens = append(sh.tokens, t)
+			sh.times = append(sh.times, time.Now().UnixNano())
+		}
+		if err != nil {
+			sh.err = err
+			return sh
+		}
+	}
+}
