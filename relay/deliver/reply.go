@@ -81,8 +81,7 @@ func splitReplyLine(line []byte) (code int, more bool, text []byte, ok bool) {
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
-func (r reply) positive() bool  { return r.code >= 200 && r.code < 300 }
-func (r reply) permanent() bool { return r.code >= 500 }
+func (r reply) positive() bool { return r.code >= 200 && r.code < 300 }
 
 // lines calls yield for every line of the text.
 func (r reply) lines(yield func([]byte) bool) {
