@@ -292,7 +292,9 @@ func TestOutcomes(t *testing.T) {
 	}{
 		{"200", func(w http.ResponseWriter, _ *http.Request) {}, ClassOK},
 		{"204", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, ClassOK},
-		{"redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect) }, Class3xx},
+		{"redirect", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
+		}, Class3xx},
 		{"404", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }, Class4xx},
 		{"503", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, Class5xx},
 		{"hang", func(_ http.ResponseWriter, r *http.Request) { hang(r) }, ClassTimeout},
