@@ -1,0 +1,98 @@
+package store
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"tlsrelay/policy"
+	"tlsrelay/policy/account"
+	"tlsrelay/relay"
+)
+
+// Index keys sort by lane, account, due and id, and read back as written.
+func TestIndexKeyOrder(t *testing.T) {
+	now := time.Now().UTC().Round(0)
+	var keys [][]byte
+	for _, dest := range []string{"[192.0.2.1]", "a.example", "a.example.org", "b.example"} {
+		for _, class := range []policy.Class{policy.ClassOpportunistic, policy.ClassEncrypt} {
+			for _, who := range []account.ID{"1", "12", "2"} {
+				for _, due := range []time.Time{{}, time.Unix(-5, 0).UTC(), now, now.Add(1), now.Add(time.Hour)} {
+					for n := range uint16(2) {
+						e := indexEntry{
+							lane: relay.Lane{Destination: dest, Class: class}, who: who,
+							due: due, key: relay.DeliveryKey{Number: n},
+						}
+						key := e.encode(pReady)
+						got, err := parseIndexKey(key)
+						if err != nil || got != e {
+							t.Fatalf("%+v: read back as %+v, %v", e, got, err)
+						}
+						keys = append(keys, key)
+					}
+				}
+			}
+		}
+	}
+	shuffled := slices.Clone(keys)
+	rand.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
+	slices.SortFunc(shuffled, bytes.Compare)
+	for i := range keys {
+		if !bytes.Equal(keys[i], shuffled[i]) {
+			t.Fatalf("key %d is out of order", i)
+		}
+	}
+}
+
+func TestAfter(t *testing.T) {
+	for _, c := range [][2]string{{"q/", "q0"}, {"a\xff", "b"}, {"a\x00", "a\x01"}, {"\xff\xff", ""}} {
+		if got := after([]byte(c[0])); string(got) != c[1] {
+			t.Errorf("after %q: %q, want %q", c[0], got, c[1])
+		}
+	}
+}
+
+func TestStateRecord(t *testing.T) {
+	d := relay.Delivery{Attempts: 3, Due: time.Now().UTC().Round(0), Held: true, Account: "7"}
+	v, err := encodeDelivery(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved := state{attempts: 4, due: d.Due.Add(time.Hour)}
+	got, err := decodeDelivery(withState(v, moved))
+	if err != nil || got.Attempts != 4 || got.Held || !got.Due.Equal(moved.due) || got.Account != "7" {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if moved.same(stateOf(d)) || !stateOf(d).same(state{attempts: 3, due: d.Due}) {
+		t.Fatal("a claim ends by attempts or due, not by a hold")
+	}
+}
+
+// Whatever stands in the database, reading it is an error at worst.
+func FuzzParse(f *testing.F) {
+	e := indexEntry{due: time.Now(), who: "1", lane: relay.Lane{Destination: "a.example", Class: "t"}}
+	f.Add(e.encode(pReady))
+	f.Add(outboxKey("e", 7))
+	f.Add(blockTimeKey("1", "a@example.com", time.Now()))
+	v, _ := encodeDelivery(relay.Delivery{Account: "1"})
+	f.Add(v)
+	v, _ = encodeFinished(relay.Delivery{Account: "1"})
+	f.Add(v)
+	f.Add(deliveryKey(pDelivery, relay.DeliveryKey{Number: 3}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if e, err := parseIndexKey(b); err == nil && !bytes.Equal(e.encode(string(b[:2])), b) {
+			t.Errorf("index key %q reads back as %q", b, e.encode(string(b[:2])))
+		}
+		if id, seq, err := parseOutboxKey(b); err == nil && !bytes.Equal(outboxKey(id, seq)[2:], b[2:]) {
+			t.Errorf("outbox key %q", b)
+		}
+		parseMessageKey(b)
+		parseDeliveryKey(b)
+		parseBlockTimeKey(b, []byte("t/1\x00"))
+		decodeDelivery(b)
+		decodeFinished(b)
+		after(b)
+	})
+}
