@@ -5,7 +5,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 LDFLAGS  = -s -w -X main.buildVersion=$(VERSION) -X main.buildCommit=$(COMMIT)
 
-.PHONY: build run demo test check lint bench bench-relay clients clean
+.PHONY: build run demo test check lint bench bench-relay clients crash clean
 
 build: ## bin/tlsrelay, static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/tlsrelay ./cmd/tlsrelay
@@ -28,12 +28,15 @@ lint:
 
 check: lint build test ## everything CI runs; needs what .ci/run installs
 	$(GO) test -race ./...
-	$(MAKE) clients
+	$(MAKE) clients crash
 	bin/tlsrelay demo
 
 clients: ## real clients and real servers against the relay
 	npm ci --prefix cmd/tlsrelay/testdata/clients --no-audit --no-fund --silent
 	TLSRELAY_REAL_CLIENTS=1 $(GO) test -race -count=1 -run 'TestReal' ./cmd/tlsrelay
+
+crash: ## kill the relay under load, again and again, and count what it had answered for
+	$(GO) test -race -count=1 -run TestKillAndRestart -v ./cmd/tlsrelay -args -kills 60
 
 bench: ## the Go benchmarks of every part
 	$(GO) test -run '^$$' -bench . -benchmem ./...
