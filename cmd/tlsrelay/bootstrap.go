@@ -94,9 +94,9 @@ This is a fresh relay. Its full-access API key, shown only this once:
 
 Send a first message (submission takes user name "apikey" and the key):
 
+    printf 'From: you@example.org\r\nSubject: first\r\n\r\nHello over TLS.\r\n' |
     curl --url smtp://%[2]s --ssl-reqd --insecure --user 'apikey:%[1]s' \
-      --mail-from you@example.org --mail-rcpt someone@example.com \
-      -T - <<< $'Subject: first\r\n\r\nHello over TLS.\r\n'
+      --mail-from you@example.org --mail-rcpt someone@example.com --upload-file -
 
 Make a first policy change (deliver over TLS 1.2 or better, or not at all):
 
