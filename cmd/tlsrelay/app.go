@@ -1,14 +1,12 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"slices"
@@ -289,63 +287,4 @@ type checker struct{ engine *deliver.Engine }
 
 func (c checker) Check(ctx context.Context, destination string, s policy.Sender) (any, error) {
 	return c.engine.Probe(ctx, destination, s), nil
-}
-
-// httpServer is one bound HTTP listener.
-type httpServer struct {
-	listener net.Listener
-	server   *http.Server
-}
-
-func listenHTTP(addr string, config *tls.Config, h http.Handler) (*httpServer, error) {
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	if config != nil {
-		l = tls.NewListener(l, config)
-	}
-	return &httpServer{l, &http.Server{
-		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
-		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-	}}, nil
-}
-
-// httpDrain is how long requests in progress may still take.
-const httpDrain = 5 * time.Second
-
-func (s *httpServer) run(ctx context.Context) error {
-	ended := make(chan error, 1)
-	go func() { ended <- s.server.Serve(s.listener) }()
-	select {
-	case err := <-ended:
-		return err
-	case <-ctx.Done():
-	}
-	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), httpDrain)
-	defer cancel()
-	if s.server.Shutdown(bound) != nil {
-		s.server.Close()
-	}
-	<-ended
-	return nil
-}
-
-func (s *httpServer) addr() string { return s.listener.Addr().String() }
-
-// newLogger makes the log of a configuration.
-func newLogger(c configs.Log) (*zap.Logger, error) {
-	level, err := zap.ParseAtomicLevel(cmp.Or(c.Level, "info"))
-	if err != nil {
-		return nil, err
-	}
-	zc := zap.NewProductionConfig()
-	zc.Level, zc.Sampling, zc.DisableCaller = level, nil, true
-	zc.EncoderConfig.TimeKey = "time"
-	zc.EncoderConfig.EncodeTime = rfc3339Millis
-	if c.Format == "console" {
-		zc.Encoding = "console"
-		zc.EncoderConfig.EncodeLevel = capitalLevel
-	}
-	return zc.Build()
 }

@@ -4,6 +4,7 @@
 //	app.go        builds every part of the relay from a configuration and runs them
 //	bootstrap.go  the parent account and its first key
 //	lifecycle.go  parts stop last in, first out
+//	http.go log.go  the HTTP listeners; the log
 //	client.go     HTTP to the operator's listener of a running relay
 //	serve.go check.go policy.go account.go key.go queue.go blocks.go config.go demo.go version.go
 //	              one file per command noun

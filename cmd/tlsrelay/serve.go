@@ -10,7 +10,6 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"tlsrelay/configs"
 )
@@ -62,6 +61,8 @@ func serve(ctx context.Context, c configs.Config) error {
 	if first.Secret != "" {
 		fmt.Println(first.welcome(a))
 	}
+	untold := context.AfterFunc(ctx, func() { daemon.SdNotify(false, daemon.SdNotifyStopping) })
+	defer untold()
 	return a.run(ctx, func() {
 		log.Info("ready",
 			zap.Stringers("submission", a.submission.Addrs()), zap.String("api", a.api.addr()), zap.String("admin", a.admin.addr()),
@@ -83,7 +84,6 @@ func watchdog(ctx context.Context, a *app) {
 	for {
 		select {
 		case <-ctx.Done():
-			daemon.SdNotify(false, daemon.SdNotifyStopping)
 			return
 		case <-tick.C:
 			if a.store.Ready() == nil {
@@ -91,12 +91,4 @@ func watchdog(ctx context.Context, a *app) {
 			}
 		}
 	}
-}
-
-func rfc3339Millis(t time.Time, enc zapcore.PrimitiveArrayEncoder) {
-	enc.AppendString(t.UTC().Format("2006-01-02T15:04:05.000Z07:00"))
-}
-
-func capitalLevel(l zapcore.Level, enc zapcore.PrimitiveArrayEncoder) {
-	enc.AppendString(l.CapitalString())
 }
