@@ -54,7 +54,7 @@ func startProcess(t testing.TB, file string, env ...string) *process {
 	t.Helper()
 	p := &process{t: t, ready: make(chan struct{}), ended: make(chan struct{})}
 	p.cmd = exec.Command(os.Args[0], "serve", "--config", file)
-	p.cmd.Env = append([]string{"TLSRELAY_TEST_RUN_MAIN=1", "TMPDIR=" + os.TempDir()}, env...)
+	p.cmd.Env = append([]string{"TLSRELAY_TEST_RUN_MAIN=1", "TMPDIR=" + os.TempDir(), "GORACE=atexit_sleep_ms=0"}, env...)
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -245,11 +245,16 @@ func (r *rig) event(receiver *relaytest.Receiver, email, kind string) map[string
 
 // command runs a command line against the rig's operator's listener.
 func (r *rig) command(args ...string) (stdout string, err error) {
+	return command("http://"+r.app.admin.addr(), args...)
+}
+
+// command runs a command line against the operator's listener at a URL.
+func command(url string, args ...string) (stdout string, err error) {
 	root := rootCommand()
 	var out bytes.Buffer
 	root.SetOut(&out)
 	root.SetErr(&out)
-	root.SetArgs(append(args, "--admin", "http://"+r.app.admin.addr()))
+	root.SetArgs(append(args, "--admin", url))
 	err = root.ExecuteContext(context.Background())
 	return out.String(), err
 }
