@@ -56,7 +56,11 @@ func (s *Store) Commit(_ context.Context, t relay.Transition) error {
 	if err := w.commit(sync); err != nil {
 		return err
 	}
-	s.flight.drop(t.Before.Key)
+	if renews(t) {
+		s.flight.add(t.Before.Key, t.After.Due)
+	} else {
+		s.flight.drop(t.Before.Key)
+	}
 	if !sync {
 		signal(s.soon)
 	}
@@ -65,6 +69,13 @@ func (s *Store) Commit(_ context.Context, t relay.Transition) error {
 		s.remove(s.spoolFile(id))
 	}
 	return nil
+}
+
+// renews reports whether a transition only moves the end of a lease: whoever
+// tries the delivery goes on. An attempt that ended has left its evidence, and
+// one given back does not count.
+func renews(t relay.Transition) bool {
+	return !t.Done && t.After.Attempts == t.Before.Attempts && t.After.Last == t.Before.Last
 }
 
 // giveUp checks that the delivery is as claimed and takes its place in the

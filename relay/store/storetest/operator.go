@@ -64,7 +64,11 @@ func testRetry(h *harness) {
 	got := h.claim(lane("example.com"), h.now, 2)
 	t := Deferred(got[0], h.now)
 	h.ok(h.Commit(h.ctx, t))
-	// The other one is being tried: a retry would deliver it twice.
+	// The other one is being tried, under a lease that was renewed: a retry
+	// would deliver it twice.
+	renewed := got[1].Delivery
+	renewed.Due = renewed.Due.Add(time.Minute)
+	h.ok(h.Commit(h.ctx, relay.Transition{Message: got[1].Message, Before: got[1].Delivery, After: renewed}))
 	h.equal(h.act(relay.ActRetry, relay.Selection{Destination: "example.com"}), 1, "retried")
 	c := h.claimOne(lane("example.com"), h.now)
 	h.equal(c.Delivery.Key, got[0].Delivery.Key, "retried")
