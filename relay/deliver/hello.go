@@ -3,6 +3,7 @@ package deliver
 import (
 	"crypto/tls"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -49,6 +50,12 @@ var (
 	}
 	wideSuites = []uint16{tls.TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA, tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA}
 )
+
+// onlyWide reports whether a suite is offered where nothing is demanded, and
+// nowhere else.
+func onlyWide(cipher string) bool {
+	return slices.ContainsFunc(wideSuites, func(id uint16) bool { return tls.CipherSuiteName(id) == cipher })
+}
 
 // config builds the part of a tls.Config that all connections of p share.
 func (p profile) config() *tls.Config {

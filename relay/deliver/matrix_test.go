@@ -3,6 +3,7 @@ package deliver
 import (
 	"context"
 	"crypto/tls"
+	"slices"
 	"strings"
 	"testing"
 
@@ -273,6 +274,41 @@ func TestStartTLSFirst(t *testing.T) {
 	r := engine(t, w, routeTo(h)).Deliver(context.Background(), jobTo(t, modeO))
 	if how(r) != "defer" || !shown(r, "C12", policy.Inconclusive, events.StartTLSTempfail) {
 		t.Errorf("%+v", r)
+	}
+}
+
+// TestStartTLSFirstLater is the same where the host says so only of the
+// recipient, or of the message.
+func TestStartTLSFirstLater(t *testing.T) {
+	first := relaytest.Reply{Code: 530, Text: "5.7.0 Must issue a STARTTLS command first"}
+	for name, script := range map[string]relaytest.Script{
+		"RCPT": {Rcpt: first},
+		"DATA": {Data: first},
+		"end":  {End: first},
+		"one":  {Rcpts: map[string]relaytest.Reply{"bob@example.test": first}},
+	} {
+		script.TLS.Alert = 80
+		for way, keywords := range ways {
+			if name == "DATA" && slices.Contains(keywords, "CHUNKING") {
+				continue
+			}
+			script.Keywords = keywords
+			t.Run(name+"/"+way, func(t *testing.T) {
+				w := relaytest.Start(t)
+				h := w.Host(t, "mx1.example.test", script)
+				r := engine(t, w, routeTo(h)).Deliver(context.Background(), jobTo(t, modeO, "bob@example.test", "eve@example.test"))
+				f := failureOf(r)
+				if how(r) != "defer" || name == "one" && (f.Reason != events.StartTLSTempfail || f.Status != "4.7.4") {
+					t.Errorf("%s: %+v", how(r), f)
+				}
+				if name != "one" && !shown(r, "C12", policy.Inconclusive, events.StartTLSTempfail) {
+					t.Errorf("%+v", r.Attempt)
+				}
+				if other := r.Outcomes[1].Failure; (name == "one") != (other == nil) {
+					t.Errorf("the other recipient: %+v", other)
+				}
+			})
+		}
 	}
 }
 

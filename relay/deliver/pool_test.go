@@ -89,6 +89,33 @@ func TestPoolRejudges(t *testing.T) {
 		s.Account.ForwardSecrecy = true
 		deliverOne(t, e, s, "block")
 	})
+	t.Run("cipher suite", func(t *testing.T) {
+		h := w.Host(t, "mx1.example.test", relaytest.Script{TLS: relaytest.TLS{
+			MaxVersion: uint16(policy.TLS12), CipherSuites: []uint16{0xc012}, Cert: &relaytest.Cert{Names: []string{"mx1.example.test"}, Key: relaytest.KeyRSA2048},
+		}})
+		e := engine(t, w, routeTo(h))
+		deliverOne(t, e, modeO, "tls") // 3DES, which is better than nothing
+		deliverOne(t, e, modeT, "block")
+		deliverOne(t, e, modeO, "tls")
+		if h.Accepted() != 2 {
+			t.Errorf("%d messages", h.Accepted())
+		}
+	})
+}
+
+// TestPoolInTurn: an idle session in clear is used in its host's turn, not
+// ahead of a better host that has TLS.
+func TestPoolInTurn(t *testing.T) {
+	w := relaytest.Start(t)
+	full := relaytest.Script{Greeting: relaytest.Reply{Code: 421}}
+	first := w.Host(t, "mx1.example.test", full, relaytest.Script{})
+	second := w.Host(t, "mx2.example.test", relaytest.Script{NoTLS: true})
+	e := engine(t, w, routeTo(first, second))
+	deliverOne(t, e, modeO, "clear")
+	deliverOne(t, e, modeO, "tls")
+	if first.Accepted() != 1 || second.Accepted() != 1 {
+		t.Errorf("%d and %d messages", first.Accepted(), second.Accepted())
+	}
 }
 
 // TestPoolNames: the names that count differ by recipient domain, on the very

@@ -133,6 +133,9 @@ func (w *walk) unreached() *relay.Failure {
 	}
 	status := "4.4.1"
 	switch {
+	case best.Class == policy.OK:
+		// It served others, and then took no more.
+		best.Reason, status = events.SessionLost, "4.4.2"
 	case best.Class != policy.Unreachable:
 		status = policy.Status(best.Reason, best.Failed.Source, false)
 	case own != nil:

@@ -165,6 +165,8 @@ func (w *walk) apply(h *host, x *exchange, batch []*recipient, told events.Sessi
 	switch {
 	case x.s.reused && x.diedIdle():
 		return dead
+	case x.mail.Code == 0 && x.tlsFirst():
+		return wantsTLS
 	case x.mail.Code != 0:
 		return w.mailRefused(h, x, told)
 	}
@@ -173,7 +175,7 @@ func (w *walk) apply(h *host, x *exchange, batch []*recipient, told events.Sessi
 		r.visit = w.visits
 		switch a := x.answers[i]; a.standing {
 		case refused:
-			r.answer(replyFailure(a.reply, relay.ReachRecipient, h.Name), told)
+			r.answer(x.refusal(a.reply, relay.ReachRecipient, h.Name), told)
 			progress = true
 		case taken:
 			progress = true
@@ -209,7 +211,7 @@ func (w *walk) take(h *host, x *exchange, r *recipient, told events.Session) {
 		r.settled = true
 		r.outcome = relay.Outcome{Reply: x.final, Relayed: x.s.ext.dsn, Session: told}
 	default:
-		r.answer(replyFailure(x.final, relay.ReachMessage, h.Name), told)
+		r.answer(x.refusal(x.final, relay.ReachMessage, h.Name), told)
 	}
 }
 
@@ -261,6 +263,39 @@ func (w *walk) mailRefused(h *host, x *exchange, told events.Session) end {
 		}
 	}
 	return answered
+}
+
+// tlsFirst reports, of a session in clear, that nobody was refused for any
+// other reason than the want of TLS, and nobody was served. MAIL then counts
+// as refused: some hosts say so only of the recipients, or of the message.
+func (x *exchange) tlsFirst() bool {
+	if x.s.seen.TLS != nil {
+		return false
+	}
+	var word relay.Reply
+	for _, a := range x.answers {
+		switch {
+		case a.standing == refused && asksForTLS(a.reply):
+			word = a.reply
+		case a.standing != taken || !asksForTLS(x.final):
+			return false
+		default:
+			word = x.final
+		}
+	}
+	x.mail = word
+	return true
+}
+
+// refusal is one in the host's words. In clear, one for the want of TLS is
+// not for good, whomever else the host has served (C12).
+func (x *exchange) refusal(r relay.Reply, reach relay.Reach, host string) *relay.Failure {
+	f := replyFailure(r, reach, host)
+	if x.s.seen.TLS == nil && asksForTLS(r) {
+		f.Class, f.Reason = relay.Temporary, events.StartTLSTempfail
+		f.Status = policy.Status(f.Reason, "", false)
+	}
+	return f
 }
 
 // asksForTLS recognises "530 5.7.0 Must issue a STARTTLS command first" (RFC

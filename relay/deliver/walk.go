@@ -99,14 +99,16 @@ func (w *walk) done() bool {
 // reuse looks for an idle session to any host of the route, the preferred
 // first, that is good enough for this message.
 func (w *walk) reuse() {
-	for _, h := range w.hosts {
+	for i, h := range w.hosts {
+		// In clear only in its turn: a better host may have TLS by now.
+		usable := func(s *session) bool { return (i == 0 || s.seen.TLS != nil) && h.usable(s) }
 		for _, addr := range h.Addrs {
 			k, ok := w.e.key(h.Host, addr)
 			if !ok {
 				continue
 			}
 			for !w.done() && !h.served {
-				s := w.e.pool.take(k, h.usable)
+				s := w.e.pool.take(k, usable)
 				if s == nil {
 					break
 				}
@@ -116,8 +118,12 @@ func (w *walk) reuse() {
 	}
 }
 
-// usable reports whether an idle session meets this host's decision.
+// usable reports whether an idle session meets this host's decision, and was
+// opened as one for it could have been.
 func (h *host) usable(s *session) bool {
+	if t := s.seen.TLS; t != nil && !h.decision.Opportunistic() && onlyWide(t.Cipher) {
+		return false
+	}
 	v := h.decision.Judge(s.observed(h.decision.Names))
 	return v.Action == policy.Proceed && v.Class == policy.OK
 }
@@ -216,9 +222,12 @@ func handshaking(s sighting) bool {
 // leave gives an address its verdict: that of its last connection. An
 // inconclusive or suspicious one before it stands, though: the compat hello
 // asks for less than the first one offered, so that its refusal alone proves
-// nothing.
+// nothing, least of all that the host's version is too low.
 func (w *walk) leave(h *host, k poolKey, tried []policy.Verdict) {
 	v := tried[len(tried)-1]
+	if v.Row == "C1" {
+		v = tried[0]
+	}
 	for _, t := range tried {
 		if v.Class != policy.Suspicious && (t.Class == policy.Inconclusive || t.Class == policy.Suspicious) {
 			v = t

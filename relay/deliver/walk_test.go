@@ -262,6 +262,31 @@ func TestCompatProvesLittle(t *testing.T) {
 	}
 }
 
+// TestCompatAsksForLess: a host that speaks 1.3 alone and refuses the first
+// hello for another reason is not blamed for its version.
+func TestCompatAsksForLess(t *testing.T) {
+	w := relaytest.Start(t)
+	h := w.Host(t, "mx1.example.test", relaytest.Script{TLS: relaytest.TLS{Alert: 40}}, relaytest.Script{TLS: relaytest.TLS{MinVersion: 0x0304}})
+	r := deliverOne(t, engine(t, w, routeTo(h)), modeT, "block")
+	if f := failureOf(r); f.Reason != events.TLSHandshake || f.Status != "5.7.5" {
+		t.Errorf("%+v", f)
+	}
+}
+
+// TestNotAskedAbout: recipients that a good host had no more room for are not
+// told of a failure of TLS.
+func TestNotAskedAbout(t *testing.T) {
+	w := relaytest.Start(t)
+	h := w.Host(t, "mx1.example.test", relaytest.Script{KeywordsInTLS: []string{"LIMITS MAILMAX=1 RCPTMAX=1"}}, unreachable)
+	r := engine(t, w, routeTo(h)).Deliver(context.Background(), jobTo(t, modeT, "a@example.test", "b@example.test"))
+	if r.Outcomes[0].Failure != nil || r.Outcomes[1].Failure == nil {
+		t.Fatalf("%+v", r.Outcomes)
+	}
+	if f := r.Outcomes[1].Failure; f.Class != relay.Temporary || f.Status != "4.4.2" || f.Reason != events.SessionLost {
+		t.Errorf("%+v", f)
+	}
+}
+
 // TestResumption: sessions are resumed, checked anew each time, and not
 // shared between profiles.
 func TestResumption(t *testing.T) {
