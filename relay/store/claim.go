@@ -94,7 +94,9 @@ func (s *Store) Claim(ctx context.Context, lane relay.Lane, who account.ID, now 
 			return false, err
 		}
 		if e.due.After(now) || len(got) >= n {
-			first, next = bytes.Clone(key), e.due
+			if next = e.due; first == nil {
+				first = bytes.Clone(key)
+			}
 			return false, nil
 		}
 		c, err := s.claim(en, e, lease)

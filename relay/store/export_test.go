@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cockroachdb/pebble/v2"
+
 	"tlsrelay/relay"
 )
 
@@ -94,4 +96,19 @@ func (s *Store) Trip(reason error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	s.engine.fence.trip(reason)
+}
+
+// Spoil makes the record of a delivery unreadable; restore undoes that.
+func (s *Store) Spoil(k relay.DeliveryKey) (restore func() error, err error) {
+	en, err := s.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	key := deliveryKey(pDelivery, k)
+	v, _, err := en.get(key)
+	if err != nil {
+		return nil, err
+	}
+	return func() error { return en.db.Set(key, v, pebble.Sync) }, en.db.Set(key, []byte("?"), pebble.Sync)
 }

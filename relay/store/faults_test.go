@@ -219,6 +219,38 @@ func TestMinFreeDisk(t *testing.T) {
 	queueOne(t, s, nil)
 }
 
+// What could not be read when it was due is not stepped over for good, though
+// others behind it wait longer.
+func TestUnreadableDelivery(t *testing.T) {
+	s := open(t, options(vfs.NewMem()))
+	_, ds := queueOne(t, s, nil)
+	m, later := storetest.NewMessage(time.Now(), "a@example.com")
+	later[0].Due = time.Now().Add(time.Hour)
+	if err := storetest.Accept(t.Context(), s, m, later, nil); err != nil {
+		t.Fatal(err)
+	}
+	restore, err := s.Spoil(ds[0].Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim := func() []relay.Claimed {
+		got, _, err := s.Claim(t.Context(), ds[0].Lane, "1", time.Now(), 5, func(int) time.Time { return time.Now().Add(time.Hour) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	if got := claim(); len(got) != 0 {
+		t.Fatal(got)
+	}
+	if err := restore(); err != nil {
+		t.Fatal(err)
+	}
+	if got := claim(); len(got) != 1 || got[0].Delivery.Key != ds[0].Key {
+		t.Fatalf("claimed %v", got)
+	}
+}
+
 // Evidence goes with the retention, and nothing else does.
 func TestSweep(t *testing.T) {
 	s := open(t, store.Options{Dir: t.TempDir(), Retention: 24 * time.Hour})
