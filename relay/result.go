@@ -16,6 +16,9 @@ type Result struct {
 	Attempt Attempt
 	// History is what policy.Conclude returned.
 	History policy.History
+	// Demanding: something was demanded of this attempt, whatever its lane
+	// says, for settings may have changed since the message came.
+	Demanding bool
 	// Feedback is what the lane learns.
 	Feedback Feedback
 }

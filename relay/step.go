@@ -20,7 +20,7 @@ import (
 //	temporary, lifetime over     blocked     bounce/blocked    failed
 //	temporary                    waiting     deferred          delayed, once, if asked for
 func (d Delivery) Step(m Message, r Result, now time.Time, s Schedule) Transition {
-	st := stepper{m: m, d: d, now: now, end: m.Accepted.Add(s.Lifetime), history: r.History}
+	st := stepper{m: m, d: d, now: now, end: m.Accepted.Add(s.Lifetime), history: r.History, demanded: r.Demanding}
 	st.d.Recipients = slices.Clone(d.Recipients)
 	st.d.Last, st.d.History = &r.Attempt, r.History
 	st.tellDelay = !d.DelayTold && s.DelayAfter > 0 && now.Sub(m.Accepted) >= s.DelayAfter
@@ -69,6 +69,7 @@ type stepper struct {
 	now, end  time.Time
 	history   policy.History
 	tellDelay bool
+	demanded  bool
 
 	events []events.Event
 	blocks []events.Block
@@ -202,7 +203,7 @@ func (st *stepper) transition(before Delivery) Transition {
 
 // demanding reports whether a TLS demand stood on the message.
 func (st *stepper) demanding() bool {
-	return st.m.RequireTLS || st.d.Lane.Class != policy.ClassOpportunistic || st.history.Violated()
+	return st.m.RequireTLS || st.demanded || st.d.Lane.Class != policy.ClassOpportunistic || st.history.Violated()
 }
 
 // earlier gives the earlier of two times, but not one that has passed.

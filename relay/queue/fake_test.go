@@ -367,6 +367,13 @@ func unreached(job deliver.Job) relay.Result {
 	return r
 }
 
+func unknownUser(job deliver.Job) relay.Result {
+	return relay.FailAll(job.Delivery, relay.Failure{
+		Class: relay.Permanent, Reach: relay.ReachRecipient, Reason: events.ReplyPerm, Status: "5.1.1",
+		Reply: relay.Reply{Code: 550, Enhanced: "5.1.1", Text: "no such user"},
+	}, time.Now())
+}
+
 func refused(job deliver.Job) relay.Result {
 	failed := policy.Demand{Requirement: policy.Encryption, Source: policy.FromAccount}
 	r := relay.FailAll(job.Delivery, relay.Failure{

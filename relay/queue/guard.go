@@ -15,7 +15,7 @@ import (
 // without a demand cannot violate one and are not counted: however many
 // messages leave without conditions, they prove nothing about our TLS.
 func (q *Queue) guarded(d relay.Delivery, r relay.Result) relay.Result {
-	if d.Lane.Class == policy.ClassOpportunistic || q.o.GuardDomains <= 0 {
+	if !r.Demanding || q.o.GuardDomains <= 0 {
 		return r
 	}
 	block := r.Attempt.Ruling == policy.Block

@@ -264,6 +264,29 @@ func TestBlockIsReportedWithoutDemands(t *testing.T) {
 	})
 }
 
+// TestDemandMadeLater: what counts is what is demanded at the attempt, not
+// what was when the message came.
+func TestDemandMadeLater(t *testing.T) {
+	bubble(t, Options{GuardDomains: 5, GuardWithin: 10 * time.Minute}, func(t *testing.T, w *world) {
+		w.hosts.set("a.test", after(0, unknownUser))
+		w.pile(1, "tenant", "x@a.test")
+		for _, name := range []string{"b", "c", "d", "e", "f", "g"} {
+			w.hosts.set(name+".test", after(0, refused))
+			w.pile(1, "tenant", "x@"+name+".test")
+		}
+		w.q.Rescan()
+		time.Sleep(time.Second)
+		if k := w.kinds(); k[events.Deferred] != 2 || !w.q.GuardHolds() {
+			t.Errorf("told %v, holds %t", k, w.q.GuardHolds())
+		}
+		for _, r := range w.store.look().reports {
+			if strings.Contains(string(r.Body), "message/rfc822") {
+				t.Errorf("a report returns the body:\n%s", r.Body)
+			}
+		}
+	})
+}
+
 func TestGuardPutsDropsOff(t *testing.T) {
 	bubble(t, Options{GuardDomains: 5, GuardWithin: 10 * time.Minute}, func(t *testing.T, w *world) {
 		for _, name := range []string{"a", "b", "c", "d", "e", "f"} {

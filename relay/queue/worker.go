@@ -96,6 +96,8 @@ func (c *crew) deliver(ctx context.Context, m relay.Message, d relay.Delivery) (
 		c.log.Error("cannot load the sender's demands", zap.Stringer("delivery", d.Key), zap.Error(err))
 		return internal(d)
 	}
+	sender.RequireTLS = sender.RequireTLS || m.RequireTLS
+	defer func() { r.Demanding = !policy.Decide(sender, policy.Facts{}).Opportunistic() }()
 	body, err := c.store.Body(ctx, m.ID)
 	if err != nil {
 		c.log.Error("cannot open the body", zap.Stringer("delivery", d.Key), zap.Error(err))
