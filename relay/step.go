@@ -38,7 +38,7 @@ func (d Delivery) Step(m Message, r Result, now time.Time, s Schedule) Transitio
 // Drop ends d by an operator's hand: every waiting recipient is told of as
 // blocked, with the words given.
 func (d Delivery) Drop(m Message, now time.Time, words string) Transition {
-	st := stepper{m: m, d: d, now: now, end: now}
+	st := stepper{m: m, d: d, now: now, end: now, history: d.History}
 	st.d.Recipients = slices.Clone(d.Recipients)
 	for _, open := range d.Waiting() {
 		rcpt := &st.d.Recipients[open]

@@ -125,6 +125,24 @@ func TestStep(t *testing.T) {
 	}
 }
 
+// TestReportsOnDemands: no report returns the body of a message on which a
+// demand stood, though none did when it came.
+func TestReportsOnDemands(t *testing.T) {
+	m := testMessage()
+	d := testDelivery(m, policy.ClassOpportunistic, 0)
+	outcome := Outcome{Failure: &Failure{Class: Permanent, Status: "5.1.1", Reply: Reply{Code: 550}}}
+	if tr := d.Step(m, Result{Outcomes: []Outcome{outcome}}, accepted, schedule); tr.Notice.HeadersOnly {
+		t.Error("nothing was demanded, and yet the body is kept back")
+	}
+	if tr := d.Step(m, Result{Outcomes: []Outcome{outcome}, Demanding: true}, accepted, schedule); !tr.Notice.HeadersOnly {
+		t.Error("the bounce carries the body")
+	}
+	d.History.Since = accepted
+	if tr := d.Drop(m, accepted, "no"); !tr.Notice.HeadersOnly {
+		t.Error("the report of a drop carries the body")
+	}
+}
+
 func TestStepSettlesRecipientsApart(t *testing.T) {
 	m := testMessage()
 	d := testDelivery(m, policy.ClassOpportunistic, 0, 0, 0)
