@@ -124,6 +124,16 @@ func TestEnvironmentOverridesTheFile(t *testing.T) {
 	}
 }
 
+// A message has at most so many deliveries as their numbers can tell apart.
+func TestRecipientsAreBounded(t *testing.T) {
+	for value, good := range map[string]bool{"99": false, "100": true, "65536": true, "65537": false} {
+		_, err := Load("", []string{"TLSRELAY_SUBMISSION_MAX_RECIPIENTS=" + value})
+		if (err == nil) != good {
+			t.Errorf("%s: %v", value, err)
+		}
+	}
+}
+
 func TestEnvironmentFaultsNameTheVariable(t *testing.T) {
 	_, err := Load("", []string{"TLSRELAY_DELIVERY_PORT=smtp", "TLSRELAY_DELIVERY_RETRY_MAX=1s"})
 	want := "TLSRELAY_DELIVERY_PORT: must be a whole number\nTLSRELAY_DELIVERY_RETRY_MAX: must not be shorter than retry_after"

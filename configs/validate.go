@@ -61,8 +61,9 @@ func (l *loader) submission(s Submission) {
 	l.addresses("submission.listen_tls", s.ListenTLS)
 	l.pair("submission", s.CertFile, s.KeyFile)
 	l.check(s.MaxMessageBytes >= 1024, "submission.max_message_bytes", "must be at least 1024")
-	// RFC 5321 §4.5.3.1.8: a server takes at least 100 recipients.
-	l.check(s.MaxRecipients >= 100, "submission.max_recipients", "must be at least 100")
+	// RFC 5321 §4.5.3.1.8: a server takes at least 100 recipients. Each may be
+	// a delivery of its own, numbered in 16 bits (relay.DeliveryKey).
+	l.check(s.MaxRecipients >= 100 && s.MaxRecipients <= 1<<16, "submission.max_recipients", "must be 100 to 65536")
 	l.check(s.MaxConnections > 0, "submission.max_connections", "must be at least 1")
 	l.check(s.MaxConnectionsPerIP >= 0, "submission.max_connections_per_ip", "must not be negative")
 	l.check(s.AuthFailuresPerMinute > 0, "submission.auth_failures_per_minute", "must be at least 1")
