@@ -1,0 +1,382 @@
+//go:build realclients
+
+package main
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-sasl"
+	"github.com/emersion/go-smtp"
+
+	"tlsrelay/relay/relaytest"
+)
+
+// realHost is one address at which a real mail server listens.
+type realHost struct {
+	domain string
+	addr   netip.AddrPort
+	chain  string // file with key and certificate; "": no STARTTLS
+	newest string // the newest TLS version it speaks; "": the program's
+}
+
+// realPolicies are the settings of the columns below.
+var realPolicies = []struct{ name, patch string }{
+	{"O", `{"require_tls":false,"require_valid_cert":false,"version":1.1}`},
+	{"T11", `{"require_tls":true,"require_valid_cert":false,"version":1.1}`},
+	{"T12", `{"require_tls":true,"require_valid_cert":false,"version":1.2}`},
+	{"T13", `{"require_tls":true,"require_valid_cert":false,"version":1.3}`},
+	{"V11", `{"require_tls":false,"require_valid_cert":true,"version":1.1}`},
+	{"V13", `{"require_tls":true,"require_valid_cert":true,"version":1.3}`},
+}
+
+// The reasons of the blocks below.
+const (
+	notOffered = "starttls_not_offered"
+	untrusted  = "cert_untrusted"
+	tooOld     = "tls_version"
+	handshake  = "tls_handshake"
+	// no13 is the reason at a host that knows no TLS 1.3: with nothing but 1.3
+	// in the hello, OpenSSL names the version (alert 70) and GnuTLS does not
+	// (alert 40), so rows C1 and C2 of tls-policy §4.3 apply.
+	no13 = "no TLS 1.3"
+)
+
+// realOutcomes says per host what each policy comes to: the TLS version that
+// the message arrives with, "clear", or the reason of the block.
+var realOutcomes = map[string][]string{
+	//            O        T11         T12         T13         V11         V13
+	"good":      {"1.3", "1.3", "1.3", "1.3", "1.3", "1.3"},
+	"unsigned":  {"1.3", "1.3", "1.3", "1.3", untrusted, untrusted},
+	"notls":     {"clear", notOffered, notOffered, notOffered, notOffered, notOffered},
+	"newest-12": {"1.2", "1.2", "1.2", no13, "1.2", no13},
+	"newest-11": {"1.1", "1.1", tooOld, no13, "1.1", no13},
+}
+
+// realStatus is what the events say of a reason.
+var realStatus = map[string]string{notOffered: "5.7.10", untrusted: "5.7.5", tooOld: "5.7.4", handshake: "5.7.5"}
+
+// realServer is a mail server.
+type realServer struct {
+	// start runs it at the addresses of hosts until the test ends. It takes
+	// all mail, and puts it into the maildir called mail in dir.
+	start func(t *testing.T, dir string, hosts map[string]realHost)
+	no13  string // what the outcome no13 is here
+}
+
+func (s realServer) outcome(host string, column int) string {
+	if o := realOutcomes[host][column]; o != no13 {
+		return o
+	}
+	return s.no13
+}
+
+// testRealServer holds what every policy comes to against one mail server.
+func testRealServer(t *testing.T, s realServer) {
+	if os.Getuid() != 0 {
+		t.Fatal("mail servers change users, and so have to be started by root")
+	}
+	r := newRig(t, withoutGuard)
+	r.world.Host(t, "mx.sender.test") // for the reports of blocks
+	dir := publicDir(t)
+	hosts := realHosts(t, r.world, dir)
+	s.start(t, dir, hosts)
+	for _, h := range hosts {
+		awaitListener(t, h.addr)
+	}
+	receiver, _ := r.webhook()
+	for column, p := range realPolicies {
+		r.set(p.patch)
+		ids := map[string]string{}
+		for name, h := range hosts {
+			ids[name] = r.submit("app@sender.test", p.name+"@"+h.domain)
+		}
+		for name, h := range hosts {
+			want := s.outcome(name, column)
+			t.Run(p.name+"/"+name, func(t *testing.T) {
+				c := realCase{t, r, dir, ids[name], p.name + "@" + h.domain, h}
+				if status := realStatus[want]; status != "" {
+					c.blocked(receiver, want, status)
+				} else {
+					c.delivered(receiver, want)
+				}
+			})
+		}
+	}
+	t.Run("whole", func(t *testing.T) { r.keepsMessagesWhole(t, dir, hosts["good"]) })
+	// Nothing arrived beyond what was announced: two whole messages, and
+	// one for every outcome that is not a block.
+	want := 2
+	for name := range hosts {
+		for column := range realPolicies {
+			if realStatus[s.outcome(name, column)] == "" {
+				want++
+			}
+		}
+	}
+	if got := len(maildir(t, dir)); got != want {
+		t.Errorf("%d messages arrived, want %d", got, want)
+	}
+}
+
+// realHosts makes certificates and names for the rows of realOutcomes.
+func realHosts(t *testing.T, w *relaytest.World, dir string) map[string]realHost {
+	t.Helper()
+	hosts := map[string]realHost{}
+	for name := range realOutcomes {
+		domain := name + ".test"
+		h := realHost{domain: domain, addr: w.AddDeadHost("mx." + domain)}
+		if name != "notls" {
+			cert := relaytest.Cert{Names: []string{"mx." + domain}, SelfSigned: name == "unsigned"}
+			h.chain = filepath.Join(dir, h.addr.Addr().String()+".pem")
+			writeChain(t, w, h.chain, cert)
+		}
+		if _, version, ok := strings.Cut(name, "newest-1"); ok {
+			h.newest = "1." + version
+		}
+		hosts[name] = h
+	}
+	return hosts
+}
+
+func writeChain(t *testing.T, w *relaytest.World, file string, c relaytest.Cert) {
+	t.Helper()
+	issued, err := w.CA.Issue(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(issued.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})
+	for _, der := range issued.Certificate {
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	writePublic(t, file, string(text))
+}
+
+// realCase is one message to one host under one policy.
+type realCase struct {
+	t         *testing.T
+	rig       *rig
+	dir       string
+	id        string
+	recipient string
+	host      realHost
+}
+
+func (c realCase) delivered(receiver *relaytest.Receiver, how string) {
+	c.t.Helper()
+	e := c.rig.event(receiver, c.recipient, "delivered")
+	wantTLS, wantCertErr := any(1.0), any(nil)
+	if how == "clear" {
+		wantTLS = 0.0
+	}
+	if strings.Contains(c.host.domain, "unsigned") {
+		wantCertErr = 1.0
+	}
+	if e["tls"] != wantTLS || e["cert_err"] != wantCertErr {
+		c.t.Errorf("delivered event %v", e)
+	}
+	m := c.arrived()
+	if got := arrivedBy(m); got != how {
+		c.t.Errorf("arrived by %s, want %s:\n%s", got, how, m)
+	}
+}
+
+func (c realCase) blocked(receiver *relaytest.Receiver, reason, status string) {
+	c.t.Helper()
+	e := c.rig.event(receiver, c.recipient, "bounce")
+	if e["type"] != "blocked" || e["reason"] != "TLS required but not supported" || e["status"] != status {
+		c.t.Errorf("event %v, want a block with status %s", e, status)
+	}
+	shown, err := c.rig.command("queue", "show", c.id)
+	if err != nil || !strings.Contains(shown, reason) {
+		c.t.Errorf("no %s in the evidence: %v\n%s", reason, err, shown)
+	}
+}
+
+// arrived waits for the message in the server's maildir. The server says 250
+// before it puts it there.
+func (c realCase) arrived() []byte {
+	c.t.Helper()
+	return awaitMail(c.t, c.dir, func(m []byte) bool { return strings.Contains(header(m, "To"), "<"+c.recipient+">") })
+}
+
+func awaitMail(t *testing.T, dir string, want func(message []byte) bool) []byte {
+	t.Helper()
+	for end := time.Now().Add(realPatience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		for _, m := range maildir(t, dir) {
+			if want(m) {
+				return m
+			}
+		}
+	}
+	t.Fatal("the message did not arrive")
+	return nil
+}
+
+func maildir(t *testing.T, dir string) (all [][]byte) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "mail", "new", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, text)
+	}
+	return all
+}
+
+var receivedTLS = regexp.MustCompile(`TLSv?(1(?:\.[0-3])?)\b`)
+
+// arrivedBy reads what the server wrote about the connection into its own
+// Received, the topmost.
+func arrivedBy(message []byte) string {
+	version := receivedTLS.FindStringSubmatch(header(message, "Received"))
+	if version == nil {
+		return "clear"
+	}
+	return version[1]
+}
+
+// keepsMessagesWhole sends 8-bit text and lines of dots, and some megabytes,
+// to an address that needs SMTPUTF8, with the parameters of DSN.
+func (r *rig) keepsMessagesWhole(t *testing.T, dir string, h realHost) {
+	r.set(realPolicies[len(realPolicies)-1].patch)
+	bodies := map[string]string{
+		"dots":  "Grüße\r\n.\r\n..\r\n.x\r\n\r\n" + strings.Repeat("ü", 400) + "\r\n \r\n",
+		"large": strings.Repeat("0123456789abcdef 0123456789abcdef 0123456789abcdef 0123456789ab\r\n.\r\n", 40_000),
+	}
+	c, err := smtp.DialStartTLS(r.app.submission.Addrs()[0].String(), &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Auth(sasl.NewPlainClient("", "apikey", r.key)); err != nil {
+		t.Fatal(err)
+	}
+	for name, body := range bodies {
+		text := fmt.Sprintf("From: <app@sender.test>\r\nSubject: %s\r\nX-SMTPAPI: {\"category\":\"x\"}\r\n\r\n%s", name, body)
+		opts := &smtp.MailOptions{UTF8: true, Body: smtp.Body8BitMIME, Return: smtp.DSNReturnHeaders, EnvelopeID: "order-42"}
+		if err := c.Mail("app@sender.test", opts); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Rcpt("grüße@"+h.domain, &smtp.RcptOptions{Notify: []smtp.DSNNotify{smtp.DSNNotifyFailure}}); err != nil {
+			t.Fatal(err)
+		}
+		w, err := c.Data()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, body := range bodies {
+		m := awaitMail(t, dir, func(m []byte) bool { return header(m, "Subject") == name })
+		_, got, _ := bytes.Cut(m, []byte("\n\n"))
+		if want := strings.ReplaceAll(body, "\r\n", "\n"); string(got) != want {
+			t.Errorf("%s: %d octets arrived, want %d", name, len(got), len(want))
+		}
+		if header(m, "X-SMTPAPI") != "" {
+			t.Errorf("%s: X-SMTPAPI went out", name)
+		}
+	}
+}
+
+// publicDir is a folder that any user may enter, unlike those of t.TempDir,
+// and with a path short enough for sockets in it.
+func publicDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "tlsrelay-real-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func writePublic(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ownedDir makes a folder that belongs to a user.
+func ownedDir(t *testing.T, path string, uid, gid int) string {
+	t.Helper()
+	if err := os.Mkdir(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(path, uid, gid); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// runServer runs a server in the foreground until the test ends, in a process
+// group of its own, which stop has to end. A test that fails shows the
+// server's log.
+func runServer(t *testing.T, cmd *exec.Cmd, stop func() error) {
+	t.Helper()
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.WaitDelay = 5 * time.Second // a child may keep the log open
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Errorf("stopping %s: %v", filepath.Base(cmd.Path), err)
+			syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		}
+		cmd.Wait()
+		if t.Failed() {
+			t.Logf("%s said\n%s", filepath.Base(cmd.Path), log.String())
+		}
+	})
+}
+
+func awaitListener(t *testing.T, addr netip.AddrPort) {
+	t.Helper()
+	var err error
+	for end := time.Now().Add(relaytest.Patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		var c net.Conn
+		if c, err = net.Dial("tcp", addr.String()); err == nil {
+			c.Close()
+			return
+		}
+	}
+	t.Fatal(err)
+}
