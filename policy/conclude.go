@@ -104,7 +104,7 @@ func Conclude(d Decision, hosts []HostVerdict, h History, now time.Time, r Rules
 	switch {
 	case !h.Violated():
 		return Unreached, h
-	case d.Hold:
+	case d.Hold && !d.messageOnly():
 		return retryOr(n), h // blocked by the end of the queue lifetime instead
 	case now.Sub(h.Since) >= r.Window:
 		return Block, h

@@ -58,6 +58,7 @@ func TestConcludeStories(t *testing.T) {
 		{"a compliant host closes the window", Sender{Account: account}, "0 uc retry; 1000 uk allowed; 1440 uc retry; 2880 uc block"},
 		{"defer: never by the window", Sender{Account: hold}, "0 c retry; 1440 c retry; 4000 u unreached"},
 		{"REQUIRETLS: over after the last host", Sender{RequireTLS: true}, "0 ci block"},
+		{"REQUIRETLS: not the account's to defer", Sender{RequireTLS: true, Account: Settings{OnViolation: Hold}}, "0 ci block"},
 		{"REQUIRETLS: unreachable is transient", Sender{RequireTLS: true}, "0 cu retry"},
 		{"opportunistic is never blocked", Sender{}, "0 cc unreached; 2000 x unreached"},
 		{"no hosts", Sender{Account: account}, "0 - unreached"},
