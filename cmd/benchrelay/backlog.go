@@ -121,7 +121,7 @@ func (g *rig) restart(ctx context.Context, rep *report) error {
 	}
 	rep.fact("stopping", time.Since(begun).Seconds(), "s")
 	begun = time.Now()
-	r, err := startRelay(ctx, relaySetup{program: g.o.relay, dir: old.dir, world: g.world, logLevel: g.o.logLevel, secret: old.secret})
+	r, err := startRelay(ctx, relaySetup{program: g.o.relay, dir: old.dir, world: g.world, secret: old.secret})
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,6 @@ type options struct {
 	connections int
 	repeat      int
 	bdat        bool
-	logLevel    string
 	profile     string
 	strace      bool
 
@@ -85,7 +84,6 @@ func parseFlags(args []string) (o options, err error) {
 	f.IntVar(&o.connections, "c", 20, "connections of the generator")
 	f.IntVar(&o.repeat, "repeat", 1, "how often each scenario is measured")
 	f.BoolVar(&o.bdat, "bdat", false, "submit with BDAT instead of DATA")
-	f.StringVar(&o.logLevel, "log-level", "info", "log level of the relay, whose log goes to a file")
 	f.StringVar(&o.profile, "profile", "", "save a CPU profile of the relay over each measurement in this folder")
 	f.BoolVar(&o.strace, "strace", false, "measure once more under strace to count the syncs (headline scenario)")
 	f.BoolVar(&o.postfix, "postfix", false, "measure Postfix as well, if it is installed; needs root")

@@ -66,7 +66,11 @@ func newRig(o options, w worldSpec) (g *rig, err error) {
 func (g *rig) close() error {
 	var err error
 	if g.subject != nil {
+		begun := time.Now()
 		err = g.subject.stop()
+		if took := time.Since(begun); took > 2*time.Second {
+			fmt.Fprintf(os.Stderr, "%s took %v to stop\n", g.subject.name(), took.Round(time.Second/10))
+		}
 	}
 	for _, c := range []*child{g.gen, g.sink} {
 		if c != nil {
@@ -82,7 +86,7 @@ func (g *rig) startRelay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r, err := startRelay(ctx, relaySetup{program: g.o.relay, dir: dir, world: g.world, logLevel: g.o.logLevel})
+	r, err := startRelay(ctx, relaySetup{program: g.o.relay, dir: dir, world: g.world})
 	if err != nil {
 		return err
 	}

@@ -46,11 +46,10 @@ type relayProcess struct {
 
 // relaySetup is what a measurement changes of the defaults.
 type relaySetup struct {
-	program  string
-	dir      string // keeps data, configuration and log; an old one continues
-	world    worldAddr
-	logLevel string
-	secret   string
+	program string
+	dir     string // keeps data, configuration and log; an old one continues
+	world   worldAddr
+	secret  string
 }
 
 // configuration leaves everything at its default but what ties the relay to
@@ -58,7 +57,6 @@ type relaySetup struct {
 const configuration = `
 hostname: relay.example
 data_dir: %q
-log: {level: %s}
 submission:
   listen: ["127.0.0.1:0"]
   allow_plaintext_auth: true
@@ -79,7 +77,7 @@ func startRelay(ctx context.Context, s relaySetup) (r *relayProcess, err error) 
 		return nil, err
 	}
 	file := func(name string) string { return filepath.Join(s.dir, name) }
-	text := fmt.Sprintf(configuration, file("data"), s.logLevel, s.world.Port, s.world.DNS, file("ca.pem"))
+	text := fmt.Sprintf(configuration, file("data"), s.world.Port, s.world.DNS, file("ca.pem"))
 	err = errors.Join(os.WriteFile(file("ca.pem"), s.world.CA, 0o600), os.WriteFile(file("config.yaml"), []byte(text), 0o600))
 	if err != nil {
 		return nil, err
@@ -157,8 +155,9 @@ func (r *relayProcess) resetPeak()                   { resetPeak(r.pid()) }
 func (r *relayProcess) peak() int64                  { return memory(r.pid(), "status", "VmHWM") }
 func (r *relayProcess) resident() int64              { return memory(r.pid(), "status", "VmRSS") }
 
-// stopLimit is how long the relay may take to finish what has begun.
-const stopLimit = 30 * time.Second
+// stopLimit is how long a subject may take to finish what has begun: the
+// relay lets submissions and then deliveries go on for half a minute each.
+const stopLimit = 75 * time.Second
 
 // stop ends the relay. One that does not end has to say what it is doing.
 func (r *relayProcess) stop() error {
