@@ -130,6 +130,18 @@ func (r *rig) submit(from string, to ...string) string {
 }
 
 func (r *rig) trySubmit(key, from string, to ...string) (id string, err error) {
+	text := fmt.Sprintf("From: <%s>\r\nTo: <%s>\r\nSubject: test\r\n\r\nHello.\r\n", from, strings.Join(to, ">, <"))
+	return r.hand(key, from, strings.NewReader(text), to...)
+}
+
+// submitText hands in a message as it is.
+func (r *rig) submitText(to string, text io.Reader) error {
+	_, err := r.hand(r.key, "app@sender.test", text, to)
+	return err
+}
+
+// hand is one conversation of a well-behaved client.
+func (r *rig) hand(key, from string, text io.Reader, to ...string) (id string, err error) {
 	c, err := smtp.DialStartTLS(r.app.submission.Addrs()[0].String(), &tls.Config{InsecureSkipVerify: true})
 	if err != nil {
 		return "", err
@@ -150,7 +162,9 @@ func (r *rig) trySubmit(key, from string, to ...string) (id string, err error) {
 	if err != nil {
 		return "", err
 	}
-	fmt.Fprintf(w, "From: <%s>\r\nTo: <%s>\r\nSubject: test\r\n\r\nHello.\r\n", from, strings.Join(to, ">, <"))
+	if _, err := io.Copy(w, text); err != nil {
+		return "", err
+	}
 	res, err := w.CloseWithResponse()
 	if err != nil {
 		return "", err
