@@ -110,17 +110,20 @@ func (c *conn) lastWords(cause error) (reply, error) {
 
 // pending reports whether the host has said something that nobody read yet, or
 // has hung up. Under TLS, octets on the wire may be no more than a session
-// ticket, which reading takes in without giving anything.
+// ticket, which reading takes in without giving anything; and a record may lie
+// unopened inside TLS, which a read shows that has no time for the wire.
 func (c *conn) pending() bool {
+	waiting := readable(c.raw)
 	switch {
 	case c.r.Buffered() > 0:
 		return true
-	case !readable(c.raw):
-		return false
 	case c.rw == c.raw:
-		return true
+		return waiting
+	case waiting:
+		c.raw.SetReadDeadline(time.Now().Add(2 * time.Millisecond))
+	default:
+		c.raw.SetReadDeadline(time.Unix(1, 0))
 	}
-	c.raw.SetReadDeadline(time.Now().Add(2 * time.Millisecond))
 	_, err := c.r.Peek(1)
 	return !isTimeout(err)
 }

@@ -3,6 +3,8 @@ package deliver
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -269,6 +271,62 @@ func rawHost(t *testing.T, f func(net.Conn)) netip.AddrPort {
 	})
 	t.Cleanup(func() { ln.Close(); wg.Wait() })
 	return ln.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// corked gathers writes until it is let go.
+type corked struct {
+	net.Conn
+	cork bool
+	held []byte
+}
+
+func (c *corked) Write(b []byte) (int, error) {
+	if c.cork {
+		c.held = append(c.held, b...)
+		return len(b), nil
+	}
+	return c.Conn.Write(b)
+}
+
+// TestPendingInsideTLS: words too many are noticed also where they came with
+// the last reply, in a TLS record of their own that nobody has opened yet.
+func TestPendingInsideTLS(t *testing.T) {
+	near, far := tcpPair(t)
+	cert, err := relaytest.Start(t).CA.Issue(relaytest.Cert{Names: []string{"mx1.example.test"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := &corked{Conn: far}
+	host := tls.Server(out, &tls.Config{Certificates: []tls.Certificate{cert}, SessionTicketsDisabled: true})
+	shaken := make(chan error, 1)
+	go func() { shaken <- host.Handshake() }()
+	inside := tls.Client(near, &tls.Config{InsecureSkipVerify: true})
+	if err := errors.Join(inside.Handshake(), <-shaken); err != nil {
+		t.Fatal(err)
+	}
+	c := newConn(near, 5*time.Second)
+	c.secure(inside)
+	say := func(words ...string) {
+		out.cork = true
+		for _, w := range words {
+			host.Write([]byte(w))
+		}
+		out.Conn.Write(out.held)
+		out.cork, out.held = false, nil
+		if _, err := c.read(c.timeout); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 { // looking spoils nothing
+		say("250 taken\r\n")
+		if c.pending() {
+			t.Error("nothing was said, and yet something is pending")
+		}
+	}
+	say("250 taken\r\n", "250 and this\r\n")
+	if !c.pending() {
+		t.Error("the next transaction would take its answers one too early")
+	}
 }
 
 // TestIdleTimeout: Run closes idle sessions, politely.
