@@ -120,7 +120,7 @@ func (w *write) advance(t relay.Transition, held bool) (gone bool, err error) {
 	}
 	err = errors.Join(
 		w.batch.Delete(deliveryKey(pDelivery, d.Key), nil),
-		w.set(deliveryKey(pFinished, d.Key), v),
+		w.set(deliveryKey(pEvidence, d.Key), v),
 	)
 	if err != nil {
 		return false, err
@@ -159,7 +159,7 @@ func (w *write) end(t relay.Transition) error {
 	w.messages--
 	err = errors.Join(
 		w.batch.Delete(messageKey(pMessage, id), nil),
-		w.set(messageKey(pEnded, id), text),
+		w.set(messageKey(pEvidence, id), text),
 	)
 	if w.s.spooled.has(id) {
 		return errors.Join(err, w.batch.Delete(messageKey(pSpooled, id), nil))

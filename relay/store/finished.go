@@ -24,7 +24,7 @@ func (s *Store) Message(_ context.Context, id relay.MessageID) (relay.Message, [
 	defer s.lockMessage(id)()
 	m, err := en.message(pMessage, id)
 	if errors.Is(err, relay.ErrNotFound) {
-		m, err = en.message(pEnded, id)
+		m, err = en.message(pEvidence, id)
 	}
 	if err != nil {
 		return m, nil, err
@@ -33,8 +33,11 @@ func (s *Store) Message(_ context.Context, id relay.MessageID) (relay.Message, [
 	for _, part := range []struct {
 		prefix string
 		decode func([]byte) (relay.Delivery, error)
-	}{{pDelivery, decodeDelivery}, {pFinished, decodeFinished}} {
-		err := en.eachPrefix(messageKey(part.prefix, id), func(_, v []byte) (bool, error) {
+	}{{pDelivery, decodeDelivery}, {pEvidence, decodeFinished}} {
+		err := en.eachPrefix(messageKey(part.prefix, id), func(key, v []byte) (bool, error) {
+			if isEnded(key) {
+				return true, nil
+			}
 			d, err := part.decode(v)
 			ds = append(ds, d)
 			return err == nil, err
@@ -54,7 +57,7 @@ const finishedChunk = 256
 // Finished calls yield with the finished deliveries of an account ("" means
 // all) whose messages were accepted at since or later, oldest first.
 func (s *Store) Finished(ctx context.Context, who account.ID, since time.Time, yield func(relay.Delivery) bool) error {
-	from := messageKey(pFinished, idAt(since))
+	from := messageKey(pEvidence, idAt(since))
 	for from != nil {
 		var chunk []relay.Delivery
 		var err error
@@ -76,7 +79,10 @@ func (s *Store) finished(ctx context.Context, who account.ID, from []byte) (got 
 		return nil, nil, err
 	}
 	defer s.leave()
-	err = en.each(from, after([]byte(pFinished)), func(key, v []byte) (bool, error) {
+	err = en.each(from, after([]byte(pEvidence)), func(key, v []byte) (bool, error) {
+		if isEnded(key) {
+			return true, nil
+		}
 		owner, _, err := splitFinished(v)
 		if err != nil || who != "" && owner != who {
 			return err == nil && ctx.Err() == nil, errors.Join(err, ctx.Err())
@@ -121,27 +127,21 @@ func (s *Store) Sweep(_ context.Context, now time.Time) error {
 		return err
 	}
 	defer s.leave()
-	bound := idAt(now.Add(-s.o.Retention))
-	for _, prefix := range []string{pFinished, pEnded} {
-		lower, upper := []byte(prefix), messageKey(prefix, bound)
-		some := false
-		if err := en.each(lower, upper, func(_, _ []byte) (bool, error) {
-			some = true
-			return false, nil
-		}); err != nil {
-			return err
-		}
-		if !some {
-			continue
-		}
-		// One tombstone for all, however many they are.
-		b := en.db.NewBatch()
-		if err := b.DeleteRange(lower, upper, nil); err != nil {
-			return err
-		}
-		if err := en.apply(b, false); err != nil {
-			return err
-		}
+	lower, upper := []byte(pEvidence), messageKey(pEvidence, idAt(now.Add(-s.o.Retention)))
+	some := false
+	if err := en.each(lower, upper, func(_, _ []byte) (bool, error) {
+		some = true
+		return false, nil
+	}); err != nil || !some {
+		return err
+	}
+	// One tombstone for all, however many they are.
+	b := en.db.NewBatch()
+	if err := b.DeleteRange(lower, upper, nil); err != nil {
+		return err
+	}
+	if err := en.apply(b, false); err != nil {
+		return err
 	}
 	signal(s.soon)
 	return nil

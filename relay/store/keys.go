@@ -18,14 +18,14 @@ import (
 // message, two octets; due is a time in eight.
 //
 //	key                                          value
+//	!/ id                                        message that has left the queue
+//	!/ id n                                      finished delivery, the evidence
 //	m/ id                                        message in the queue
 //	d/ id n                                      delivery in the queue
 //	b/ id                                        body, up to 256 KiB
 //	s/ id                                        nothing: the body is in spool/<id>
 //	q/ destination \0 class \0 account \0 due id n   nothing: the ready index
 //	z/ destination \0 class \0 account \0 due id n   nothing: the held ones
-//	e/ id                                        message that has left the queue
-//	f/ id n                                      finished delivery, the evidence
 //	o/ endpoint \0 sequence                      event for one webhook
 //	k/ account \0 address                        block; the address in lower case
 //	t/ account \0 ~created address               nothing: blocks, newest first
@@ -34,15 +34,19 @@ import (
 //	w/ endpoint                                  webhook endpoint
 //	r/ account \0 domain                         override for a recipient domain
 //	c/ name                                      counter
+//
+// Evidence sorts before everything else, on purpose: ids ascend, so that new
+// evidence always comes behind the old and no compaction has to rewrite what
+// is there. With keys of the queue on both sides of it, every table flushed
+// would span all evidence.
 const (
+	pEvidence  = "!/"
 	pMessage   = "m/"
 	pDelivery  = "d/"
 	pBody      = "b/"
 	pSpooled   = "s/"
 	pReady     = "q/"
 	pHeld      = "z/" // behind pReady: lists show held ones last
-	pEnded     = "e/"
-	pFinished  = "f/"
 	pOutbox    = "o/"
 	pBlock     = "k/"
 	pBlockTime = "t/"
@@ -86,6 +90,10 @@ func parseDeliveryKey(key []byte) (k relay.DeliveryKey, err error) {
 	k.Number = binary.BigEndian.Uint16(key[2+len(k.Message):])
 	return k, nil
 }
+
+// isEnded tells the record of an ended message from the deliveries that
+// follow it.
+func isEnded(key []byte) bool { return len(key) == len(pEvidence)+len(relay.MessageID{}) }
 
 // indexTail is the length of due, id and n at the end of an index key.
 const indexTail = 8 + 16 + 2
