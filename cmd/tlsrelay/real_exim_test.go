@@ -23,7 +23,7 @@ func startExim(t *testing.T, dir string, hosts map[string]realHost) {
 		t.Fatal(err)
 	}
 	// Debian lets one mail server be installed at a time: the other is unpacked.
-	exim := program(t, "exim4", "/usr/sbin/exim4", filepath.Join(cache, "tlsrelay-ci", "exim", "usr", "sbin", "exim4"))
+	exim := realProgram(t, "exim4", "/usr/sbin/exim4", filepath.Join(cache, "tlsrelay-ci", "exim", "usr", "sbin", "exim4"))
 	uid, gid := ids(t, "Debian-exim")
 	ownedDir(t, filepath.Join(dir, "spool"), uid, gid)
 	ownedDir(t, filepath.Join(dir, "mail"), uid, gid)

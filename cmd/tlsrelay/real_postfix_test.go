@@ -18,7 +18,7 @@ func TestRealPostfix(t *testing.T) {
 
 // startPostfix runs one Postfix with a service for each host.
 func startPostfix(t *testing.T, dir string, hosts map[string]realHost) {
-	postfix := program(t, "postfix", "/usr/sbin/postfix")
+	postfix := realProgram(t, "postfix", "/usr/sbin/postfix")
 	uid, gid := ids(t, "postfix")
 	// Postfix does not put mail into folders of its own user.
 	nobody, nogroup := ids(t, "nobody")

@@ -36,8 +36,8 @@ func patience() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), realPatience)
 }
 
-// program gives the path of a program that has to be there.
-func program(t *testing.T, names ...string) string {
+// realProgram gives the path of a program that has to be there.
+func realProgram(t *testing.T, names ...string) string {
 	t.Helper()
 	for _, name := range names {
 		if path, err := exec.LookPath(name); err == nil {
@@ -53,7 +53,7 @@ func realCommand(t *testing.T, env []string, name string, args ...string) *exec.
 	t.Helper()
 	ctx, cancel := patience()
 	t.Cleanup(cancel)
-	cmd := exec.CommandContext(ctx, program(t, name), args...)
+	cmd := exec.CommandContext(ctx, realProgram(t, name), args...)
 	cmd.Env = append(os.Environ(), env...)
 	return cmd
 }
