@@ -22,7 +22,8 @@ func queueCommand() *cobra.Command {
 		queueAct("retry", "Try deliveries now"),
 		queueAct("hold", "Keep deliveries from being tried until they are released"),
 		queueAct("release", "Let held deliveries be tried again"),
-		queueAct("drop", "Give deliveries up: senders get a report and a block event"))
+		queueAct("drop", "Give deliveries up: senders get a report and a block event"),
+		queueGuard())
 }
 
 func queueList() *cobra.Command {
@@ -200,5 +201,32 @@ func queueAct(verb, short string) *cobra.Command {
 			return err
 		}
 		return cl.show(out, func(w io.Writer) { fmt.Fprintf(w, "%d deliveries\n", out.Changed) })
+	})
+}
+
+func queueGuard() *cobra.Command {
+	c := &cobra.Command{
+		Use: "guard", Args: exactly(),
+		Short: "Show whether the mass-violation guard holds mail back; --release lets drops go on",
+	}
+	release := c.Flags().Bool("release", false, "the fault is not ours: forget what was seen")
+	return remote(c, func(ctx context.Context, cl *client, _ []string) error {
+		var g admin.Guard
+		var err error
+		if *release {
+			err = cl.call(ctx, http.MethodPost, "/admin/v1/guard/release", struct{}{}, &g)
+		} else {
+			err = cl.call(ctx, http.MethodGet, "/admin/v1/guard", nil, &g)
+		}
+		if err != nil {
+			return err
+		}
+		return cl.show(g, func(w io.Writer) {
+			if g.Holding {
+				fmt.Fprintln(w, "holding: nearly every destination fails its TLS demands, so nothing is dropped")
+			} else {
+				fmt.Fprintln(w, "not holding")
+			}
+		})
 	})
 }

@@ -100,3 +100,30 @@ func TestRestartContinues(t *testing.T) {
 	host.Await(t, 1)
 	r.event(receiver, "a@slow.test", "delivered")
 }
+
+// When every domain violates at once, mail is held and not dropped, until the
+// operator says that the fault is not ours.
+func TestGuardHoldsMassViolation(t *testing.T) {
+	r := newRig(t, func(c *configs.Config) {
+		c.Delivery.ViolationGuardDomains = 3
+		c.Delivery.RetryAfter = time.Hour
+	})
+	receiver, _ := r.webhook()
+	r.set(`{"require_tls":true}`)
+	for i, want := range []string{"bounce", "bounce", "deferred", "deferred"} {
+		name := string(rune('a'+i)) + ".test"
+		r.world.Host(t, "mx."+name, relaytest.Script{NoTLS: true})
+		r.submit("app@sender.test", "x@"+name)
+		r.event(receiver, "x@"+name, want)
+	}
+	if out, err := r.command("queue", "guard"); err != nil || !strings.HasPrefix(out, "holding") {
+		t.Errorf("guard: %v %s", err, out)
+	}
+	if out, err := r.command("queue", "guard", "--release"); err != nil || out != "not holding\n" {
+		t.Errorf("guard --release: %v %s", err, out)
+	}
+	if out, err := r.command("queue", "retry", "--all"); err != nil || out != "2 deliveries\n" {
+		t.Errorf("retry: %v %s", err, out)
+	}
+	r.event(receiver, "x@d.test", "bounce")
+}

@@ -84,6 +84,9 @@ func New(o Options, d Deps) http.Handler {
 		"POST /admin/v1/queue/release": s.act(relay.ActRelease),
 		"POST /admin/v1/queue/drop":    s.act(relay.ActDrop),
 
+		"GET /admin/v1/guard":          s.showGuard,
+		"POST /admin/v1/guard/release": s.releaseGuard,
+
 		"GET /admin/v1/webhooks": s.webhooks,
 		"GET /admin/v1/lanes":    s.lanes,
 	} {

@@ -19,6 +19,15 @@ type Queue interface {
 	Rescan()
 	// Drop gives up a delivery taken from the store.
 	Drop(ctx context.Context, c relay.Claimed, words string) error
+	// GuardHolds reports whether the mass-violation guard puts drops off.
+	GuardHolds() bool
+	// ReleaseGuard lets drops go on.
+	ReleaseGuard()
+}
+
+// Guard is how the mass-violation guard stands (tls-policy §3.1).
+type Guard struct {
+	Holding bool `json:"holding"`
 }
 
 // QueueAction picks deliveries to act on. One of the first four must be set.
@@ -141,6 +150,14 @@ func (s *server) act(act relay.Act) call {
 			zap.String("account", in.Account), zap.Int("deliveries", n))
 		return Changed{n}, err
 	}
+}
+
+func (s *server) showGuard(*http.Request) (any, error) { return Guard{s.Queue.GuardHolds()}, nil }
+
+func (s *server) releaseGuard(*http.Request) (any, error) {
+	s.Queue.ReleaseGuard()
+	s.Log.Info("audit", zap.String("change", "guard released"), zap.String("by", "operator"))
+	return Guard{s.Queue.GuardHolds()}, nil
 }
 
 // takeLease is how long a delivery taken to be dropped stays ours; it waits
