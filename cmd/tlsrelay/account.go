@@ -41,7 +41,7 @@ func printAccounts(w io.Writer, all []admin.Account) {
 			state = "disabled"
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%t\t%t\t%s\n", a.ID, a.Kind, a.Username, state,
-			a.Settings.RequireTLS, a.Settings.RequireValidCert, a.Settings.Floor())
+			a.Settings.RequireTLS, a.Settings.RequireValidCert, a.Settings.Version)
 	}
 }
 

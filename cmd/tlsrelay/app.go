@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,6 +43,7 @@ type app struct {
 	queue      *queue.Queue
 	submission *submission.Server
 	api, admin *httpServer
+	stopping   atomic.Bool // no new mail is taken any more
 }
 
 // newApp opens the store, builds the parts from the inside out and binds all
@@ -227,13 +229,22 @@ func (a *app) listenAPI(reg prometheus.Registerer) (err error) {
 func (a *app) listenAdmin(reg *prometheus.Registry) (err error) {
 	c := a.config.Admin
 	a.admin, err = listenHTTP(c.Listen, nil, admin.New(admin.Options{Listen: c.Listen, Token: c.Token}, admin.Deps{
-		Accounts: a.store, Prober: a.engine, Store: a.store, Queue: a.queue, Blocks: a.store,
+		Accounts: a.store, Overrides: a.store, Prober: a.engine, Store: a.store, Queue: a.queue, Blocks: a.store,
 		Webhooks: func() any { return a.hooks.Status() },
 		Lanes:    func() any { return a.queue.Lanes() },
-		Ready:    a.store.Ready,
+		Ready:    a.ready,
 		Metrics:  reg, Log: a.log.Named("admin"),
 	}))
 	return err
+}
+
+// ready reports why no mail should be sent here, nil if it may: while the
+// relay drains, its listeners are closed already (interface §6).
+func (a *app) ready() error {
+	if a.stopping.Load() {
+		return errors.New("stopping")
+	}
+	return a.store.Ready()
 }
 
 // run runs every part until ctx ends or one of them fails. Mail stops coming
@@ -256,6 +267,7 @@ func (a *app) run(ctx context.Context, started func()) error {
 	case err := <-parts.failed:
 		a.log.Error("a part of the relay failed; stopping", zap.Error(err))
 	}
+	a.stopping.Store(true)
 	return errors.Join(parts.stop(), a.close())
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -24,17 +25,28 @@ func checkCommand() *cobra.Command {
 		Long: `Probe every MX host and address of DOMAIN with the delivery engine itself,
 sending no mail, and say per host what was seen and what the relay would do.
 
-Exit code: 0 deliverable, 1 would be blocked or bounced, 2 could not find out.`,
+Exit code: 0 deliverable, 1 would be blocked or bounced, 2 could not find out,
+64 wrong usage.`,
 		Args: exactly("DOMAIN"),
 	}
 	f := c.Flags()
 	requireTLS := f.Bool("require-tls", false, "demand TLS")
 	validCert := f.Bool("require-valid-cert", false, "demand TLS and a valid certificate")
 	version := f.String("version", "", "lowest TLS version under either demand: 1.1, 1.2 or 1.3")
-	name := f.String("account", "", "use the settings of this account of a running relay instead")
+	name := f.String("account", "", "start from the settings of this account of a running relay; the other flags change them")
 	file := f.String("config", "", "configuration file, when no --account is given")
 	return remote(c, func(ctx context.Context, cl *client, args []string) error {
-		in := admin.CheckRequest{Domain: args[0], Account: *name, RequireTLS: *requireTLS, RequireValidCert: *validCert}
+		in := admin.CheckRequest{Domain: args[0], Account: *name}
+		if f.Changed("require-tls") {
+			in.RequireTLS = requireTLS
+		}
+		if f.Changed("require-valid-cert") {
+			in.RequireValidCert = validCert
+		}
+		address, err := relay.ParseAddress("postmaster@"+in.Domain, true)
+		if err != nil {
+			return usage("%q is not a domain name or address literal", in.Domain)
+		}
 		v, err := policy.ParseVersion(*version)
 		if err != nil || *version != "" && v < policy.TLS11 {
 			return usage("--version must be 1.1, 1.2 or 1.3")
@@ -44,10 +56,10 @@ Exit code: 0 deliverable, 1 would be blocked or bounced, 2 could not find out.`,
 		if in.Account != "" {
 			err = cl.call(ctx, http.MethodPost, "/admin/v1/check", in, &report)
 		} else {
-			report, err = probeHere(ctx, in, *file)
+			report, err = probeHere(ctx, in, address.Destination(), *file)
 		}
 		if err != nil {
-			return err
+			return undecided(err)
 		}
 		if err := cl.show(report, func(w io.Writer) { printReport(w, report) }); err != nil {
 			return err
@@ -60,11 +72,7 @@ Exit code: 0 deliverable, 1 would be blocked or bounced, 2 could not find out.`,
 }
 
 // probeHere runs the delivery engine in this process: no relay is needed.
-func probeHere(ctx context.Context, in admin.CheckRequest, file string) (deliver.Report, error) {
-	address, err := relay.ParseAddress("postmaster@"+in.Domain, true)
-	if err != nil {
-		return deliver.Report{}, usage("%q is not a domain name or address literal", in.Domain)
-	}
+func probeHere(ctx context.Context, in admin.CheckRequest, destination, file string) (deliver.Report, error) {
 	config, err := loadConfig(file)
 	if err != nil {
 		return deliver.Report{}, err
@@ -76,10 +84,24 @@ func probeHere(ctx context.Context, in admin.CheckRequest, file string) (deliver
 	var report deliver.Report
 	stop := runParts(ctx, part{"resolver", resolver.Run}, part{"delivery", engine.Run})
 	defer stop()
-	report = engine.Probe(ctx, address.Destination(), policy.Sender{Account: policy.Settings{
-		RequireTLS: in.RequireTLS, RequireValidCert: in.RequireValidCert, MinVersion: in.Version,
-	}})
+	var sender policy.Sender
+	in.Change(&sender.Account)
+	report = engine.Probe(ctx, destination, sender)
 	return report, nil
+}
+
+// undecidedError is trouble that kept check from finding out.
+type undecidedError struct{ error }
+
+func (u undecidedError) Unwrap() error { return u.error }
+
+// undecided keeps trouble on the way from looking like a verdict: exit code 1
+// of check says that mail would be blocked.
+func undecided(err error) error {
+	if errors.As(err, new(usageError)) || errors.As(err, new(exitError)) {
+		return err
+	}
+	return undecidedError{err}
 }
 
 func checkExit(r deliver.Report) int {

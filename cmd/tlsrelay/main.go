@@ -54,6 +54,9 @@ func run(args []string) int {
 		return exitUsage
 	}
 	fmt.Fprintln(os.Stderr, "tlsrelay:", err)
+	if errors.As(err, new(undecidedError)) {
+		return exitUnknown
+	}
 	return exitFailure
 }
 

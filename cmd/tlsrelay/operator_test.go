@@ -287,11 +287,11 @@ func TestPolicyCommands(t *testing.T) {
 	r := newRig(t)
 	r.must("policy", "set", "--require-tls", "--version", "1.2")
 	r.must("policy", "set", "--on-violation", "defer", "--requiretls", "relaxed", "--mx-auth-required", "--require-forward-secrecy")
-	var s policy.Settings
+	var s admin.Settings
 	r.decode(r.must("policy", "show", "--json"), &s)
-	want := policy.Settings{
-		RequireTLS: true, MinVersion: policy.TLS12, OnViolation: policy.Hold,
-		RelaxedRequireTLS: true, AuthenticMX: true, ForwardSecrecy: true,
+	want := admin.Settings{
+		RequireTLS: true, Version: "1.2", OnViolation: policy.Hold,
+		RequireTLSOption: "relaxed", AuthenticMX: true, ForwardSecrecy: true,
 	}
 	if s != want {
 		t.Errorf("got %+v", s)

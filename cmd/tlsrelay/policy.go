@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -29,18 +28,14 @@ func policyShow() *cobra.Command {
 	})
 }
 
-func printSettings(w io.Writer, s policy.Settings) {
-	requiretls := "strict"
-	if s.RelaxedRequireTLS {
-		requiretls = "relaxed"
-	}
+func printSettings(w io.Writer, s admin.Settings) {
 	fmt.Fprintf(w, "require_tls\t%t\n", s.RequireTLS)
 	fmt.Fprintf(w, "require_valid_cert\t%t\n", s.RequireValidCert)
-	fmt.Fprintf(w, "version\t%s\n", s.Floor())
-	fmt.Fprintf(w, "on_violation\t%s\n", cmp.Or(s.OnViolation, policy.Drop))
+	fmt.Fprintf(w, "version\t%s\n", s.Version)
+	fmt.Fprintf(w, "on_violation\t%s\n", s.OnViolation)
 	fmt.Fprintf(w, "require_forward_secrecy\t%t\n", s.ForwardSecrecy)
 	fmt.Fprintf(w, "mx_auth_required\t%t\n", s.AuthenticMX)
-	fmt.Fprintf(w, "requiretls\t%s\n", requiretls)
+	fmt.Fprintf(w, "requiretls\t%s\n", s.RequireTLSOption)
 	fmt.Fprintf(w, "enforce_on_subusers\t%t\n", s.EnforceOnSubusers)
 }
 

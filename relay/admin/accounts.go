@@ -1,6 +1,8 @@
 package admin
 
 import (
+	"cmp"
+	"encoding/json"
 	"net/http"
 	"strconv"
 	"strings"
@@ -14,13 +16,26 @@ import (
 
 // Account is an account as the operator sees it.
 type Account struct {
-	ID       account.ID      `json:"id"`
-	Kind     account.Kind    `json:"kind"`
-	Username string          `json:"username"`
-	Email    string          `json:"email,omitempty"`
-	Disabled bool            `json:"disabled"`
-	Settings policy.Settings `json:"settings"`
-	Created  time.Time       `json:"created"`
+	ID       account.ID   `json:"id"`
+	Kind     account.Kind `json:"kind"`
+	Username string       `json:"username"`
+	Email    string       `json:"email,omitempty"`
+	Disabled bool         `json:"disabled"`
+	Settings Settings     `json:"settings"`
+	Created  time.Time    `json:"created"`
+}
+
+// Settings are an account's settings by the names and types that the public
+// API has for them (interface §5), all of them always there.
+type Settings struct {
+	RequireTLS        bool               `json:"require_tls"`
+	RequireValidCert  bool               `json:"require_valid_cert"`
+	Version           json.Number        `json:"version"`
+	OnViolation       policy.OnViolation `json:"on_violation"`
+	ForwardSecrecy    bool               `json:"require_forward_secrecy"`
+	AuthenticMX       bool               `json:"mx_auth_required"`
+	RequireTLSOption  string             `json:"requiretls"` // strict or relaxed
+	EnforceOnSubusers bool               `json:"enforce_on_subusers"`
 }
 
 // Key is an API key as the operator sees it. Secret is there once, in the
@@ -55,7 +70,19 @@ type AccountChange struct {
 }
 
 func viewAccount(a account.Account) Account {
-	return Account{a.ID, a.Kind, a.Username, a.Email, a.Disabled, a.Settings, a.Created}
+	return Account{a.ID, a.Kind, a.Username, a.Email, a.Disabled, viewSettings(a.Settings), a.Created}
+}
+
+func viewSettings(s policy.Settings) Settings {
+	v := Settings{
+		RequireTLS: s.RequireTLS, RequireValidCert: s.RequireValidCert, Version: json.Number(s.Floor().String()),
+		OnViolation: cmp.Or(s.OnViolation, policy.Drop), ForwardSecrecy: s.ForwardSecrecy, AuthenticMX: s.AuthenticMX,
+		RequireTLSOption: "strict", EnforceOnSubusers: s.EnforceOnSubusers,
+	}
+	if s.RelaxedRequireTLS {
+		v.RequireTLSOption = "relaxed"
+	}
+	return v
 }
 
 func viewKey(k account.Key) Key {
@@ -135,6 +162,9 @@ func (s *server) changeAccount(r *http.Request) (any, error) {
 	}
 	if in.Disabled != nil && a.Kind == account.KindParent {
 		return nil, badRequest("the parent account cannot be disabled")
+	}
+	if e := in.EnforceOnSubusers; e != nil && *e && a.Kind != account.KindParent {
+		return nil, badRequest("enforce_on_subusers is for the parent account")
 	}
 	before := a
 	a, err = s.Accounts.UpdateAccount(r.Context(), a.ID, func(a *account.Account) error {

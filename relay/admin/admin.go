@@ -32,16 +32,17 @@ type Prober interface {
 
 // Deps are what the operator looks at and acts on.
 type Deps struct {
-	Accounts account.Store
-	Prober   Prober
-	Store    relay.Operator
-	Queue    Queue
-	Blocks   Blocks
-	Webhooks func() any   // state of every endpoint with something waiting
-	Lanes    func() any   // state of every busy lane
-	Ready    func() error // nil when store and listeners are usable
-	Metrics  prometheus.Gatherer
-	Log      *zap.Logger
+	Accounts  account.Store
+	Overrides account.OverrideStore
+	Prober    Prober
+	Store     relay.Operator
+	Queue     Queue
+	Blocks    Blocks
+	Webhooks  func() any   // state of every endpoint with something waiting
+	Lanes     func() any   // state of every busy lane
+	Ready     func() error // nil when store and listeners are usable
+	Metrics   prometheus.Gatherer
+	Log       *zap.Logger
 }
 
 type server struct {

@@ -2,20 +2,30 @@ package admin
 
 import (
 	"net/http"
+	"time"
 
 	"tlsrelay/policy"
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
 )
 
-// CheckRequest asks what delivery to a domain would come to, under the given
-// demands, or under those of Account where it is named.
+// CheckRequest asks what delivery to a domain would come to: under the demands
+// of Account, or of nobody where none is named, changed by what else is set.
 type CheckRequest struct {
 	Domain           string         `json:"domain"`
 	Account          string         `json:"account,omitempty"`
-	RequireTLS       bool           `json:"require_tls,omitempty"`
-	RequireValidCert bool           `json:"require_valid_cert,omitempty"`
+	RequireTLS       *bool          `json:"require_tls,omitempty"`
+	RequireValidCert *bool          `json:"require_valid_cert,omitempty"`
 	Version          policy.Version `json:"version,omitempty"`
+}
+
+// Change changes settings as the request says.
+func (c CheckRequest) Change(s *policy.Settings) {
+	set(&s.RequireTLS, c.RequireTLS)
+	set(&s.RequireValidCert, c.RequireValidCert)
+	if c.Version != 0 {
+		s.MinVersion = c.Version
+	}
 }
 
 func (s *server) check(r *http.Request) (any, error) {
@@ -27,17 +37,20 @@ func (s *server) check(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, badRequest("domain: not a domain name or address literal")
 	}
-	sender := policy.Sender{Account: policy.Settings{
-		RequireTLS: in.RequireTLS, RequireValidCert: in.RequireValidCert, MinVersion: in.Version,
-	}}
+	var sender policy.Sender
 	if in.Account != "" {
 		a, err := FindAccount(r, s.Accounts, in.Account)
 		if err != nil {
 			return nil, err
 		}
-		if sender, err = account.Sender(r.Context(), s.Accounts, a.ID); err != nil {
+		sender, err = account.SenderTo(r.Context(), struct {
+			account.Store
+			account.OverrideStore
+		}{s.Accounts, s.Overrides}, a.ID, address.Destination(), time.Now())
+		if err != nil {
 			return nil, err
 		}
 	}
+	in.Change(&sender.Account)
 	return s.Prober.Probe(r.Context(), address.Destination(), sender), nil
 }

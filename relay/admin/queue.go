@@ -164,34 +164,51 @@ func (s *server) releaseGuard(*http.Request) (any, error) {
 // for the commit of the drop and for nothing else.
 const takeLease = time.Minute
 
-// drop gives up what is selected, one delivery at a time, so that each goes
-// with its events and its report.
+// drop gives up what is selected and was there when the drop began: not the
+// reports it makes itself, which may match as well.
 func (s *server) drop(ctx context.Context, sel relay.Selection, reason string) (n int, err error) {
 	words := "message dropped by the operator"
 	if reason != "" {
 		words += ": " + reason
 	}
-	for {
-		list, err := s.Store.Queue(ctx, sel, 0, 100)
-		if err != nil || len(list) == 0 {
-			return n, err
-		}
-		before := n
-		for _, item := range list {
-			c, err := s.Store.Take(ctx, item.Delivery.Key, time.Now().Add(takeLease))
-			if errors.Is(err, relay.ErrNotFound) {
-				continue // finished in the meantime
-			}
-			if err == nil {
-				err = s.Queue.Drop(ctx, c, words)
-			}
+	begun := time.Now()
+	for again := true; again; {
+		again = false
+		for skip := 0; ; {
+			list, err := s.Store.Queue(ctx, sel, skip, 100)
 			if err != nil {
 				return n, err
 			}
-			n++
-		}
-		if n == before {
-			return n, nil
+			if len(list) == 0 {
+				break
+			}
+			for _, item := range list {
+				dropped := false
+				if !item.Message.Accepted.After(begun) {
+					if dropped, err = s.dropOne(ctx, item.Delivery.Key, words); err != nil {
+						return n, err
+					}
+				}
+				if dropped {
+					n, again = n+1, true // what comes behind has moved up: look again
+				} else {
+					skip++
+				}
+			}
 		}
 	}
+	return n, nil
+}
+
+// dropOne gives up one delivery, with its events and its report. false: it
+// was finished in the meantime.
+func (s *server) dropOne(ctx context.Context, key relay.DeliveryKey, words string) (bool, error) {
+	c, err := s.Store.Take(ctx, key, time.Now().Add(takeLease))
+	if errors.Is(err, relay.ErrNotFound) {
+		return false, nil
+	}
+	if err == nil {
+		err = s.Queue.Drop(ctx, c, words)
+	}
+	return err == nil, err
 }

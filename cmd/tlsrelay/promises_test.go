@@ -1,0 +1,114 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"testing"
+
+	"tlsrelay/relay"
+	"tlsrelay/relay/deliver"
+	"tlsrelay/relay/relaytest"
+)
+
+// A drop of everything gives up what is there, and not the reports that tell
+// the senders of it.
+func TestDropKeepsItsReports(t *testing.T) {
+	r := newRig(t)
+	later := relaytest.Script{Rcpt: relaytest.Reply{Code: 451, Text: "4.3.0 Later"}}
+	r.world.Host(t, "mx.slow.test", later)
+	sender := r.world.Host(t, "mx.sender.test", later)
+	receiver, _ := r.webhook()
+	for _, who := range []string{"a", "b", "c"} {
+		r.submit("app@sender.test", who+"@slow.test")
+		r.event(receiver, who+"@slow.test", "deferred")
+	}
+	if out := r.must("queue", "drop", "--all"); out != "3 deliveries\n" {
+		t.Errorf("drop: %s", out)
+	}
+	var rows []relay.QueueRow
+	r.decode(r.must("queue", "list", "--json"), &rows)
+	if len(rows) != 1 || rows[0].Destination != "sender.test" || rows[0].Waiting != 3 {
+		t.Errorf("after the drop: %+v", rows)
+	}
+	r.calm(sender)
+}
+
+// check with an account begins with what holds for its mail, rules for
+// domains included, and the other flags change that. Trouble is no verdict.
+func TestCheckOfAnAccount(t *testing.T) {
+	r := newRig(t)
+	r.world.Host(t, "mx.notls.test", relaytest.Script{NoTLS: true})
+	r.world.Host(t, "mx.other.test", relaytest.Script{NoTLS: true})
+	if code, body := r.call("PUT", "/relay/v1/domains/notls.test", `{"require_tls":true}`); code != 200 {
+		t.Fatalf("%d %s", code, body)
+	}
+	url := "TLSRELAY_ADMIN_URL=http://" + r.app.admin.addr()
+	for _, c := range []struct {
+		url  string
+		args []string
+		code int
+	}{
+		{url, []string{"other.test", "--account", "parent"}, 0},
+		{url, []string{"other.test", "--account", "parent", "--require-tls"}, 1},
+		{url, []string{"notls.test", "--account", "parent"}, 1},
+		{url, []string{"notls.test", "--account", "nobody"}, 2},
+		{url, []string{"not..a.domain", "--account", "parent"}, 64},
+		{"TLSRELAY_ADMIN_URL=http://127.0.0.1:1", []string{"other.test", "--account", "parent"}, 2},
+	} {
+		got := program(t, []string{c.url}, append([]string{"check"}, c.args...)...)
+		if got.code != c.code {
+			t.Errorf("check %v: exit %d, want %d\n%s%s", c.args, got.code, c.code, got.stdout, got.stderr)
+		}
+	}
+	r.set(`{"require_tls":true}`)
+	var rep deliver.Report
+	r.decode(r.must("check", "other.test", "--account", "parent", "--require-tls=false", "--json"), &rep)
+	if !rep.Deliverable() {
+		t.Errorf("--require-tls=false does not change the account's: %+v", rep.Failure)
+	}
+}
+
+// What the commands print as JSON has the names and types of the API.
+func TestSettingsAsJSON(t *testing.T) {
+	r := newRig(t)
+	var got map[string]any
+	r.decode(r.must("policy", "set", "--require-tls", "--json"), &got)
+	for name, want := range map[string]any{
+		"require_tls": true, "require_valid_cert": false, "version": 1.1, "on_violation": "drop",
+		"require_forward_secrecy": false, "mx_auth_required": false, "requiretls": "strict", "enforce_on_subusers": false,
+	} {
+		if got[name] != want {
+			t.Errorf("%s is %v, want %v", name, got[name], want)
+		}
+	}
+	r.newSubuser("shop")
+	r.fails("for the parent account", "policy", "set", "--account", "shop", "--enforce-on-subusers")
+}
+
+// A relay that drains takes no new mail, and says so.
+func TestNotReadyWhileDraining(t *testing.T) {
+	r := newRig(t, trusting)
+	readyz := func() (code int) {
+		res, err := http.Get("http://" + r.app.admin.addr() + "/readyz")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if err := json.NewDecoder(res.Body).Decode(new(map[string]string)); err != nil {
+			t.Error(err)
+		}
+		return res.StatusCode
+	}
+	if code := readyz(); code != 200 {
+		t.Errorf("a running relay: %d", code)
+	}
+	busy := talk(t, r.app.submission.Addrs()[0].String())
+	busy.say("EHLO app.test", "250")
+	busy.say("MAIL FROM:<app@sender.test>", "250")
+	ended := make(chan struct{})
+	go func() { r.stop(); close(ended) }()
+	eventually(t, "the relay says that it drains", func() bool { return readyz() == 503 })
+	busy.say("RSET", "250")
+	busy.hear("421")
+	<-ended
+}
