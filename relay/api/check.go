@@ -2,11 +2,9 @@ package api
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"time"
 
-	"tlsrelay/policy"
 	"tlsrelay/policy/account"
 	"tlsrelay/policy/domain"
 )
@@ -37,7 +35,10 @@ func (s *server) check(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	sender, err := s.senderTo(r, to)
+	sender, err := account.SenderTo(r.Context(), struct {
+		account.Store
+		account.OverrideStore
+	}{s.Accounts, s.Overrides}, r.on.ID, to.String(), s.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -61,20 +62,4 @@ func parseDomain(given string) (domain.Name, error) {
 		return name, invalidField("domain", "domain must be a domain name")
 	}
 	return name, nil
-}
-
-// senderTo gathers what the account demands of mail to a domain.
-func (s *server) senderTo(r *request, to domain.Name) (policy.Sender, error) {
-	sender, err := account.Sender(r.Context(), s.Accounts, r.on.ID)
-	if err != nil {
-		return sender, err
-	}
-	rule, err := s.Overrides.Override(r.Context(), r.on.ID, to)
-	switch {
-	case errors.Is(err, account.ErrNotFound):
-		return sender, nil
-	case err == nil && rule.InForce(s.Now()):
-		sender.Override = &rule.Settings
-	}
-	return sender, err
 }

@@ -85,6 +85,7 @@ func readRule(o *object, rule *account.Override, now time.Time) error {
 	change.apply(&rule.Settings)
 	o.boolean("mx_auth_required", &rule.Settings.AuthenticMX)
 	o.boolean("require_forward_secrecy", &rule.Settings.ForwardSecrecy)
+	o.unsupported("report_only", "valid_cert_pkix_only")
 	o.textOrNull("reason", 1000, &rule.Reason)
 	var expires string
 	o.textOrNull("expires", 64, &expires)

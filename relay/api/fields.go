@@ -96,4 +96,15 @@ func (o *object) texts(name string, to *[]string) {
 	*to = list
 }
 
+// unsupported refuses settings that this relay does not have. Nobody who asks
+// to demand more, or only to be told, shall believe that it was done; saying
+// that they are off is true.
+func (o *object) unsupported(names ...string) {
+	for _, name := range names {
+		if raw, ok := o.raw[name]; ok && string(raw) != "false" {
+			o.refuse(name, name+" is not supported")
+		}
+	}
+}
+
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }

@@ -107,6 +107,7 @@ func readSettings(o *object, to *policy.Settings, kind account.Kind) error {
 	if to.EnforceOnSubusers && kind != account.KindParent {
 		o.refuse("enforce_on_subusers", "enforce_on_subusers is for the parent account")
 	}
+	o.unsupported("report_only", "valid_cert_pkix_only")
 	if o.has("effective_version") {
 		o.refuse("effective_version", "effective_version is read-only")
 	}
