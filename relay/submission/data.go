@@ -182,15 +182,32 @@ func (m *submitted) added(h *header) string {
 		t.only = m.env.rcpts[0].Address
 	}
 	text := t.received()
-	m.messageID = h.messageID
+	made := "<" + m.id.String() + "@" + s.srv.o.Hostname + ">"
+	m.messageID = smtpID(h.messageID, made)
 	if !h.hasID {
-		m.messageID = "<" + m.id.String() + "@" + s.srv.o.Hostname + ">"
-		text += "Message-ID: " + m.messageID + "\r\n"
+		text += "Message-ID: " + made + "\r\n"
 	}
 	if !h.hasDate {
 		text += "Date: " + rfc5322Date(m.at) + "\r\n"
 	}
 	return text
+}
+
+// maxMessageID is the length of a line without its end (RFC 5322 §2.1.1).
+// Every event of every recipient repeats the id.
+const maxMessageID = 998
+
+// smtpID is the id by which events call the message: what it says, in angle
+// brackets whether it has them or not, or made where it says nothing fit to
+// be repeated (contract §4.2).
+func smtpID(said, made string) string {
+	switch {
+	case said == "" || len(said) > maxMessageID:
+		return made
+	case said[0] == '<' && said[len(said)-1] == '>':
+		return said
+	}
+	return "<" + said + ">"
 }
 
 // put writes to the draft, whose trouble refuses the message.

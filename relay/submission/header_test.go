@@ -100,6 +100,31 @@ func TestContentRefused(t *testing.T) {
 	}
 }
 
+// Events call a message by its Message-ID, in angle brackets, or by one that
+// was made for it; the message keeps what it has.
+func TestSMTPID(t *testing.T) {
+	w := start(t, nil)
+	c := w.ready()
+	long := "<" + strings.Repeat("x", maxMessageID) + ">"
+	for field, want := range map[string]string{
+		"Message-ID: <m@x>":   "<m@x>",
+		"Message-ID: m@x":     "<m@x>",
+		"Message-ID:":         "made",
+		"Message-ID: " + long: "made",
+		"X: no Message-ID":    "made",
+	} {
+		id := strings.TrimPrefix(c.data(field+"\r\n\r\nbody"), "250 2.0.0 Ok: queued as ")
+		if want == "made" {
+			want = "<" + id + "@relay.example>"
+		}
+		all := w.in.all()
+		a := all[len(all)-1]
+		if a.m.SMTPID != want || !strings.Contains(a.body, field+"\r\n") {
+			t.Errorf("%.40s: %.60s, want %s", field, a.m.SMTPID, want)
+		}
+	}
+}
+
 func TestSMTPAPI(t *testing.T) {
 	long := strings.Repeat("x", 5000)
 	for _, tt := range []struct{ in, category, args, fault string }{
@@ -126,6 +151,7 @@ func TestSMTPAPI(t *testing.T) {
 		{in: `{"category": 1}`, fault: "Invalid SMTPAPI header: category is neither a string nor an array of strings"},
 		{in: `{"category": ["a", null]}`, fault: "Invalid SMTPAPI header: category is neither a string nor an array of strings"},
 		{in: `{"category": ["1","2","3","4","5","6","7","8","9","10","11"]}`, fault: "Invalid SMTPAPI header: more than 10 categories"},
+		{in: `{"category": "` + long + long + `"}`, fault: "Invalid SMTPAPI header: category has more than 10000 bytes"},
 		{in: `{"unique_args": []}`, fault: "Invalid SMTPAPI header: unique_args is not an object"},
 		{in: `{"unique_args": {"a": {}}}`, fault: "Invalid SMTPAPI header: a value in unique_args is not a string"},
 		{in: `{"unique_args": {"a": "` + long + `", "b": "` + long + `"}}`, fault: "Invalid SMTPAPI header: unique_args has more than 10000 bytes"},

@@ -12,6 +12,7 @@ import (
 const (
 	maxCategories = 10
 	maxUniqueArgs = 10_000 // octets of all names and values together
+	maxCategory   = 10_000 // octets of all categories together; every event repeats them
 )
 
 // smtpAPI is what the relay takes from an X-SMTPAPI header.
@@ -73,6 +74,9 @@ func absent(raw json.RawMessage) bool { return len(raw) == 0 || string(raw) == "
 func parseCategory(raw json.RawMessage) (json.RawMessage, error) {
 	if absent(raw) {
 		return nil, nil
+	}
+	if len(raw) > maxCategory {
+		return nil, smtpAPIError("category has more than 10000 bytes")
 	}
 	var one *string
 	if json.Unmarshal(raw, &one) == nil && one != nil {
