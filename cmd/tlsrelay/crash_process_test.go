@@ -30,8 +30,9 @@ type process struct {
 	// Where it listens; there once ready is closed.
 	submission, api, admin string
 
-	mu  sync.Mutex
-	log bytes.Buffer
+	mu     sync.Mutex
+	log    bytes.Buffer
+	stdout string // file
 }
 
 // configFile writes a configuration as an operator would have it.
@@ -55,6 +56,13 @@ func startProcess(t testing.TB, file string, env ...string) *process {
 	p := &process{t: t, ready: make(chan struct{}), ended: make(chan struct{})}
 	p.cmd = exec.Command(os.Args[0], "serve", "--config", file)
 	p.cmd.Env = append([]string{"TLSRELAY_TEST_RUN_MAIN=1", "TMPDIR=" + os.TempDir(), "GORACE=atexit_sleep_ms=0"}, env...)
+	p.stdout = filepath.Join(t.TempDir(), "stdout")
+	stdout, err := os.Create(p.stdout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdout.Close() // the process has its own
+	p.cmd.Stdout = stdout
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -98,6 +106,16 @@ func (p *process) logged() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.log.String()
+}
+
+// printed is what the relay wrote to its standard output so far.
+func (p *process) printed() string {
+	p.t.Helper()
+	text, err := os.ReadFile(p.stdout)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return string(text)
 }
 
 // up waits until the relay says that it is ready.
