@@ -185,9 +185,9 @@ func (p *postfixProcess) await(ctx context.Context) error {
 		case err := <-p.ended:
 			p.ended <- err
 			log, _ := os.ReadFile(filepath.Join(p.dir, "log"))
-			return fmt.Errorf("Postfix ended (%v): %s", err, bytes.TrimSpace(log))
+			return fmt.Errorf("the Postfix ended (%v): %s", err, bytes.TrimSpace(log))
 		case <-ctx.Done():
-			return fmt.Errorf("Postfix does not listen: %w", ctx.Err())
+			return fmt.Errorf("the Postfix does not listen: %w", ctx.Err())
 		case <-time.After(10 * time.Millisecond):
 		}
 	}

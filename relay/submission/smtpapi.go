@@ -22,7 +22,9 @@ type smtpAPI struct {
 }
 
 // errSMTPAPI is what SendGrid calls a header that it cannot read.
-var errSMTPAPI = errors.New("Invalid SMTPAPI header") //nolint:staticcheck // the words of a reply
+//
+//lint:ignore ST1005 the words are those of the reply
+var errSMTPAPI = errors.New("Invalid SMTPAPI header")
 
 func smtpAPIError(about string) error {
 	return errors.New(errSMTPAPI.Error() + ": " + about)
