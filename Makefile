@@ -5,7 +5,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 LDFLAGS  = -s -w -X main.buildVersion=$(VERSION) -X main.buildCommit=$(COMMIT)
 
-.PHONY: build run demo test check lint bench bench-relay clients crash clean
+.PHONY: build run demo test check lint bench bench-compare bench-relay clients crash clean
 
 build: ## bin/tlsrelay, static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/tlsrelay ./cmd/tlsrelay
@@ -41,6 +41,14 @@ crash: ## kill the relay under load, again and again, and count what it had answ
 
 bench: ## the Go benchmarks of every part
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+BENCHSTAT = golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
+BASELINE  = cmd/benchrelay/baseline.txt
+
+bench-compare: ## the same, six times each, against the figures kept in the tree
+	@mkdir -p bin
+	$(GO) test -run '^$$' -bench . -benchmem -count 6 -benchtime 300ms ./events ./policy ./relay/... | tee bin/bench.txt
+	$(GO) run $(BENCHSTAT) $(BASELINE) bin/bench.txt
 
 ARGS ?=
 bench-relay: build ## the relay as a whole, with sender and receivers in processes of their own; ARGS=-help
