@@ -16,8 +16,10 @@ import (
 
 // faultOf says what an error of the network, of crypto/tls or of the reply
 // reader means (tls-policy §10.7). asked tells that the host requested a
-// client certificate, for then its leaving is its answer (row C5). An error
-// that means nothing in particular is NoFault.
+// client certificate, for then an alert may be its answer to getting none (row
+// C5). Its leaving without an alert is not: hosts that ask and do without are
+// common, and connections break for many reasons. An error that means nothing
+// in particular is NoFault.
 func faultOf(err error, asked bool) (policy.Fault, uint8) {
 	if alert, ok := remoteAlert(err); ok {
 		if asked && refusesClient(alert) {
@@ -33,8 +35,6 @@ func faultOf(err error, asked bool) (policy.Fault, uint8) {
 		return policy.Garbage, 0
 	case isTimeout(err):
 		return policy.Timeout, 0
-	case isClosed(err) && asked:
-		return policy.ClientCert, 0
 	case isClosed(err):
 		return policy.Closed, 0
 	}

@@ -59,6 +59,18 @@ func TestMatrix(t *testing.T) {
 	reply := func(code int, text string) relaytest.Reply { return relaytest.Reply{Code: code, Text: text} }
 	after := func(tl relaytest.TLS) relaytest.Script { return relaytest.Script{TLS: tl} }
 
+	w := relaytest.Start(t)
+	// asking is a host that asks for a client certificate and would do without.
+	asking := func(maximum uint16) relaytest.TLS {
+		cert, err := w.CA.Issue(relaytest.Cert{Names: []string{"mx1.example.test"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return relaytest.TLS{Config: &tls.Config{
+			Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequestClientCert, MaxVersion: maximum,
+		}}
+	}
+
 	lines := []line{
 		same(line{name: "A1/silent", script: relaytest.Script{Greeting: relaytest.Reply{Do: relaytest.Silence}}, hasty: true},
 			defers("A1", u, events.GreetingFail, "4.4.1")),
@@ -120,6 +132,11 @@ func TestMatrix(t *testing.T) {
 			fallsBack("C5", c, events.ClientCertRequired), blocks("C5", events.ClientCertRequired, "5.7.5")),
 		demand(line{name: "C5/1.2", script: after(relaytest.TLS{ClientCert: true, MaxVersion: tls.VersionTLS12})},
 			fallsBack("C5", c, events.ClientCertRequired), blocks("C5", events.ClientCertRequired, "5.7.5")),
+		// To be asked for a certificate proves nothing; only an alert is an answer.
+		demand(line{name: "C5/asked-then-close/1.3", script: relaytest.Script{TLS: asking(0), EHLOInTLS: relaytest.Reply{Do: relaytest.Close}}},
+			fallsBack("C8", i, events.TLSClosed), defers("C8", i, events.TLSClosed, "4.7.5")),
+		demand(line{name: "C5/asked-then-reset/1.2", script: relaytest.Script{TLS: asking(tls.VersionTLS12), EHLOInTLS: relaytest.Reply{Do: relaytest.Reset}}},
+			fallsBack("C8", i, events.TLSClosed), defers("C8", i, events.TLSClosed, "4.7.5")),
 		demand(line{name: "C6/unparseable", script: after(relaytest.TLS{Cert: &relaytest.Cert{Names: []string{"mx1.example.test"}, Unparseable: true}})},
 			fallsBack("C6", c, events.TLSLocalLimit), blocks("C6", events.TLSLocalLimit, "5.7.5")),
 		demand(line{name: "C8/close", script: relaytest.Script{EHLOInTLS: relaytest.Reply{Do: relaytest.Close}}},
@@ -164,7 +181,6 @@ func TestMatrix(t *testing.T) {
 		line{name: "C4/always", script: after(relaytest.TLS{Alert: 112}),
 			o: fallsBack("C4", c, events.TLSHandshake), t: blocks("C4", events.TLSHandshake, "5.7.5"), v: blocks("C4", events.TLSHandshake, "5.7.5")})
 
-	w := relaytest.Start(t)
 	for _, l := range lines {
 		runLine(t, w, l)
 	}
