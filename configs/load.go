@@ -15,10 +15,10 @@ import (
 
 // Fault is one thing wrong with a configuration.
 type Fault struct {
-	File string // "" for the environment
-	Line int    // 0 when the fault is not of one line
-	Key  string // dotted path, or the variable's name
-	Text string
+	File string `json:"file"` // "" for the environment
+	Line int    `json:"line"` // 0 when the fault is not of one line
+	Key  string `json:"key"`  // dotted path, or the variable's name
+	Text string `json:"text"`
 }
 
 // Error gives "relay.yaml:12: delivery.port: must be 1 to 65535".

@@ -83,7 +83,7 @@ func givenKey(getenv func(string) string) (string, error) {
 // welcome is what the first start prints: the key, and the lines to copy for
 // a first message and a first policy change.
 func (k firstKey) welcome(a *app) string {
-	smtp, api := a.submission.Addrs()[0].String(), "http://"+a.api.addr()
+	api := "http://" + a.api.addr()
 	if a.config.API.CertFile != "" {
 		api = "https://" + a.api.addr()
 	}
@@ -95,7 +95,7 @@ This is a fresh relay. Its full-access API key, shown only this once:
 Send a first message (submission takes user name "apikey" and the key):
 
     printf 'From: you@example.org\r\nSubject: first\r\n\r\nHello over TLS.\r\n' |
-    curl --url smtp://%[2]s --ssl-reqd --insecure --user 'apikey:%[1]s' \
+    curl --url %[2]s --insecure --user 'apikey:%[1]s' \
       --mail-from you@example.org --mail-rcpt someone@example.com --upload-file -
 
 Make a first policy change (deliver over TLS 1.2 or better, or not at all):
@@ -103,5 +103,14 @@ Make a first policy change (deliver over TLS 1.2 or better, or not at all):
     curl -X PATCH %[3]s/v3/user/settings/enforced_tls \
       -H 'Authorization: Bearer %[1]s' -H 'Content-Type: application/json' \
       -d '{"require_tls": true, "version": 1.2}'
-`, k.Secret, smtp, api)
+`, k.Secret, submissionURL(a), api)
+}
+
+// submissionURL is where mail is taken, as curl wants it: over STARTTLS, or
+// where nothing listens for that, over TLS from the start.
+func submissionURL(a *app) string {
+	if addrs := a.submission.Addrs(); len(addrs) > 0 {
+		return "smtp://" + addrs[0].String() + " --ssl-reqd"
+	}
+	return "smtps://" + a.submission.AddrsTLS()[0].String()
 }

@@ -31,7 +31,7 @@ func configCheck() *cobra.Command {
 			file = args[0]
 		}
 		_, err := configs.Load(file, os.Environ())
-		var faults configs.Faults
+		faults := configs.Faults{} // and not null, as JSON
 		if err != nil && !errors.As(err, &faults) {
 			return err
 		}

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
+	"strings"
 	"testing"
 
+	"tlsrelay/configs"
 	"tlsrelay/relay"
 	"tlsrelay/relay/deliver"
 	"tlsrelay/relay/relaytest"
@@ -111,4 +114,39 @@ func TestNotReadyWhileDraining(t *testing.T) {
 	busy.say("RSET", "250")
 	busy.hear("421")
 	<-ended
+}
+
+// Faults as JSON have keys in the letters of every other answer, and are a
+// list even when there is none.
+func TestFaultsAsJSON(t *testing.T) {
+	for env, want := range map[string]string{
+		"TLSRELAY_DELIVERY_PORT=25": `{"faults":[],"ok":true}`,
+		"TLSRELAY_DELIVERY_PORT=x":  `{"faults":[{"file":"","line":0,"key":"TLSRELAY_DELIVERY_PORT","text":"must be a whole number"}],"ok":false}`,
+	} {
+		var got bytes.Buffer
+		if err := json.Compact(&got, []byte(program(t, []string{env}, "config", "check", "--json").stdout)); err != nil || got.String() != want {
+			t.Errorf("%s: %v\n%s, want\n%s", env, err, got.String(), want)
+		}
+	}
+}
+
+// The first start shows its key whatever it listens on: it is not shown again.
+func TestFirstStartWithImplicitTLSAlone(t *testing.T) {
+	r := newRig(t, func(c *configs.Config) {
+		c.Submission.ListenTLS, c.Submission.Listen = c.Submission.Listen, nil
+	})
+	shown := firstKey{Secret: "SG.x"}.welcome(r.app)
+	if want := "curl --url smtps://" + r.app.submission.AddrsTLS()[0].String() + " --insecure --user 'apikey:SG.x'"; !strings.Contains(shown, want) {
+		t.Errorf("no %q in\n%s", want, shown)
+	}
+}
+
+// Names of accounts fit into the header that names them.
+func TestAccountNames(t *testing.T) {
+	r := newRig(t)
+	for _, args := range [][]string{{"a b"}, {"a/b"}, {"m\u00fcller"}, {"a\x7f"}, {"--customer", "a b"}, {strings.Repeat("x", 65)}} {
+		r.fails("give one name", append([]string{"account", "create"}, args...)...)
+	}
+	r.fails("exists already", "account", "create", "parent")
+	r.must("account", "create", "--customer", "c-1")
 }

@@ -137,8 +137,10 @@ func (s *server) createAccount(r *http.Request) (any, error) {
 	if in.Customer != "" {
 		a.Kind, a.Username = account.KindCustomer, in.Customer
 	}
-	if (in.Username == "") == (in.Customer == "") || strings.ContainsAny(a.Username, " \t\r\n/") || len(a.Username) > 64 {
-		return nil, badRequest("give one name, of at most 64 characters, without spaces or slashes")
+	// A name travels in the header on-behalf-of and in paths.
+	unfit := func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '/' }
+	if (in.Username == "") == (in.Customer == "") || strings.ContainsFunc(a.Username, unfit) || len(a.Username) > 64 {
+		return nil, badRequest("give one name, of at most 64 characters of ASCII, without spaces or slashes")
 	}
 	a, err := s.Accounts.CreateAccount(r.Context(), a)
 	if err != nil {
