@@ -208,6 +208,15 @@ func (f *flight) drop(k relay.DeliveryKey) {
 	delete(f.due, k)
 }
 
+// end drops k unless another lease than the one until then is on it.
+func (f *flight) end(k relay.DeliveryKey, until time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.due[k].Equal(until) {
+		delete(f.due, k)
+	}
+}
+
 func (f *flight) has(k relay.DeliveryKey, now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -37,6 +37,11 @@ func (s *Store) Commit(_ context.Context, t relay.Transition) error {
 	defer w.close()
 	held, err := w.giveUp(t)
 	if err != nil {
+		if !renews(t) && (errors.Is(err, relay.ErrStale) || errors.Is(err, relay.ErrNotFound)) {
+			// It may be this transition, in the log after a commit in doubt:
+			// whoever had this lease is done either way.
+			s.flight.end(t.Before.Key, t.Before.Due)
+		}
 		return err
 	}
 	// A body in a spool file cannot come back with its message, so the end
