@@ -23,6 +23,11 @@ type poolKey struct {
 // certificate or policy is noticed.
 const maxSessionAge = 5 * time.Minute
 
+// coldAfter is how long a session may have been idle to be trusted with a
+// message before the host has said a word. It is long enough for the sessions
+// of a busy destination, and shorter than any host's patience.
+const coldAfter = time.Second
+
 // pool holds the idle sessions and the leave to open more. An idle session
 // counts as open, and is given up when somebody else needs its place.
 type pool struct {

@@ -28,6 +28,7 @@ type session struct {
 	opened, idle time.Time
 	mails        int  // transactions begun
 	reused       bool // came out of the pool
+	cold         bool // idle for so long that the host may have hung up by now
 	unclean      bool // a transaction is open: RSET first
 	broken       bool // out of step or closed: good for nothing more
 	hungUp       bool // it said 421

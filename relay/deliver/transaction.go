@@ -59,6 +59,7 @@ func (s *session) transact(job *Job, rcpts []*relay.Recipient) *exchange {
 	s.mails++
 	x.run()
 	s.end, s.out = time.Time{}, nil
+	s.cold = false
 	buffers.Put(buf)
 	if x.err != nil {
 		s.broken = true
@@ -70,7 +71,7 @@ func (x *exchange) run() {
 	reset := x.s.unclean
 	x.s.unclean = true
 	switch e := &x.s.ext; {
-	case e.pipelining && e.chunking && x.job.Body.Size() <= oneFlight:
+	case e.pipelining && e.chunking && x.job.Body.Size() <= oneFlight && !x.s.cold:
 		x.inOneFlight(reset)
 	case e.pipelining:
 		x.pipelined(reset)

@@ -193,13 +193,14 @@ func (w *walk) apply(h *host, x *exchange, batch []*recipient, told events.Sessi
 }
 
 // diedIdle reports that the host was gone, or said goodbye, before it took
-// MAIL: what it may do to an idle session at any time. Silence is not that, for
-// the message may have arrived.
+// MAIL: what it may do to an idle session at any time. Silence is not that, nor
+// an end after all of the message was sent, for it may have arrived
+// (tls-policy §4.3, C11).
 func (x *exchange) diedIdle() bool {
 	if x.mailed {
 		return x.mail.Code == 421
 	}
-	return !isTimeout(x.err) && !isOwn(x.err)
+	return !x.ended && !isTimeout(x.err) && !isOwn(x.err)
 }
 
 // take settles a recipient that RCPT accepted by the answer to the message.

@@ -133,7 +133,7 @@ func fresh(*session) bool { return false }
 
 // recognise gives what a reused session shows, as if it had just been opened.
 func (w *walk) recognise(h *host, s *session) sighting {
-	s.reused = true
+	s.reused, s.cold = true, time.Since(s.idle) >= coldAfter
 	w.e.metrics.reused.Inc()
 	o := s.observed(h.decision.Names)
 	return sighting{observed: o, verdict: h.decision.Judge(o), local: s.local}
