@@ -33,7 +33,7 @@ func (r *rig) metric(name string) float64 {
 		if !ok || !strings.HasPrefix(key, name) {
 			continue
 		}
-		if rest := key[len(name):]; rest != "" && rest[0] != '{' && name[len(name)-1] != '}' && !strings.Contains(name, "{") {
+		if rest := key[len(name):]; rest != "" && rest[0] != '{' && !strings.Contains(name, "{") {
 			continue // a longer name
 		}
 		v, err := strconv.ParseFloat(value, 64)
