@@ -14,6 +14,7 @@
 //	fault.go        what an error of the network or of crypto/tls means, in one function
 //	certificate.go  every fault of a certificate, independent of each other
 //	visit.go        one session's share of the walk: transactions until everybody was asked about
+//	fit.go          what a host cannot take, by its SIZE and its keywords
 //	transaction.go  MAIL, RCPT, DATA or BDAT, in as few round trips as the host allows
 //	command.go      the parameters of MAIL and RCPT
 //	body.go         the content on the wire: dot-stuffing

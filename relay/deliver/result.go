@@ -42,6 +42,7 @@ func (w *walk) result(begin time.Time) relay.Result {
 	} else {
 		r.Attempt.Ruling, r.History = w.conclude(now)
 	}
+	w.settleUnfit()
 	var rest *relay.Outcome
 	for i := range w.rcpts {
 		rc := &w.rcpts[i]

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strconv"
@@ -400,6 +401,49 @@ func TestSizeLimit(t *testing.T) {
 				t.Errorf("sent %s", c.Line)
 			}
 		}
+	}
+}
+
+// TestUnfitHosts: what one host cannot take goes to the next. It is over only
+// when no host of the route may yet take it.
+func TestUnfitHosts(t *testing.T) {
+	small := relaytest.Script{Keywords: []string{"PIPELINING", "SMTPUTF8", "SIZE 10"}}
+	ascii := relaytest.Script{Keywords: []string{"PIPELINING", "CHUNKING"}}
+	down := relaytest.Script{Greeting: relaytest.Reply{Code: 421, Text: "4.3.2 later"}}
+	busy := relaytest.Script{Rcpt: relaytest.Reply{Code: 451, Text: "4.7.1 greylisted"}}
+	clear := relaytest.Script{NoTLS: true}
+	fit := relaytest.Script{}
+	for _, c := range []struct {
+		name         string
+		to           string
+		hosts        []relaytest.Script
+		fate, status string
+	}{
+		{"SIZE, next", "bob@example.test", []relaytest.Script{small, fit}, "tls", ""},
+		{"SIZE, all", "bob@example.test", []relaytest.Script{small, small}, "bounce", "5.3.4"},
+		{"SIZE, other unreachable", "bob@example.test", []relaytest.Script{small, down}, "defer", "4.3.4"},
+		{"SIZE, other unreachable first", "bob@example.test", []relaytest.Script{down, small}, "defer", "4.3.4"},
+		{"SIZE, other says later", "bob@example.test", []relaytest.Script{busy, small}, "defer", "4.7.1"},
+		{"SIZE, one says later", "bob@example.test", []relaytest.Script{small, busy, small}, "defer", "4.7.1"},
+		{"SIZE, other has no TLS", "bob@example.test", []relaytest.Script{small, clear}, "bounce", "5.3.4"},
+		{"UTF8, next", "jürgen@example.test", []relaytest.Script{ascii, fit}, "tls", ""},
+		{"UTF8, all", "jürgen@example.test", []relaytest.Script{ascii, ascii}, "bounce", "5.6.7"},
+		{"UTF8, other unreachable", "jürgen@example.test", []relaytest.Script{ascii, down}, "defer", "4.6.7"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := relaytest.Start(t)
+			var hosts []*relaytest.Host
+			for i, s := range c.hosts {
+				hosts = append(hosts, w.Host(t, fmt.Sprintf("mx%d.example.test", i), s))
+			}
+			e := engine(t, w, routeTo(hosts...))
+			for range 2 { // and by way of the idle sessions
+				r := e.Deliver(context.Background(), jobTo(t, modeT, c.to))
+				if f := failureOf(r); how(r) != c.fate || f.Status != c.status {
+					t.Errorf("%s %+v", how(r), f)
+				}
+			}
+		})
 	}
 }
 

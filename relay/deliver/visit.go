@@ -16,6 +16,8 @@ type recipient struct {
 	settled bool          // nothing more to do in this attempt
 	outcome relay.Outcome // when settled, or the best word so far
 	visit   int           // the last visit that asked about it
+	unfit   []*host       // hosts that cannot take it
+	misfit  relay.Outcome // why the last of them cannot
 }
 
 // end is how a visit ended.
@@ -140,24 +142,6 @@ func (w *walk) batch(s *session) []*recipient {
 		}
 	}
 	return batch
-}
-
-// unfit settles what this host cannot take, without asking it.
-func (w *walk) unfit(h *host, s *session, told events.Session) {
-	m := &w.job.Message
-	size := w.job.Body.Size()
-	for i := range w.rcpts {
-		r := &w.rcpts[i]
-		switch {
-		case r.settled:
-		case s.ext.maxSize > 0 && size > s.ext.maxSize:
-			r.settle(failure(relay.Permanent, relay.ReachMessage, events.ReplyPerm, "5.3.4",
-				"message is larger than "+h.Name+" takes"), told) // RFC 1870 §6.1
-		case !s.ext.utf8 && (m.From.NeedsUTF8() || r.Address.NeedsUTF8()):
-			r.settle(failure(relay.Permanent, relay.ReachRecipient, events.Unsupported, "5.6.7",
-				h.Name+" does not take internationalized addresses"), told) // RFC 6531 §3.5
-		}
-	}
 }
 
 // apply draws from one transaction what became of its recipients.

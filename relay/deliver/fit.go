@@ -1,0 +1,69 @@
+package deliver
+
+import (
+	"slices"
+
+	"tlsrelay/events"
+	"tlsrelay/policy"
+	"tlsrelay/relay"
+)
+
+// unfit passes over what this host cannot take, without asking it. Another
+// host may do better, so until all have been looked at it is only put off.
+func (w *walk) unfit(h *host, s *session, told events.Session) {
+	for i := range w.rcpts {
+		r := &w.rcpts[i]
+		f := w.misfit(r, h, s)
+		if r.settled || f == nil {
+			continue
+		}
+		r.visit = w.visits
+		if !slices.Contains(r.unfit, h) {
+			r.unfit = append(r.unfit, h)
+		}
+		// What a host that could take it has said tells more.
+		tells := r.outcome.Failure != nil && r.outcome.Failure != r.misfit.Failure
+		r.misfit = relay.Outcome{Failure: f, Reply: f.Reply, Session: told}
+		if !tells {
+			r.outcome = r.misfit
+		}
+	}
+}
+
+// misfit says what a recipient's message needs and the host does not offer,
+// nil for nothing.
+func (w *walk) misfit(r *recipient, h *host, s *session) *relay.Failure {
+	switch {
+	case s.ext.maxSize > 0 && w.job.Body.Size() > s.ext.maxSize: // RFC 1870 §6.1
+		return failure(relay.Temporary, relay.ReachMessage, events.ReplyTemp, "4.3.4",
+			"message is larger than "+h.Name+" takes")
+	case !s.ext.utf8 && (w.job.Message.From.NeedsUTF8() || r.Address.NeedsUTF8()): // RFC 6531 §3.5
+		return failure(relay.Temporary, relay.ReachRecipient, events.Unsupported, "4.6.7",
+			h.Name+" does not take internationalized addresses")
+	}
+	return nil
+}
+
+// settleUnfit makes failures for good of those that no host can take. One that
+// could not be asked might.
+func (w *walk) settleUnfit() {
+	for i := range w.rcpts {
+		r := &w.rcpts[i]
+		if r.settled || len(r.unfit) == 0 || slices.ContainsFunc(w.hosts, r.mayTake) {
+			continue
+		}
+		f := *r.misfit.Failure
+		f.Class, f.Status = relay.Permanent, "5"+f.Status[1:]
+		if f.Reason == events.ReplyTemp {
+			f.Reason = events.ReplyPerm
+		}
+		r.settle(&f, r.misfit.Session)
+	}
+}
+
+// mayTake reports whether a host may yet take the message: it is not known to
+// be unfit, and no demand rules it out.
+func (r *recipient) mayTake(h *host) bool {
+	ruledOut := !h.decision.Opportunistic() && policy.Merge(h.Name, h.verdicts).Class == policy.Conclusive
+	return !ruledOut && !slices.Contains(r.unfit, h)
+}
