@@ -6,8 +6,10 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"reflect"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -86,6 +88,35 @@ func remoteAlert(err error) (uint8, bool) {
 		return 0, false
 	}
 	return uint8(v.Uint()), true
+}
+
+// wordsOf tells people what an error of a connection to addr means. Go's own
+// texts name our address and port, which are nobody's business, and change with
+// its releases.
+func wordsOf(err error, addr netip.AddrPort) string {
+	fault, alert := faultOf(err, false)
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "connection refused by " + addr.String()
+	case noRoute(err), errors.Is(err, syscall.EHOSTUNREACH):
+		return "no route to " + addr.String()
+	case fault == policy.NoFault:
+		return "connection failed"
+	case fault == policy.Alert:
+		name := strings.TrimPrefix(tls.AlertError(alert).Error(), "tls: ")
+		return "TLS alert " + strconv.Itoa(int(alert)) + " from the host (" + name + ")"
+	}
+	return faultWords[fault]
+}
+
+var faultWords = map[policy.Fault]string{
+	policy.Timeout:    "connection timed out",
+	policy.Closed:     "connection lost",
+	policy.Garbage:    "malformed reply",
+	policy.NotTLS:     "the host answered the TLS handshake with something else",
+	policy.VersionLow: "the host chose too low a TLS version",
+	policy.LocalLimit: "the host's TLS is beyond what this relay can do",
+	policy.Downgrade:  "the TLS version was lowered on the way",
 }
 
 // refusesClient reports whether an alert is how some stack says that it

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"syscall"
 	"testing"
@@ -112,6 +113,41 @@ func TestFaultOf(t *testing.T) {
 	} {
 		if fault, n := faultOf(c.err, c.asked); fault != c.fault || n != c.alert {
 			t.Errorf("%v, asked %v: %s %d, want %s %d", c.err, c.asked, fault, n, c.fault, c.alert)
+		}
+	}
+}
+
+// TestWordsOf: what goes into events and reports names the host's address at
+// most, never ours.
+func TestWordsOf(t *testing.T) {
+	host := netip.MustParseAddrPort("192.0.2.1:25")
+	own := &net.TCPAddr{IP: net.IPv4(10, 1, 2, 3), Port: 40000}
+	op := func(what string, err error) error {
+		return fmt.Errorf("wrapped: %w", &net.OpError{Op: what, Net: "tcp", Source: own, Addr: net.TCPAddrFromAddrPort(host), Err: err})
+	}
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{op("dial", os.NewSyscallError("connect", syscall.ECONNREFUSED)), "connection refused by 192.0.2.1:25"},
+		{op("dial", os.NewSyscallError("connect", syscall.EHOSTUNREACH)), "no route to 192.0.2.1:25"},
+		{op("dial", os.NewSyscallError("connect", syscall.ENETUNREACH)), "no route to 192.0.2.1:25"},
+		{op("dial", os.ErrDeadlineExceeded), "connection timed out"},
+		{op("read", syscall.ECONNRESET), "connection lost"},
+		{op("write", syscall.EPIPE), "connection lost"},
+		{io.EOF, "connection lost"},
+		{op("read", os.ErrDeadlineExceeded), "connection timed out"},
+		{op("read", syscall.EIO), "connection failed"},
+		{op("remote error", oddAlert(40)), "TLS alert 40 from the host (handshake failure)"},
+		{op("remote error", oddAlert(200)), "TLS alert 200 from the host (alert(200))"},
+		{tls.RecordHeaderError{}, "the host answered the TLS handshake with something else"},
+		{errReply, "malformed reply"},
+		{errors.New("tls: downgrade attempt detected, possibly due to a MitM attack or a broken middlebox"), "the TLS version was lowered on the way"},
+		{errors.New("tls: server selected unsupported protocol version 301"), "the host chose too low a TLS version"},
+		{errors.New("tls: server selected unsupported curve"), "the host's TLS is beyond what this relay can do"},
+	} {
+		if got := wordsOf(c.err, host); got != c.want {
+			t.Errorf("%v: %q, want %q", c.err, got, c.want)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -158,6 +159,23 @@ func shown(r relay.Result, row string, class policy.Evidence, reason events.Reas
 		}
 	}
 	return false
+}
+
+// ownWords demands that nothing people read is Go's error text, which names
+// our address and port.
+func ownWords(t *testing.T, r relay.Result) {
+	t.Helper()
+	said := []string{failureOf(r).Reply.String()}
+	for _, h := range r.Attempt.Hosts {
+		said = append(said, h.Reply)
+	}
+	for _, s := range said {
+		for _, raw := range []string{"127.0.0.1:", "->", "read tcp", "dial tcp", "write tcp", "tls:", "remote error", "EOF", "i/o timeout", "syscall"} {
+			if strings.Contains(s, raw) {
+				t.Errorf("%q is not in our own words", s)
+			}
+		}
+	}
 }
 
 func recipientsOf(job *Job) []*relay.Recipient {

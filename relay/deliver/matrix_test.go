@@ -212,6 +212,7 @@ func check(t *testing.T, w *relaytest.World, h *relaytest.Host, s policy.Sender,
 	e := engine(t, w, routeTo(h), change...)
 	r := e.Deliver(context.Background(), jobTo(t, s))
 	f := failureOf(r)
+	ownWords(t, r)
 	if got := how(r); got != want.fate {
 		t.Errorf("message: %s (%+v), want %s", got, f, want.fate)
 	}
@@ -272,6 +273,7 @@ func TestConnectRefused(t *testing.T) {
 			route := routeTo()
 			route.Hosts = append(route.Hosts, hostAt("mx1.example.test", w.AddDeadHost("mx1.example.test")))
 			r := engine(t, w, route).Deliver(context.Background(), jobTo(t, s))
+			ownWords(t, r)
 			f := failureOf(r)
 			if how(r) != "defer" || f.Status != "4.4.1" || !shown(r, "A1", policy.Unreachable, events.ConnectFail) || r.Feedback != relay.Trouble {
 				t.Errorf("%+v %+v", f, r)

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"go.uber.org/zap"
+
 	"tlsrelay/policy"
 	"tlsrelay/relay"
 )
@@ -123,7 +125,14 @@ func (o *opening) fail(err error) bool {
 	if o.observed.Stage != policy.StageHandshake {
 		o.observed.Fault = cmp.Or(o.observed.Fault, policy.Closed)
 	}
-	o.reply = relay.Reply{Text: printable(err.Error())}
+	return o.stumble(err)
+}
+
+// stumble leaves with our words for an error; the log has its own.
+func (o *opening) stumble(err error) bool {
+	o.e.log.Debug("connection failed", zap.Stringer("address", o.s.key.addr),
+		zap.String("stage", string(o.observed.Stage)), zap.Error(err))
+	o.reply = relay.Reply{Text: wordsOf(err, o.s.key.addr)}
 	return o.leave()
 }
 
@@ -141,8 +150,7 @@ func (o *opening) dial(ctx context.Context) bool {
 	raw, err := dialer.DialContext(ctx, "tcp", o.s.key.addr.String())
 	if err != nil {
 		o.observed.Fault, o.noRoute = policy.NoConnect, noRoute(err)
-		o.reply = relay.Reply{Text: printable(err.Error())}
-		return o.leave()
+		return o.stumble(err)
 	}
 	o.e.metrics.opened.Inc()
 	if local, ok := raw.LocalAddr().(*net.TCPAddr); ok {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"strings"
 
+	"go.uber.org/zap"
+
 	"tlsrelay/events"
 	"tlsrelay/policy"
 	"tlsrelay/relay"
@@ -81,7 +83,8 @@ func (w *walk) depart(h *host, s *session, seen sighting, e end, x *exchange) {
 		fault, alert := faultOf(x.err, false)
 		seen.observed.Fault, seen.observed.Alert = cmp.Or(fault, policy.Closed), alert
 		seen.verdict = h.decision.Judge(seen.observed)
-		seen.reply = relay.Reply{Text: printable(x.err.Error())}
+		seen.reply = relay.Reply{Text: wordsOf(x.err, s.key.addr)}
+		w.e.log.Debug("session lost", zap.Stringer("address", s.key.addr), zap.Error(x.err))
 	case wantsTLS:
 		seen.observed.Stage, seen.observed.Code = policy.StageMail, x.mail.Code
 		seen.verdict = h.decision.Judge(seen.observed)
@@ -346,7 +349,7 @@ func lostFailure(x *exchange, host string) *relay.Failure {
 	}
 	text := "connection lost"
 	if x.err != nil {
-		text += ": " + printable(x.err.Error())
+		text = wordsOf(x.err, x.s.key.addr)
 	}
 	if x.ended {
 		text += " after the message was sent"
