@@ -62,6 +62,9 @@ func (s *Store) openEngine() (en *engine, err error) {
 // recoverFrom puts the database right after whatever came before, and loads
 // what is kept in memory.
 func (s *Store) recoverFrom(en *engine) error {
+	if err := en.checkLayout(); err != nil {
+		return err
+	}
 	if err := s.settleDoubts(en); err != nil {
 		return err
 	}
