@@ -9,6 +9,9 @@ import (
 // caused. The words are SendGrid's; bounce parsers match them.
 const TLSBlocked = "TLS required but not supported"
 
+// TLSWaiting stands in its place while the message is still tried.
+const TLSWaiting = "TLS requirement not met yet"
+
 // Kind is what happened, by the name that the webhook gives it in "event".
 type Kind string
 

@@ -114,7 +114,10 @@ func TestGuardHoldsMassViolation(t *testing.T) {
 		name := string(rune('a'+i)) + ".test"
 		r.world.Host(t, "mx."+name, relaytest.Script{NoTLS: true})
 		r.submit("app@sender.test", "x@"+name)
-		r.event(receiver, "x@"+name, want)
+		e := r.event(receiver, "x@"+name, want)
+		if words, _ := e["response"].(string); want == "deferred" && strings.Contains(words, "required but not supported") {
+			t.Errorf("a deferral speaks of a refusal: %s", words)
+		}
 	}
 	if out, err := r.command("queue", "guard"); err != nil || !strings.HasPrefix(out, "holding") {
 		t.Errorf("guard: %v %s", err, out)

@@ -1,7 +1,6 @@
 package deliver
 
 import (
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -17,15 +16,7 @@ func (w *walk) conclude(now time.Time) (policy.Ruling, policy.History) {
 	for i, h := range w.hosts {
 		verdicts[i] = policy.Merge(h.Name, h.verdicts)
 	}
-	return policy.Conclude(w.decision(), verdicts, w.hist, now, w.e.o.Rules)
-}
-
-// decision gives one of the hosts' decisions: all have the same demands.
-func (w *walk) decision() policy.Decision {
-	if len(w.hosts) == 0 {
-		return policy.Decision{}
-	}
-	return w.hosts[0].decision
+	return policy.Conclude(w.demands, verdicts, w.hist, now, w.e.o.Rules)
 }
 
 // result draws the sum of the walk.
@@ -70,7 +61,7 @@ func (w *walk) unserved(ruling policy.Ruling, h policy.History, cut bool) *relay
 	case cut:
 		f = failure(relay.Temporary, relay.ReachMessage, events.Internal, "4.3.2", "delivery was interrupted")
 	case ruling == policy.Block:
-		f = refusal(h.Violation)
+		f = relay.Refusal(h.Violation)
 	case ruling == policy.Retry:
 		f = hesitation(h.Violation)
 	default:
@@ -79,35 +70,12 @@ func (w *walk) unserved(ruling policy.Ruling, h policy.History, cut bool) *relay
 	return &relay.Outcome{Failure: f, Reply: f.Reply, Session: w.telling(f.Host)}
 }
 
-// refusal is the failure of a message that a demand forbids to deliver. It
-// begins with the words that bounce parsers know (tls-policy §11.1).
-func refusal(v policy.HostVerdict) *relay.Failure {
-	f := failure(relay.Refused, relay.ReachDestination, v.Reason,
-		policy.Status(v.Reason, v.Failed.Source, true), events.TLSBlocked+": "+violation(v))
-	f.Host = v.Host
-	return f
-}
-
 // hesitation is the failure of a message that waits for better evidence.
 func hesitation(v policy.HostVerdict) *relay.Failure {
 	f := failure(relay.Temporary, relay.ReachDestination, v.Reason,
-		policy.Status(v.Reason, v.Failed.Source, false), "TLS requirement not met yet: "+violation(v))
+		policy.Status(v.Reason, v.Failed.Source, false), events.TLSWaiting+": "+violation(v))
 	f.Host = v.Host
 	return f
-}
-
-// violation says what failed where, and whose demand it was.
-func violation(v policy.HostVerdict) string {
-	var b strings.Builder
-	b.WriteString(string(v.Reason) + " at " + v.Host)
-	if d := v.Failed; d.Requirement != "" {
-		b.WriteString(" (" + string(d.Requirement))
-		if d.Version != 0 {
-			b.WriteString(" " + d.Version.String())
-		}
-		b.WriteString(" demanded by " + string(d.Source) + ")")
-	}
-	return b.String()
 }
 
 // unreached is the failure of a message that found nobody to talk to. Never

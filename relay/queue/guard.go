@@ -2,10 +2,12 @@ package queue
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
+	"tlsrelay/events"
 	"tlsrelay/policy"
 	"tlsrelay/relay"
 )
@@ -30,6 +32,7 @@ func (q *Queue) guarded(d relay.Delivery, r relay.Result) relay.Result {
 		}
 		f := *o.Failure
 		f.Class = relay.Temporary
+		f.Reply.Text = strings.Replace(f.Reply.Text, events.TLSBlocked, events.TLSWaiting, 1)
 		f.Status = policy.Status(f.Reason, r.History.Violation.Failed.Source, false)
 		r.Outcomes[i].Failure = &f
 	}
