@@ -65,6 +65,9 @@ type History struct {
 	// Since is the first pass with evidence against some host; it opens the
 	// policy window.
 	Since time.Time `json:"since,omitzero"`
+	// Ends is the end of that window, when the evidence at hand decides even
+	// if nobody can be asked. Zero: it does not (on_violation: defer).
+	Ends time.Time `json:"ends,omitzero"`
 	// Seen are the inconclusive hosts by name, with how often each failed the
 	// same way on passes that were far enough apart.
 	Seen map[string]Repeated `json:"seen,omitempty"`
@@ -83,9 +86,13 @@ type Repeated struct {
 // Violated reports whether any host ever gave evidence against it.
 func (h History) Violated() bool { return !h.Since.IsZero() }
 
+// Over reports whether the policy window has ended: what was seen decides now.
+func (h History) Over(now time.Time) bool { return !h.Ends.IsZero() && !now.Before(h.Ends) }
+
 // Conclude weighs the hosts of one pass, in preference order, under a
 // decision with demands (tls-policy §3.1), and returns the history to keep.
-// An opportunistic decision is never blocked.
+// An opportunistic decision is never blocked, and forgets: nobody demands any
+// more what failed. Without hosts nothing was learned, and nothing is forgotten.
 //
 //	every host c                         Block
 //	c and i, none u                      Retry; i that repeats once counts as c
@@ -97,18 +104,22 @@ func Conclude(d Decision, hosts []HostVerdict, h History, now time.Time, r Rules
 	if n.ok > 0 {
 		return Allowed, History{} // the domain can comply: no window runs
 	}
-	if d.Opportunistic() || len(hosts) == 0 {
+	if d.Opportunistic() {
 		return Unreached, History{}
 	}
 	h = h.record(hosts, now, r)
-	switch {
-	case !h.Violated():
+	h.Ends = time.Time{}
+	if !h.Violated() {
 		return Unreached, h
-	case d.Hold && !d.messageOnly():
+	}
+	if d.Hold && !d.messageOnly() {
 		return retryOr(n), h // blocked by the end of the queue lifetime instead
-	case now.Sub(h.Since) >= r.Window:
+	}
+	h.Ends = h.Since.Add(r.Window)
+	switch {
+	case h.Over(now):
 		return Block, h
-	case n.x > 0 || n.u > 0:
+	case len(hosts) == 0, n.x > 0 || n.u > 0:
 		return retryOr(n), h
 	case n.i == 0:
 		return Block, h
@@ -120,7 +131,7 @@ func Conclude(d Decision, hosts []HostVerdict, h History, now time.Time, r Rules
 
 // retryOr tells a pass that met TLS trouble from one that met nobody.
 func retryOr(n tally) Ruling {
-	if n.u > 0 && n.c+n.i+n.x == 0 {
+	if n.c+n.i+n.x == 0 {
 		return Unreached
 	}
 	return Retry
@@ -161,6 +172,9 @@ func count(hosts []HostVerdict) (n tally) {
 // record returns h with this pass in it. Passes closer together than
 // ConfirmAfter count once.
 func (h History) record(hosts []HostVerdict, now time.Time, r Rules) History {
+	if len(hosts) == 0 {
+		return h
+	}
 	seen := make(map[string]Repeated)
 	worst := -1
 	for _, v := range hosts {

@@ -62,6 +62,12 @@ func TestConcludeStories(t *testing.T) {
 		{"REQUIRETLS: unreachable is transient", Sender{RequireTLS: true}, "0 cu retry"},
 		{"opportunistic is never blocked", Sender{}, "0 cc unreached; 2000 x unreached"},
 		{"no hosts", Sender{Account: account}, "0 - unreached"},
+		{"c once, then no DNS: the window decides on what was seen", Sender{Account: account}, "0 uc retry; 60 - unreached; 1439 - unreached; 1440 - block"},
+		{"no DNS for a while does not open another window", Sender{Account: account}, "0 uc retry; 60 - unreached; 1440 u block"},
+		{"i confirmed although no DNS in between", Sender{Account: account}, "0 i retry; 15 i retry; 20 - unreached; 30 i block"},
+		{"no DNS is no second look", Sender{Account: account}, "0 ci retry; 15 - unreached; 30 ci block"},
+		{"defer: never by the window, with DNS or without", Sender{Account: hold}, "0 c retry; 1440 - unreached; 4000 c retry"},
+		{"REQUIRETLS: the window ends without DNS as well", Sender{RequireTLS: true}, "0 cu retry; 1440 - block"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := Decide(c.sender, Facts{})
@@ -95,6 +101,20 @@ func TestMergeAddresses(t *testing.T) {
 	}
 }
 
+// What an account that demands nothing any more has left behind decides
+// nothing, later demands included.
+func TestLooseSettingsForget(t *testing.T) {
+	demanding := Decide(Sender{Account: Settings{RequireTLS: true}}, Facts{})
+	_, h := Conclude(demanding, hostsOf("cu"), History{}, start, testRules)
+	if !h.Violated() || h.Over(start.Add(testRules.Window-1)) || !h.Over(start.Add(testRules.Window)) {
+		t.Fatalf("%+v", h)
+	}
+	_, h = Conclude(Decision{}, hostsOf("u"), h, start.Add(time.Hour), testRules)
+	if r, h := Conclude(demanding, hostsOf("u"), h, start.Add(25*time.Hour), testRules); r != Unreached || h.Violated() {
+		t.Errorf("%s %+v", r, h)
+	}
+}
+
 // Before the window ends, nothing is blocked while some host is unreachable
 // or suspicious, and never once a host complies.
 func TestBlockNeedsEveryHost(t *testing.T) {
@@ -103,11 +123,11 @@ func TestBlockNeedsEveryHost(t *testing.T) {
 		var h History
 		now := start
 		for range rapid.IntRange(1, 8).Draw(t, "passes") {
-			letters := rapid.StringMatching(`[kciux]{1,4}`).Draw(t, "hosts")
+			letters := rapid.StringMatching(`[kciux]{0,4}`).Draw(t, "hosts")
 			var r Ruling
 			r, h = Conclude(d, hostsOf(letters), h, now, testRules)
 			windowOver := !h.Since.IsZero() && now.Sub(h.Since) >= testRules.Window
-			if r == Block && (strings.Contains(letters, "k") || strings.ContainsAny(letters, "ux") && !windowOver) {
+			if r == Block && (strings.Contains(letters, "k") || (letters == "" || strings.ContainsAny(letters, "ux")) && !windowOver) {
 				t.Fatalf("blocked on %q, window since %v, now %v", letters, h.Since, now)
 			}
 			if r == Block && h.Violation.Reason == "" {

@@ -2,8 +2,10 @@ package relay
 
 import (
 	"strconv"
+	"strings"
 
 	"tlsrelay/events"
+	"tlsrelay/policy"
 )
 
 // Reply is an SMTP reply: code, enhanced status code (RFC 3463, "" when the
@@ -65,3 +67,28 @@ type Failure struct {
 
 // Error implements error.
 func (f *Failure) Error() string { return string(f.Reason) + ": " + f.Reply.String() }
+
+// Refusal is the failure of a message that a demand forbids to deliver. It
+// begins with the words that bounce parsers know (tls-policy §11.1).
+func Refusal(v policy.HostVerdict) *Failure {
+	return &Failure{
+		Class: Refused, Reach: ReachDestination, Reason: v.Reason,
+		Status: policy.Status(v.Reason, v.Failed.Source, true),
+		Reply:  Reply{Text: events.TLSBlocked + ": " + Violation(v)},
+		Host:   v.Host,
+	}
+}
+
+// Violation says what failed where, and whose demand it was.
+func Violation(v policy.HostVerdict) string {
+	var b strings.Builder
+	b.WriteString(string(v.Reason) + " at " + v.Host)
+	if d := v.Failed; d.Requirement != "" {
+		b.WriteString(" (" + string(d.Requirement))
+		if d.Version != 0 {
+			b.WriteString(" " + d.Version.String())
+		}
+		b.WriteString(" demanded by " + string(d.Source) + ")")
+	}
+	return b.String()
+}

@@ -50,10 +50,17 @@ func (d Delivery) Drop(m Message, now time.Time, words string) Transition {
 }
 
 // FailAll is the result of an attempt that failed for all waiting recipients
-// alike before any host was spoken to.
+// alike before any host was spoken to. Where that is the destination's trouble
+// and the policy window has ended, what was seen before decides (tls-policy
+// §3.1); a fault of our own never does. Who knows that the sender demands
+// nothing any more leaves d's history out.
 func FailAll(d Delivery, f Failure, now time.Time) Result {
+	ruling := policy.Unreached
+	if f.Class == Temporary && f.Reach == ReachDestination && d.History.Over(now) {
+		ruling, f = policy.Block, *Refusal(d.History.Violation)
+	}
 	r := Result{
-		Attempt: Attempt{At: now, Ruling: policy.Unreached, Reason: f.Reason},
+		Attempt: Attempt{At: now, Ruling: ruling, Reason: f.Reason},
 		History: d.History,
 	}
 	for range d.Waiting() {

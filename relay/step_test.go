@@ -125,6 +125,50 @@ func TestStep(t *testing.T) {
 	}
 }
 
+// TestFailAll: the end of the policy window decides also where nobody could
+// be asked, but not on a fault of our own.
+func TestFailAll(t *testing.T) {
+	m := testMessage()
+	dns := Failure{Temporary, ReachDestination, events.DNSFail, Reply{Text: "SERVFAIL"}, "4.4.3", ""}
+	own := Failure{Temporary, ReachMessage, events.Internal, Reply{Text: "temporary fault of the relay"}, "4.3.0", ""}
+	gone := Failure{Permanent, ReachDestination, events.NoDomain, Reply{Text: "no such domain"}, "5.1.2", ""}
+	windowed := violated
+	windowed.Ends = accepted.Add(24 * time.Hour)
+	for _, c := range []struct {
+		name    string
+		failure Failure
+		history policy.History
+		after   time.Duration
+		ruling  policy.Ruling
+		state   State
+		status  string
+	}{
+		{"no evidence", dns, policy.History{}, 48 * time.Hour, policy.Unreached, Waiting, ""},
+		{"within the window", dns, windowed, 24*time.Hour - 1, policy.Unreached, Waiting, ""},
+		{"end of the window", dns, windowed, 24 * time.Hour, policy.Block, Blocked, "5.7.4"},
+		{"held by on_violation: defer", dns, violated, 48 * time.Hour, policy.Unreached, Waiting, ""},
+		{"a fault of our own", own, windowed, 48 * time.Hour, policy.Unreached, Waiting, ""},
+		{"the domain is gone", gone, windowed, 48 * time.Hour, policy.Unreached, Bounced, "5.1.2"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := testDelivery(m, policy.ClassEncrypt, 0)
+			d.History = c.history
+			now := accepted.Add(c.after)
+			r := FailAll(d, c.failure, now)
+			tr := d.Step(m, r, now, schedule)
+			if got := tr.After.Recipients[0].State; r.Attempt.Ruling != c.ruling || got != c.state || tr.Events[0].Status != c.status {
+				t.Errorf("%s, %q, %+v", r.Attempt.Ruling, got, tr.Events)
+			}
+			if c.state == Waiting && tr.After.History.Since != c.history.Since {
+				t.Errorf("history %+v", tr.After.History)
+			}
+			if c.state == Blocked && (tr.Blocks[0].Reason != events.TLSBlocked || r.Attempt.Reason != events.TLSVersion) {
+				t.Errorf("%+v, %s", tr.Blocks, r.Attempt.Reason)
+			}
+		})
+	}
+}
+
 // TestReportsOnDemands: no report returns the body of a message on which a
 // demand stood, though none did when it came.
 func TestReportsOnDemands(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"tlsrelay/policy"
 	"tlsrelay/relay"
 	"tlsrelay/relay/resolve"
 )
@@ -57,6 +58,9 @@ func (e *Engine) Deliver(ctx context.Context, job Job) relay.Result {
 	job.Sender.RequireTLS = job.Sender.RequireTLS || job.Message.RequireTLS
 	route, failure := e.router.Route(ctx, job.Delivery.Lane.Destination)
 	if failure != nil {
+		if policy.Decide(job.Sender, policy.Facts{}).Opportunistic() {
+			job.Delivery.History = policy.History{} // as policy.Conclude would
+		}
 		r := relay.FailAll(job.Delivery, *failure, begin)
 		e.metrics.delivery(r)
 		return r

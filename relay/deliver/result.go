@@ -73,7 +73,7 @@ func (w *walk) unserved(ruling policy.Ruling, h policy.History, cut bool) *relay
 // hesitation is the failure of a message that waits for better evidence.
 func hesitation(v policy.HostVerdict) *relay.Failure {
 	f := failure(relay.Temporary, relay.ReachDestination, v.Reason,
-		policy.Status(v.Reason, v.Failed.Source, false), events.TLSWaiting+": "+violation(v))
+		policy.Status(v.Reason, v.Failed.Source, false), events.TLSWaiting+": "+relay.Violation(v))
 	f.Host = v.Host
 	return f
 }

@@ -19,16 +19,18 @@ const (
 
 // walk is one pass over the hosts of a destination, with or without a message.
 type walk struct {
-	ctx    context.Context
-	e      *Engine
-	job    *Job // nil: a probe
-	rcpts  []recipient
-	hosts  []*host
-	begin  time.Time
-	hist   policy.History
-	dials  int
-	visits int
-	stop   bool // nothing more may be tried: the end was sent without an answer
+	ctx   context.Context
+	e     *Engine
+	job   *Job // nil: a probe
+	rcpts []recipient
+	// demands are those on every host, whatever is known of it.
+	demands policy.Decision
+	hosts   []*host
+	begin   time.Time
+	hist    policy.History
+	dials   int
+	visits  int
+	stop    bool // nothing more may be tried: the end was sent without an answer
 
 	evidence  []relay.HostEvidence
 	sightings []events.Session // one per evidence
@@ -47,7 +49,10 @@ type host struct {
 }
 
 func newWalk(ctx context.Context, e *Engine, route resolve.Route, sender policy.Sender) *walk {
-	w := &walk{ctx: ctx, e: e, begin: time.Now(), hosts: make([]*host, len(route.Hosts))}
+	w := &walk{
+		ctx: ctx, e: e, begin: time.Now(), hosts: make([]*host, len(route.Hosts)),
+		demands: policy.Decide(sender, policy.Facts{}),
+	}
 	for i, h := range route.Hosts {
 		w.hosts[i] = &host{Host: h, decision: policy.Decide(sender, h.Facts)}
 	}

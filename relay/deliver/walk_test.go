@@ -176,6 +176,26 @@ func TestRouteFailure(t *testing.T) {
 	}
 }
 
+// TestWindowEndsWithoutRoute: the end of the policy window decides while DNS
+// fails, for who still demands something.
+func TestWindowEndsWithoutRoute(t *testing.T) {
+	e := New(Options{}, router{failure: &relay.Failure{
+		Class: relay.Temporary, Reach: relay.ReachDestination, Reason: events.DNSFail, Status: "4.4.3", Reply: relay.Reply{Text: "SERVFAIL"},
+	}}, nil, nil)
+	for _, c := range []struct {
+		sender policy.Sender
+		ends   time.Duration
+		fate   string
+		keeps  bool
+	}{{modeT, -time.Hour, "block", true}, {modeT, time.Hour, "defer", true}, {modeO, -time.Hour, "defer", false}} {
+		job := jobTo(t, c.sender)
+		job.Delivery.History = policy.History{Since: time.Now().Add(-24 * time.Hour), Ends: time.Now().Add(c.ends)}
+		if r := e.Deliver(context.Background(), job); how(r) != c.fate || r.History.Violated() != c.keeps {
+			t.Errorf("%+v: %s, %+v", c, how(r), r.History)
+		}
+	}
+}
+
 // TestTLSBeforeClear: in mode O every host is offered TLS before any gets
 // anything in clear after a failure, and a host that was tampered with gets
 // nothing in clear at all (tls-policy §3).
