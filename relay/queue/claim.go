@@ -6,6 +6,7 @@ import (
 	"go.uber.org/zap"
 
 	"tlsrelay/events"
+	"tlsrelay/policy"
 	"tlsrelay/relay"
 )
 
@@ -144,18 +145,55 @@ func (s *scheduler) putOff(now time.Time) {
 			var got []relay.Claimed
 			got, c.next, c.err = s.q.claim(b.lane.key, b, putOffBatch, patience)
 			for _, x := range got {
-				t, ok := s.q.conclude(x.Message, x.Delivery, relay.FailAll(x.Delivery, f, time.Now()), false)
-				if !ok {
-					continue // the lease ends by itself
-				}
-				c.elsewhere = append(c.elsewhere, reported(t)...)
-				if !t.Done {
-					c.next = earliest(c.next, t.After.Due)
-				}
+				due, elsewhere := s.q.putOff(x, f)
+				c.elsewhere = append(c.elsewhere, elsewhere...)
+				c.next = earliest(c.next, due)
 			}
 			return c
 		})
 	}
+}
+
+// putOff concludes an attempt that was not made, and says when the next is
+// due and what is, elsewhere. Neither is known when that fails: the lease ends
+// by itself.
+func (c *crew) putOff(x relay.Claimed, f relay.Failure) (due time.Time, elsewhere []relay.Backlog) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.panicked(x.Delivery.Key, p)
+		}
+	}()
+	t, ok := c.conclude(x.Message, x.Delivery, c.suspend(x, f), false)
+	if !ok {
+		return time.Time{}, nil
+	}
+	if !t.Done {
+		due = t.After.Due
+	}
+	return due, reported(t)
+}
+
+// suspend is the result of an attempt that was not made. Where the policy
+// window has ended it decides, so that then, and only then, it is asked whether
+// the sender still demands anything.
+func (c *crew) suspend(x relay.Claimed, f relay.Failure) relay.Result {
+	d, now := x.Delivery, time.Now()
+	if !d.History.Over(now) {
+		return relay.FailAll(d, f, now)
+	}
+	sender, err := c.sender(c.commits, x.Message, d.Lane.Destination)
+	if err != nil {
+		c.log.Error("cannot load the sender's demands", zap.Stringer("delivery", d.Key), zap.Error(err))
+		return internal(d)
+	}
+	sender.RequireTLS = sender.RequireTLS || x.Message.RequireTLS
+	demanding := !policy.Decide(sender, policy.Facts{}).Opportunistic()
+	if !demanding {
+		d.History = policy.History{}
+	}
+	r := relay.FailAll(d, f, now)
+	r.Demanding = demanding
+	return c.guarded(d, r)
 }
 
 // suspended is the failure of a delivery that was not tried because its

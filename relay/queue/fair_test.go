@@ -2,11 +2,16 @@ package queue
 
 import (
 	"fmt"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"tlsrelay/events"
+	"tlsrelay/policy"
+	"tlsrelay/relay"
+	"tlsrelay/relay/deliver"
 )
 
 func TestDeadLaneLeavesTheOthersAlone(t *testing.T) {
@@ -63,6 +68,66 @@ func TestDeadLaneComesToItsEnd(t *testing.T) {
 		}
 		if got := len(w.hosts.to("dead.test")); got > 1200 {
 			t.Errorf("%d attempts", got)
+		}
+		w.stop()
+	})
+}
+
+// The end of the policy window decides also where nothing is tried, if the
+// sender still demands what failed.
+func TestDeadLaneComesToTheEndOfTheWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{})
+		w.hosts.set("dead.test", after(30*time.Second, func(job deliver.Job) relay.Result {
+			if policy.Decide(job.Sender, policy.Facts{}).Opportunistic() {
+				job.Delivery.History = policy.History{}
+			}
+			return unreached(job)
+		}))
+		w.pile(50, "tenant", "x@dead.test")
+		w.pile(50, "loosened", "x@dead.test")
+		w.store.with(func() {
+			for k, d := range w.store.queued {
+				d.History = policy.History{Since: time.Now(), Ends: time.Now().Add(24 * time.Hour)}
+				d.History.Violation.Host = "mx.dead.test"
+				w.store.queued[k] = d
+			}
+		})
+		w.start()
+		time.Sleep(24 * time.Hour)
+		if k := w.kinds(); k[events.Bounce] != 0 {
+			t.Errorf("told %v before the window ended", k)
+		}
+		time.Sleep(12 * time.Hour)
+		for _, e := range w.heard() {
+			if e.Kind == events.Bounce && (e.Account != "tenant" || e.Reply != events.TLSBlocked || e.Type != events.TypeBlocked) {
+				t.Fatalf("told %+v", e)
+			}
+		}
+		if n := w.kinds()[events.Bounce]; n < 40 {
+			t.Errorf("%d of 50 blocked by the end of the window", n)
+		}
+		w.stop()
+	})
+}
+
+// What panics while a dead lane's mail is put off ends that, not the process.
+func TestPanicInPuttingOffIsSurvived(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{})
+		w.hosts.set("dead.test", after(30*time.Second, unreached))
+		w.pile(100, "a", "x@dead.test")
+		w.start()
+		var panics atomic.Int32
+		w.q.tell = func(e events.Event) {
+			if strings.HasPrefix(e.Reply, "delivery temporarily suspended") && panics.Add(1) < 10 {
+				panic("bug")
+			}
+			w.told(e)
+		}
+		time.Sleep(100 * time.Hour)
+		if panics.Load() < 10 || len(w.store.look().queued) != 0 {
+			t.Errorf("%d tellings, %d of 100 still queued", panics.Load(), len(w.store.look().queued))
 		}
 		w.stop()
 	})
