@@ -102,7 +102,7 @@ var (
 )
 
 // Store keeps the queue. Its methods are safe for concurrent use, and what
-// they return an error for has not happened.
+// they return an error for has not happened, but for what Commit says.
 type Store interface {
 	// NewDraft begins a body.
 	NewDraft() Draft
@@ -123,7 +123,9 @@ type Store interface {
 	// there is none.
 	Claim(ctx context.Context, lane Lane, who account.ID, now time.Time, n int, lease func(attempts int) time.Time) (got []Claimed, next time.Time, err error)
 
-	// Commit makes a transition happen.
+	// Commit makes a transition happen. After an error other than ErrNotFound
+	// and ErrStale it may have; to commit the same transition again is safe,
+	// and nil then tells that it has happened, once.
 	Commit(ctx context.Context, t Transition) error
 
 	// Body opens the stored content of a message.

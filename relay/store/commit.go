@@ -1,9 +1,11 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"tlsrelay/events"
 	"tlsrelay/relay"
@@ -18,8 +20,8 @@ import (
 // the delivery since. A delivery that was held since is not stale: what was
 // tried has happened, and if it waits on, it waits held.
 //
-// After any other error it may have happened or not, and another Commit of
-// the same transition finds out.
+// After any other error it may have happened or not. Another Commit of the same
+// transition finds out: it makes it happen, or returns nil because it had.
 func (s *Store) Commit(_ context.Context, t relay.Transition) error {
 	en, err := s.enter()
 	if err != nil {
@@ -37,12 +39,7 @@ func (s *Store) Commit(_ context.Context, t relay.Transition) error {
 	defer w.close()
 	held, err := w.giveUp(t)
 	if err != nil {
-		if !renews(t) && (errors.Is(err, relay.ErrStale) || errors.Is(err, relay.ErrNotFound)) {
-			// It may be this transition, in the log after a commit in doubt:
-			// whoever had this lease is done either way.
-			s.flight.end(t.Before.Key, t.Before.Due)
-		}
-		return err
+		return s.refused(w, t, err)
 	}
 	// A body in a spool file cannot come back with its message, so the end
 	// of that message is durable before the file goes.
@@ -59,8 +56,10 @@ func (s *Store) Commit(_ context.Context, t relay.Transition) error {
 	}
 	w.tell(t.Events)
 	if err := w.commit(sync); err != nil {
+		s.unsure.add(t)
 		return err
 	}
+	s.unsure.drop(t.Before.Key)
 	if renews(t) {
 		s.flight.add(t.Before.Key, t.After.Due)
 	} else {
@@ -74,6 +73,92 @@ func (s *Store) Commit(_ context.Context, t relay.Transition) error {
 		s.remove(s.spoolFile(id))
 	}
 	return nil
+}
+
+// refused is the answer to a transition whose delivery is not as claimed. It
+// may be this transition that changed it, in a commit whose failure was
+// reported though the log has it; then it has happened.
+func (s *Store) refused(w *write, t relay.Transition, err error) error {
+	if !errors.Is(err, relay.ErrStale) && !errors.Is(err, relay.ErrNotFound) || renews(t) {
+		return err
+	}
+	// Whoever had this lease is done either way.
+	s.flight.end(t.Before.Key, t.Before.Due)
+	if !s.unsure.has(t.Before.Key) {
+		return err
+	}
+	happened, readErr := w.happened(t)
+	if readErr != nil {
+		return readErr
+	}
+	s.unsure.drop(t.Before.Key)
+	if happened {
+		return nil
+	}
+	return err
+}
+
+// happened reports whether the newest transition of the delivery is this one.
+// The record tells: it has the attempt in it, and claims and operators only
+// touch the state before the text.
+func (w *write) happened(t relay.Transition) (bool, error) {
+	if t.Done {
+		v, found, err := w.en.get(deliveryKey(pEvidence, t.Before.Key))
+		if err != nil || !found {
+			return false, err
+		}
+		want, err := encodeFinished(t.After)
+		return bytes.Equal(v, want), err
+	}
+	v, found, err := w.en.get(deliveryKey(pDelivery, t.Before.Key))
+	if err != nil || !found {
+		return false, err
+	}
+	for _, held := range []bool{t.After.Held, true} { // see advance
+		d := t.After
+		d.Held = held
+		want, err := encodeDelivery(d)
+		if err != nil {
+			return false, err
+		}
+		if len(v) >= stateLen && bytes.Equal(v[stateLen:], want[stateLen:]) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// unsure are the deliveries whose last Commit failed and may have happened.
+// Without that memory, two equal steps of two hands (an operator's drop, say)
+// would both be told as having happened.
+type unsure struct {
+	mu   sync.Mutex
+	keys map[relay.DeliveryKey]struct{}
+}
+
+func (u *unsure) add(t relay.Transition) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if renews(t) {
+		return
+	}
+	if u.keys == nil {
+		u.keys = make(map[relay.DeliveryKey]struct{})
+	}
+	u.keys[t.Before.Key] = struct{}{}
+}
+
+func (u *unsure) drop(k relay.DeliveryKey) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.keys, k)
+}
+
+func (u *unsure) has(k relay.DeliveryKey) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	_, ok := u.keys[k]
+	return ok
 }
 
 // renews reports whether a transition only moves the end of a lease: whoever

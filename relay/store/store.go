@@ -89,6 +89,7 @@ type Store struct {
 	spooled   spooled
 	drafts    drafts
 	doubts    doubts
+	unsure    unsure
 	mem       memory
 	collector *collector // nil without metrics
 	blocking  sync.Mutex // serialises writers of block rows
