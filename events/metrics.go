@@ -76,7 +76,7 @@ func (r Reason) label() string {
 		CertUntrusted, CertExpired, CertNotYetValid, CertName, CertWeakKey, CertWeakSig, CertUsage,
 		RequireTLSUnsupported, MXUnauthenticated, ForwardSecrecy,
 		ConnectFail, GreetingFail, EHLOFail, SessionLost, HostAddress, HostPrivate, HostUntried, DNSFail, NoDomain,
-		NoHost, NullMX, MailLoop, ReplyTemp, ReplyPerm, Unsupported, Expired, Dropped, Internal:
+		NoHost, NullMX, MailLoop, ReplyTemp, ReplyPerm, Unsupported, Expired, Dropped, AccountGone, Internal:
 		return string(r)
 	}
 	return "other"

@@ -54,5 +54,6 @@ const (
 	Unsupported  Reason = "unsupported"     // the message needs what no host offers (SMTPUTF8)
 	Expired      Reason = "expired"         // the queue lifetime ended
 	Dropped      Reason = "dropped"         // an operator dropped it
+	AccountGone  Reason = "account_gone"    // the sending account was deleted
 	Internal     Reason = "internal"        // our own fault; always temporary
 )

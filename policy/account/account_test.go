@@ -178,10 +178,18 @@ func TestSender(t *testing.T) {
 	if _, err := account.Sender(t.Context(), store(strict), "9"); !errors.Is(err, account.ErrNotFound) {
 		t.Errorf("an unknown account: %v", err)
 	}
+	// Accepted mail of a disabled account is delivered as it was promised.
+	off := store(enforced)
+	disabled := off.accounts["2"]
+	disabled.Disabled = true
+	off.accounts["2"] = disabled
+	if s, err := account.Sender(t.Context(), off, "2"); err != nil || s.Account != own || s.Parent == nil {
+		t.Errorf("a disabled account: %+v, %v", s, err)
+	}
 	lone := store(strict)
 	delete(lone.accounts, account.Parent)
-	if _, err := account.Sender(t.Context(), lone, "2"); err == nil {
-		t.Error("a subuser whose parent cannot be read must not pass without its floor")
+	if _, err := account.Sender(t.Context(), lone, "2"); err == nil || errors.Is(err, account.ErrNotFound) {
+		t.Errorf("a subuser whose parent cannot be read must not pass without its floor, nor count as deleted: %v", err)
 	}
 }
 

@@ -3,6 +3,7 @@ package account
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"tlsrelay/policy"
 )
@@ -49,7 +50,8 @@ func Sender(ctx context.Context, s Store, id ID) (policy.Sender, error) {
 	}
 	parent, err := s.Account(ctx, Parent)
 	if err != nil {
-		return policy.Sender{}, err
+		// Without its parent the account is still there: no ErrNotFound.
+		return policy.Sender{}, fmt.Errorf("account: cannot read the parent: %v", err)
 	}
 	if parent.Settings.EnforceOnSubusers {
 		sender.Parent = &parent.Settings

@@ -58,11 +58,10 @@ func (q *Queue) classes(ctx context.Context, m relay.Message, rcpts []relay.Reci
 		if _, ok := classes[destination]; ok {
 			continue
 		}
-		sender, err := q.sender(ctx, m, destination)
+		sender, err := q.demands(ctx, m, destination)
 		if err != nil {
 			return nil, err
 		}
-		sender.RequireTLS = sender.RequireTLS || m.RequireTLS
 		classes[destination] = policy.Decide(sender, policy.Facts{}).Class()
 	}
 	return classes, nil

@@ -181,12 +181,10 @@ func (c *crew) suspend(x relay.Claimed, f relay.Failure) relay.Result {
 	if !d.History.Over(now) {
 		return relay.FailAll(d, f, now)
 	}
-	sender, err := c.sender(c.commits, x.Message, d.Lane.Destination)
+	sender, err := c.demands(c.commits, x.Message, d.Lane.Destination)
 	if err != nil {
-		c.log.Error("cannot load the sender's demands", zap.Stringer("delivery", d.Key), zap.Error(err))
-		return internal(d)
+		return c.unsent(d, err)
 	}
-	sender.RequireTLS = sender.RequireTLS || x.Message.RequireTLS
 	demanding := !policy.Decide(sender, policy.Facts{}).Opportunistic()
 	if !demanding {
 		d.History = policy.History{}

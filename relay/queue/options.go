@@ -51,8 +51,9 @@ type Deliverer interface {
 
 // Senders says what is demanded on the sender's side of a message for one
 // destination (relay.Address.Destination): the settings of the account and of
-// its parent, and the account's rule for that domain. It is not asked about
-// reports of our own.
+// its parent, and the account's rule for that domain. An error that is
+// account.ErrNotFound means that there is no such account any more, which ends
+// the message; any other may pass. It is not asked about reports of our own.
 type Senders interface {
 	Sender(ctx context.Context, m relay.Message, destination string) (policy.Sender, error)
 }

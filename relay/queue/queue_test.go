@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"tlsrelay/events"
 	"tlsrelay/policy"
+	"tlsrelay/policy/account"
 	"tlsrelay/relay"
 	"tlsrelay/relay/deliver"
 )
@@ -234,6 +236,39 @@ func TestMissingBodyDefers(t *testing.T) {
 		synctest.Wait()
 		if k := w.kinds(); k[events.Deferred] != 1 || len(w.hosts.made()) != 0 {
 			t.Errorf("told %v after %d attempts", k, len(w.hosts.made()))
+		}
+	})
+}
+
+// Mail of an account that was deleted ends at the next attempt, undelivered
+// and with a report that goes without demands and without the body.
+func TestDeletedAccount(t *testing.T) {
+	bubble(t, Options{}, func(t *testing.T, w *world) {
+		w.hosts.set("one.test", after(0, unreached))
+		w.send("a", "x@one.test")
+		synctest.Wait()
+		w.senders.fail(fmt.Errorf("no such account: %w", account.ErrNotFound))
+		time.Sleep(6 * time.Minute)
+		v := w.store.look()
+		if len(w.hosts.to("one.test")) != 1 || len(v.reports) != 1 || len(v.queued) != 0 {
+			t.Fatalf("%d attempts, %d reports, %d queued", len(w.hosts.to("one.test")), len(v.reports), len(v.queued))
+		}
+		for _, c := range v.commits {
+			for _, e := range c.Events {
+				if e.Kind == events.Bounce && (e.Type != events.TypeBounce || e.Status != "5.7.1" || e.Reason != events.AccountGone ||
+					e.Reply != "the sending account no longer exists") {
+					t.Errorf("told %+v", e)
+				}
+			}
+			if len(c.Blocks) != 0 {
+				t.Errorf("block rows %+v", c.Blocks)
+			}
+		}
+		if w.kinds()[events.Bounce] != 1 || strings.Contains(string(v.reports[0].Body), "hello") {
+			t.Errorf("told %v, reported\n%s", w.kinds(), v.reports[0].Body)
+		}
+		if last := w.hosts.made()[1].job; !last.Message.Report || last.Sender != (policy.Sender{}) {
+			t.Errorf("the report went as %+v", last)
 		}
 	})
 }

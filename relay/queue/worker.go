@@ -12,6 +12,7 @@ import (
 
 	"tlsrelay/events"
 	"tlsrelay/policy"
+	"tlsrelay/policy/account"
 	"tlsrelay/relay"
 	"tlsrelay/relay/bounce"
 	"tlsrelay/relay/deliver"
@@ -91,12 +92,10 @@ func (c *crew) deliver(ctx context.Context, m relay.Message, d relay.Delivery) (
 			r = internal(d)
 		}
 	}()
-	sender, err := c.sender(ctx, m, d.Lane.Destination)
+	sender, err := c.demands(ctx, m, d.Lane.Destination)
 	if err != nil {
-		c.log.Error("cannot load the sender's demands", zap.Stringer("delivery", d.Key), zap.Error(err))
-		return internal(d)
+		return c.unsent(d, err)
 	}
-	sender.RequireTLS = sender.RequireTLS || m.RequireTLS
 	defer func() { r.Demanding = !policy.Decide(sender, policy.Facts{}).Opportunistic() }()
 	body, err := c.store.Body(ctx, m.ID)
 	if err != nil {
@@ -124,6 +123,30 @@ func (q *Queue) sender(ctx context.Context, m relay.Message, destination string)
 		return policy.Sender{}, nil
 	}
 	return q.senders.Sender(ctx, m, destination)
+}
+
+// demands gives all demands on the sender's side of a message.
+func (q *Queue) demands(ctx context.Context, m relay.Message, destination string) (policy.Sender, error) {
+	s, err := q.sender(ctx, m, destination)
+	s.RequireTLS = s.RequireTLS || m.RequireTLS
+	return s, err
+}
+
+// unsent is the result of an attempt without the sender's demands. Mail of an
+// account that was deleted has nobody left to demand anything, so it ends; its
+// report goes without the body, for what was demanded is not known. A disabled
+// account's mail goes on: it was accepted, and its settings are there.
+func (c *crew) unsent(d relay.Delivery, err error) relay.Result {
+	if !errors.Is(err, account.ErrNotFound) {
+		c.log.Error("cannot load the sender's demands", zap.Stringer("delivery", d.Key), zap.Error(err))
+		return internal(d)
+	}
+	r := relay.FailAll(d, relay.Failure{
+		Class: relay.Permanent, Reach: relay.ReachDestination, Reason: events.AccountGone, Status: "5.7.1",
+		Reply: relay.Reply{Text: "the sending account no longer exists"},
+	}, time.Now())
+	r.Demanding = true
+	return r
 }
 
 func internal(d relay.Delivery) relay.Result {

@@ -248,7 +248,7 @@ func (s *Store) UpdateAccount(ctx context.Context, id account.ID, change func(*a
 }
 
 // DeleteAccount removes an account with its keys, webhooks and what waits for
-// them, overrides and blocks. Its mail is delivered to the end.
+// them, overrides and blocks. Its queued mail bounces on the next attempt.
 func (s *Store) DeleteAccount(ctx context.Context, id account.ID) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
