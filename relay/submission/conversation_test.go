@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"regexp"
 	"strings"
 	"testing"
@@ -351,6 +352,33 @@ func TestCapsTurnClientsAway(t *testing.T) {
 			waitFor(t, "a free place", func() bool { return value(t, w.srv.metrics.current) == 49 })
 			w.dial()
 		})
+	}
+}
+
+// An IPv6 host has a whole /64 to connect from.
+func TestCapCountsSources(t *testing.T) {
+	for _, c := range []struct {
+		one, other string
+		same       bool
+	}{
+		{"192.0.2.1", "192.0.2.2", false},
+		{"2001:db8:0:1::1", "2001:db8:0:1:ffff::2", true},
+		{"2001:db8:0:1::1", "2001:db8:0:2::1", false},
+	} {
+		p := places{total: 10, perIP: 2}
+		one, other := netip.MustParseAddr(c.one), netip.MustParseAddr(c.other)
+		for range 2 {
+			if cause := p.take(one); cause != "" {
+				t.Fatal(cause)
+			}
+		}
+		if cause := p.take(other); (cause == "max_connections_per_ip") != c.same {
+			t.Errorf("%s beside two of %s: %q", c.other, c.one, cause)
+		}
+		p.leave(one)
+		if cause := p.take(one); cause != "" {
+			t.Errorf("%s has left, yet: %s", c.one, cause)
+		}
 	}
 }
 

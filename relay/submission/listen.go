@@ -77,13 +77,13 @@ func addressOf(c net.Conn) netip.Addr {
 	return ap.Addr().Unmap().WithZone("")
 }
 
-// places counts connections against the caps.
+// places counts connections against the caps, those of one source together.
 type places struct {
 	total, perIP int
 
-	mu    sync.Mutex
-	taken int
-	byIP  map[netip.Addr]int
+	mu       sync.Mutex
+	taken    int
+	bySource map[netip.Prefix]int
 }
 
 // take gives a place, or says by which cap there is none.
@@ -93,15 +93,15 @@ func (p *places) take(ip netip.Addr) (cause string) {
 	switch {
 	case p.taken >= p.total:
 		return "max_connections"
-	case p.perIP > 0 && p.byIP[ip] >= p.perIP:
+	case p.perIP > 0 && p.bySource[source(ip)] >= p.perIP:
 		return "max_connections_per_ip"
 	}
 	p.taken++
 	if p.perIP > 0 {
-		if p.byIP == nil {
-			p.byIP = make(map[netip.Addr]int)
+		if p.bySource == nil {
+			p.bySource = make(map[netip.Prefix]int)
 		}
-		p.byIP[ip]++
+		p.bySource[source(ip)]++
 	}
 	return ""
 }
@@ -110,11 +110,11 @@ func (p *places) leave(ip netip.Addr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.taken--
-	if p.byIP == nil {
+	if p.bySource == nil {
 		return
 	}
-	if p.byIP[ip]--; p.byIP[ip] <= 0 {
-		delete(p.byIP, ip)
+	if p.bySource[source(ip)]--; p.bySource[source(ip)] <= 0 {
+		delete(p.bySource, source(ip))
 	}
 }
 

@@ -24,7 +24,7 @@ type Options struct {
 	MaxMessageBytes int64 // 0: 30 MiB
 	MaxRecipients   int   // of one message; 0: 1000
 	MaxConnections  int   // 0: 10,000
-	MaxPerIP        int   // connections from one address; 0: no limit
+	MaxPerIP        int   // connections from one address, or one /64 of IPv6; 0: no limit
 
 	AuthFailuresPerMinute int           // per source address, then 421 and a pause; 0: 30
 	IdleTimeout           time.Duration // for a command, and between reads of content; 0: 5 minutes
