@@ -18,7 +18,7 @@ func (c *crew) lease(j *job) context.Context {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.cancel = cancel
-	j.renewal = time.AfterFunc(time.Until(j.delivery.Due)/2, func() { c.renew(j) })
+	j.renewal = time.AfterFunc(time.Until(j.held().Due)/2, func() { c.renew(j) })
 	return ctx
 }
 

@@ -151,6 +151,36 @@ func TestLeaseRunsOutInMemory(t *testing.T) {
 	})
 }
 
+// What is claimed again before it has begun, its first lease over, begins or
+// is given back under the new one.
+func TestClaimedAgainBeforeItBegan(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		lease time.Duration // what is left of the new one
+	}{{"begins", 5 * time.Minute}, {"given back", time.Second}} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, Options{}, func(t *testing.T, w *world) {
+				m := message("a")
+				m.Deliveries = 1
+				d := relay.Split(m, recipients("x@one.test"), func(string) policy.Class { return policy.ClassOpportunistic })[0]
+				first, again := d, d
+				first.Attempts, first.Due = 1, time.Now().Add(-time.Second)
+				again.Attempts, again.Due = 2, time.Now().Add(c.lease)
+				w.store.with(func() { w.store.add(m, []relay.Delivery{again}) })
+				w.q.call(func(s *scheduler, now time.Time) {
+					l := s.lane(d.Lane)
+					s.hold(l, relay.Claimed{Message: m, Delivery: first}, now)
+					s.hold(l, relay.Claimed{Message: m, Delivery: again}, now)
+				})
+				synctest.Wait()
+				if n := len(w.hosts.made()); n != 1 || w.store.done() != 1 {
+					t.Errorf("%d attempts, %d done", n, w.store.done())
+				}
+			})
+		})
+	}
+}
+
 // Two nodes on one store: what one of them leaves lying is tried by the
 // other, and nothing by both.
 func TestTwoNodes(t *testing.T) {

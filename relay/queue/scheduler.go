@@ -276,7 +276,8 @@ func (s *scheduler) start(l *lane, now time.Time) {
 // fresh reports whether enough of the lease is left to begin. What has waited
 // for too long is given back, to be claimed anew.
 func (s *scheduler) fresh(j *job, now time.Time) bool {
-	return j.delivery.Due.Sub(now) > s.q.o.Schedule.Delay(j.delivery.Attempts)/4
+	d := j.held()
+	return d.Due.Sub(now) > s.q.o.Schedule.Delay(d.Attempts)/4
 }
 
 // markSlow makes laggards of the lanes whose attempts take long.
@@ -399,8 +400,9 @@ func (s *scheduler) giveBack(back []*job) {
 	s.q.pool.Go(func() {
 		var marks []relay.Backlog
 		for _, j := range back {
-			due := s.q.release(relay.Claimed{Message: j.message, Delivery: j.delivery})
-			marks = append(marks, relay.Backlog{Lane: j.delivery.Lane, Account: j.delivery.Account, Due: due})
+			d := j.held()
+			due := s.q.release(relay.Claimed{Message: j.message, Delivery: d})
+			marks = append(marks, relay.Backlog{Lane: d.Lane, Account: d.Account, Due: due})
 		}
 		select {
 		case s.calls <- func(now time.Time) { s.releasing--; s.markAll(marks, now) }:
