@@ -10,6 +10,7 @@ import (
 // make up.
 type metrics struct {
 	attempts, claimed, lanes            prometheus.Gauge
+	uncommitted                         prometheus.Gauge
 	feedback                            *prometheus.CounterVec
 	claimFailures, commitFailures       prometheus.Counter
 	panics                              prometheus.Counter
@@ -27,6 +28,8 @@ func newMetrics(reg prometheus.Registerer, holds func() bool) *metrics {
 		attempts: gauge("attempts_running", "Delivery attempts under way."),
 		claimed:  gauge("claimed", "Deliveries in memory whose attempt has not begun."),
 		lanes:    gauge("lanes", "Lanes in memory."),
+		uncommitted: gauge("uncommitted_outcomes",
+			"Outcomes whose commit failed and is tried again; each holds the slot of an attempt."),
 		feedback: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tlsrelay_queue_attempts_total",
 			Help: "Finished delivery attempts, by what they said of the destination: healthy, trouble, neutral.",
@@ -39,7 +42,7 @@ func newMetrics(reg prometheus.Registerer, holds func() bool) *metrics {
 	m.inTrouble = m.feedback.WithLabelValues("trouble")
 	m.neutral = m.feedback.WithLabelValues("neutral")
 	if reg != nil {
-		reg.MustRegister(m.attempts, m.claimed, m.lanes, m.feedback, m.claimFailures, m.commitFailures, m.panics,
+		reg.MustRegister(m.attempts, m.claimed, m.lanes, m.uncommitted, m.feedback, m.claimFailures, m.commitFailures, m.panics,
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 				Name: "tlsrelay_guard_holding",
 				Help: "1 while the mass-violation guard puts drops off (tls-policy 3.1).",

@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	dto "github.com/prometheus/client_model/go"
 
 	"tlsrelay/events"
 	"tlsrelay/policy"
@@ -220,6 +223,43 @@ func TestStoreFaultsPass(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		if w.store.done() != 6 || len(w.hosts.to("one.test")) != 1 {
 			t.Errorf("%d done, %d attempts at one.test", w.store.done(), len(w.hosts.to("one.test")))
+		}
+	})
+}
+
+// An outcome that cannot be committed shows, is tried at a bounded pace, and is
+// told only once it is.
+func TestCommitThatKeepsFailing(t *testing.T) {
+	bubble(t, Options{}, func(t *testing.T, w *world) {
+		shown := func() float64 {
+			var m dto.Metric
+			if err := w.q.metrics.uncommitted.Write(&m); err != nil {
+				t.Fatal(err)
+			}
+			return m.GetGauge().GetValue()
+		}
+		var tries atomic.Int32
+		w.hosts.set("bad.test", func(_ context.Context, job deliver.Job) relay.Result {
+			w.store.failing(func(what string) error {
+				if what == "commit" && tries.Load() < 20 {
+					tries.Add(1)
+					return errDisk
+				}
+				return nil
+			})
+			return taken(job)
+		})
+		w.send("a", "x@bad.test")
+		time.Sleep(time.Minute)
+		if n := tries.Load(); shown() != 1 || n < 8 || n > 14 {
+			t.Errorf("%v uncommitted after %d tries in a minute", shown(), n)
+		}
+		if w.kinds()[events.Delivered] != 0 {
+			t.Error("told of what was not committed")
+		}
+		time.Sleep(3 * time.Minute)
+		if shown() != 0 || w.kinds()[events.Delivered] != 1 || len(w.hosts.made()) != 1 {
+			t.Errorf("%v uncommitted, told %v, %d attempts", shown(), w.kinds(), len(w.hosts.made()))
 		}
 	})
 }

@@ -228,12 +228,25 @@ func reported(t relay.Transition) []relay.Backlog {
 
 // commit makes a transition happen, however often it has to try: after the
 // final dot, a commit that is lost is a message delivered twice. It gives up
-// only when another hand has the delivery now, or the process ends.
+// only when another hand has the delivery now, or the process ends. Meanwhile
+// it holds its slot, on purpose: a store that takes no outcomes must not be
+// given more of them. What keeps failing shows in the gauge of uncommitted
+// outcomes and, every few seconds, in the log.
 func (c *crew) commit(t relay.Transition) error {
+	failing := false
+	defer func() {
+		if failing {
+			c.metrics.uncommitted.Dec()
+		}
+	}()
 	for pause := commitPause; ; pause = min(2*pause, commitPauseMax) {
 		err := c.store.Commit(c.commits, t)
 		if err == nil {
 			return nil
+		}
+		if !failing {
+			failing = true
+			c.metrics.uncommitted.Inc()
 		}
 		c.metrics.commitFailures.Inc()
 		fields := []zap.Field{
