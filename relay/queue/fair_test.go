@@ -116,7 +116,6 @@ func TestPanicInPuttingOffIsSurvived(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, Options{})
 		w.hosts.set("dead.test", after(30*time.Second, unreached))
-		w.pile(100, "a", "x@dead.test")
 		w.start()
 		var panics atomic.Int32
 		w.q.tell = func(e events.Event) {
@@ -125,6 +124,8 @@ func TestPanicInPuttingOffIsSurvived(t *testing.T) {
 			}
 			w.told(e)
 		}
+		w.pile(100, "a", "x@dead.test")
+		w.q.Rescan()
 		time.Sleep(100 * time.Hour)
 		if panics.Load() < 10 || len(w.store.look().queued) != 0 {
 			t.Errorf("%d tellings, %d of 100 still queued", panics.Load(), len(w.store.look().queued))
