@@ -23,7 +23,7 @@ type walk struct {
 	e     *Engine
 	job   *Job // nil: a probe
 	rcpts []recipient
-	// demands are those on every host, whatever is known of it.
+	// demands are those on every host; what is known of one is not looked at.
 	demands policy.Decision
 	hosts   []*host
 	begin   time.Time
@@ -49,12 +49,14 @@ type host struct {
 }
 
 func newWalk(ctx context.Context, e *Engine, route resolve.Route, sender policy.Sender) *walk {
-	w := &walk{
-		ctx: ctx, e: e, begin: time.Now(), hosts: make([]*host, len(route.Hosts)),
-		demands: policy.Decide(sender, policy.Facts{}),
-	}
+	w := &walk{ctx: ctx, e: e, begin: time.Now(), hosts: make([]*host, len(route.Hosts))}
 	for i, h := range route.Hosts {
 		w.hosts[i] = &host{Host: h, decision: policy.Decide(sender, h.Facts)}
+	}
+	if len(w.hosts) > 0 {
+		w.demands = w.hosts[0].decision
+	} else {
+		w.demands = policy.Decide(sender, policy.Facts{})
 	}
 	return w
 }
