@@ -144,7 +144,7 @@ func TestOperatorRetry(t *testing.T) {
 	})
 }
 
-func TestKickEndsTheCoolOff(t *testing.T) {
+func TestRescanEndsTheCoolOff(t *testing.T) {
 	bubble(t, Options{}, func(t *testing.T, w *world) {
 		w.hosts.set("one.test", after(time.Millisecond, unreached))
 		for range 10 {
@@ -155,12 +155,11 @@ func TestKickEndsTheCoolOff(t *testing.T) {
 		if i := slices.IndexFunc(w.q.Lanes(), func(l LaneStatus) bool { return l.CoolOff.After(time.Now()) && l.Standing == Laggard }); i < 0 {
 			t.Fatalf("no lane is cooling off: %+v", w.q.Lanes())
 		}
-		w.q.Kick(laneTo("one.test"))
+		w.q.Rescan()
 		synctest.Wait()
 		if got := len(w.hosts.to("one.test")); got != before+1 {
-			t.Errorf("%d attempts after the kick, %d before", got, before)
+			t.Errorf("%d attempts after the rescan, %d before", got, before)
 		}
-		w.q.Kick(laneTo("nowhere.test"))
 	})
 }
 

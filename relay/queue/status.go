@@ -62,16 +62,6 @@ func (s *scheduler) status(l *lane, now time.Time) LaneStatus {
 	return st
 }
 
-// Kick ends the cool-off of a lane: what is due there is tried now.
-func (q *Queue) Kick(key relay.Lane) {
-	q.call(func(s *scheduler, now time.Time) {
-		if l, ok := s.lanes[key]; ok {
-			l.pace.until = time.Time{}
-			s.place(l, now)
-		}
-	})
-}
-
 // Retry tells that something of a lane and an account is due at b.Due, after
 // it was changed in the store by another hand, and ends the lane's cool-off:
 // an operator's retry or release of one delivery.
