@@ -59,7 +59,7 @@ func (o Options) withDefaults() Options {
 		o.Log = zap.NewNop()
 	}
 	o.Retention = cmp.Or(o.Retention, 720*time.Hour)
-	o.MemTable = cmp.Or(o.MemTable, 8<<20)
+	o.MemTable = cmp.Or(o.MemTable, 16<<20)
 	o.Cache = cmp.Or(o.Cache, 16<<20)
 	return o
 }
