@@ -53,6 +53,8 @@ func newRig(t testing.TB, edit ...func(*configs.Config)) *rig {
 		e(&r.config)
 	}
 	r.start()
+	// Whatever a test did, the relay leaves no connection behind.
+	t.Cleanup(func() { r.calm(r.world.Hosts()...) })
 	return r
 }
 

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -80,6 +81,13 @@ func (w *World) AddHost(name string, scripts ...Script) (*Host, error) {
 		return h, nil
 	}
 	return nil, fmt.Errorf("no address left in the block: %w", lastErr)
+}
+
+// Hosts are the hosts that were started so far.
+func (w *World) Hosts() []*Host {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.hosts)
 }
 
 // AddDeadHost registers a host that refuses every connection (row A1) and
