@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -58,8 +59,11 @@ func (s *Store) admissible(ctx context.Context, d *draft) error {
 func (w *write) accept(m relay.Message, ds []relay.Delivery, d *draft) error {
 	m.Size, m.Deliveries = d.size, len(ds)
 	text, err := encode(m)
+	if err == nil && bytes.Compare(m.ID[:], w.s.sweptTo[:]) < 0 {
+		err = errSwept
+	}
 	if err == nil {
-		err = w.set(messageKey(pMessage, m.ID), text)
+		err = w.set(messageKey(m.ID), text)
 	}
 	for i := 0; err == nil && i < len(ds); i++ {
 		err = w.enqueue(m.ID, ds[i])
@@ -70,13 +74,13 @@ func (w *write) accept(m relay.Message, ds []relay.Delivery, d *draft) error {
 	}
 	w.messages++
 	if d.file == nil {
-		return w.set(messageKey(pBody, m.ID), d.buf)
+		return w.set(bodyKey(m.ID), d.buf)
 	}
 	if err := d.keep(m.ID); err != nil {
 		return err
 	}
 	w.spooled = append(w.spooled, m.ID)
-	return w.set(messageKey(pSpooled, m.ID), nil)
+	return w.set(spooledKey(m.ID), nil)
 }
 
 // enqueue adds a delivery to w, with its place in the queue.
@@ -84,19 +88,20 @@ func (w *write) enqueue(id relay.MessageID, d relay.Delivery) error {
 	if d.Key.Message != id {
 		return fmt.Errorf("store: delivery %s is not of message %s", d.Key, id)
 	}
-	v, err := encodeDelivery(d)
+	v, err := encodeDelivery(d, false)
 	if err != nil {
 		return err
 	}
 	if d.Attempts == 1 && !d.Held {
 		w.claimed = append(w.claimed, indexEntry{key: d.Key, due: d.Due})
 	}
-	return errors.Join(w.set(deliveryKey(pDelivery, d.Key), v), w.index(d))
+	return errors.Join(w.set(deliveryKey(d.Key), v), w.index(d))
 }
 
 // index adds the index entry that a delivery's state calls for.
 func (w *write) index(d relay.Delivery) error {
 	e := entryOf(d)
+	w.moved = append(w.moved, move{d.Lane.Destination, 1})
 	if d.Held {
 		w.held++
 		return w.set(e.encode(pHeld), nil)
@@ -111,6 +116,7 @@ func (w *write) index(d relay.Delivery) error {
 func (w *write) unindex(d relay.Delivery, st state) error {
 	e := entryOf(d)
 	e.due = st.due
+	w.moved = append(w.moved, move{d.Lane.Destination, -1})
 	if st.held {
 		w.held--
 		return w.batch.Delete(e.encode(pHeld), nil)
@@ -132,11 +138,18 @@ type write struct {
 	keys  [][]byte // that are set
 
 	messages, waiting, held int64 // changes of the depth
+	moved                   []move
 	inserted                [][]byte
 	claimed                 []indexEntry
 	spooled                 []relay.MessageID
 	ticket                  *ticket
 	wake                    []string // endpoints with new rows
+}
+
+// move is a change of the number of index entries of a destination.
+type move struct {
+	destination string
+	by          int
 }
 
 func (s *Store) newWrite(en *engine) *write {
@@ -160,6 +173,9 @@ func (w *write) commit(sync bool) error {
 	w.en.depth.messages.Add(w.messages)
 	w.en.depth.waiting.Add(w.waiting)
 	w.en.depth.held.Add(w.held)
+	for _, m := range w.moved {
+		w.en.cuts.add(m.destination, m.by)
+	}
 	for _, e := range w.claimed {
 		w.s.flight.add(e.key, e.due)
 	}
@@ -230,14 +246,14 @@ func (s *Store) Body(_ context.Context, id relay.MessageID) (relay.Body, error) 
 	if s.spooled.has(id) {
 		return s.openSpool(id)
 	}
-	v, found, err := en.get(messageKey(pBody, id))
+	v, found, err := en.get(bodyKey(id))
 	switch {
 	case err != nil:
 		return nil, err
 	case found:
 		return inlineBody(v), nil
 	}
-	queued, err := en.has(messageKey(pMessage, id))
+	queued, err := en.queues(id, func(relay.DeliveryKey) bool { return true })
 	switch {
 	case err != nil:
 		return nil, err

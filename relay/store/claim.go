@@ -132,11 +132,10 @@ func (s *Store) unclaimable(e indexEntry, err error) {
 // claim takes one delivery, nil if it went another way since it was seen.
 func (s *Store) claim(en *engine, e indexEntry, lease func(attempts int) time.Time) (*relay.Claimed, error) {
 	defer s.lockMessage(e.key.Message)()
-	v, found, err := en.get(deliveryKey(pDelivery, e.key))
-	if err != nil || !found {
-		return nil, err
+	v, st, err := en.waiting(e.key)
+	if errors.Is(err, relay.ErrNotFound) {
+		return nil, nil
 	}
-	st, err := decodeState(v)
 	if err != nil || st.held || timeBits(st.due) != timeBits(e.due) {
 		return nil, err
 	}
@@ -146,23 +145,22 @@ func (s *Store) claim(en *engine, e indexEntry, lease func(attempts int) time.Ti
 
 // reclaim gives the delivery recorded in v the attempts of st and a lease.
 func (s *Store) reclaim(en *engine, v []byte, st state, lease time.Time) (*relay.Claimed, error) {
-	d, err := decodeDelivery(v)
+	d, was, err := decodeDelivery(v)
 	if err != nil {
 		return nil, err
 	}
-	m, err := en.message(pMessage, d.Key.Message)
+	m, err := en.message(d.Key.Message)
 	if err != nil {
 		return nil, err
 	}
 	w := s.newWrite(en)
 	defer w.close()
-	was := stateOf(d)
 	st.due = lease
 	d.Attempts, d.Due = st.attempts, lease
 	err = errors.Join(
 		w.unindex(d, was),
 		w.index(d),
-		w.set(deliveryKey(pDelivery, d.Key), withState(v, st)),
+		w.set(deliveryKey(d.Key), withState(v, st)),
 	)
 	if err != nil {
 		return nil, err
@@ -174,9 +172,36 @@ func (s *Store) reclaim(en *engine, v []byte, st state, lease time.Time) (*relay
 	return &relay.Claimed{Message: m, Delivery: d}, nil
 }
 
+// waiting reads the record of a queued delivery; relay.ErrNotFound when there
+// is none, or it has finished.
+func (en *engine) waiting(k relay.DeliveryKey) (v []byte, st state, err error) {
+	v, found, err := en.get(deliveryKey(k))
+	if found {
+		st, err = decodeState(v)
+	}
+	if err == nil && (!found || st.done) {
+		err = fmt.Errorf("%w: delivery %s", relay.ErrNotFound, k)
+	}
+	return v, st, err
+}
+
+// queues reports whether a delivery of a message is queued that counts.
+func (en *engine) queues(id relay.MessageID, counts func(relay.DeliveryKey) bool) (found bool, err error) {
+	err = en.eachPrefix(deliveriesPrefix(id), func(key, v []byte) (bool, error) {
+		k, err := parseDeliveryKey(key)
+		if err != nil || !counts(k) {
+			return err == nil, err
+		}
+		st, err := decodeState(v)
+		found = err == nil && !st.done
+		return err == nil && !found, err
+	})
+	return found, err
+}
+
 // message reads a message's record.
-func (en *engine) message(prefix string, id relay.MessageID) (m relay.Message, err error) {
-	v, found, err := en.get(messageKey(prefix, id))
+func (en *engine) message(id relay.MessageID) (m relay.Message, err error) {
+	v, found, err := en.get(messageKey(id))
 	if err != nil {
 		return m, err
 	}

@@ -11,9 +11,9 @@ import (
 	"tlsrelay/relay"
 )
 
-// Commit makes a transition happen: the delivery's new state or its evidence,
-// the events, the blocks and the report, in one batch. With the message's
-// last delivery the body goes, and the message becomes evidence too.
+// Commit makes a transition happen: the delivery's new state, the events, the
+// blocks and the report, in one batch. What has finished stays as evidence;
+// with the message's last delivery the body goes.
 //
 // Nothing is applied, and the error is relay.ErrStale or relay.ErrNotFound,
 // when t.Before is not what the store has: somebody claimed, took or ended
@@ -102,26 +102,22 @@ func (s *Store) refused(w *write, t relay.Transition, err error) error {
 // The record tells: it has the attempt in it, and claims and operators only
 // touch the state before the text.
 func (w *write) happened(t relay.Transition) (bool, error) {
-	if t.Done {
-		v, found, err := w.en.get(deliveryKey(pEvidence, t.Before.Key))
-		if err != nil || !found {
-			return false, err
-		}
-		want, err := encodeFinished(t.After)
-		return bytes.Equal(v, want), err
-	}
-	v, found, err := w.en.get(deliveryKey(pDelivery, t.Before.Key))
+	v, found, err := w.en.get(deliveryKey(t.Before.Key))
 	if err != nil || !found {
+		return false, err
+	}
+	st, err := decodeState(v)
+	if err != nil || st.done != t.Done {
 		return false, err
 	}
 	for _, held := range []bool{t.After.Held, true} { // see advance
 		d := t.After
 		d.Held = held
-		want, err := encodeDelivery(d)
+		want, err := encodeDelivery(d, t.Done)
 		if err != nil {
 			return false, err
 		}
-		if len(v) >= stateLen && bytes.Equal(v[stateLen:], want[stateLen:]) {
+		if bytes.Equal(v[stateLen:], want[stateLen:]) {
 			return true, nil
 		}
 	}
@@ -171,20 +167,12 @@ func renews(t relay.Transition) bool {
 // giveUp checks that the delivery is as claimed and takes its place in the
 // queue away. held is whether it was held since.
 func (w *write) giveUp(t relay.Transition) (held bool, err error) {
-	key := t.Before.Key
-	v, found, err := w.en.get(deliveryKey(pDelivery, key))
-	if err != nil {
-		return false, err
-	}
-	if !found {
-		return false, fmt.Errorf("%w: delivery %s", relay.ErrNotFound, key)
-	}
-	st, err := decodeState(v)
+	_, st, err := w.en.waiting(t.Before.Key)
 	if err != nil {
 		return false, err
 	}
 	if !st.same(stateOf(t.Before)) {
-		return false, fmt.Errorf("%w: %s", relay.ErrStale, key)
+		return false, fmt.Errorf("%w: %s", relay.ErrStale, t.Before.Key)
 	}
 	return st.held && !t.Before.Held, w.unindex(t.Before, st)
 }
@@ -198,63 +186,40 @@ func (w *write) advance(t relay.Transition, held bool) (gone bool, err error) {
 	}
 	if !t.Done {
 		d.Held = d.Held || held
-		v, err := encodeDelivery(d)
-		if err != nil {
-			return false, err
-		}
-		return false, errors.Join(w.set(deliveryKey(pDelivery, d.Key), v), w.index(d))
 	}
-	v, err := encodeFinished(d)
+	v, err := encodeDelivery(d, t.Done)
+	if err == nil {
+		err = w.set(deliveryKey(d.Key), v)
+	}
 	if err != nil {
 		return false, err
 	}
-	err = errors.Join(
-		w.batch.Delete(deliveryKey(pDelivery, d.Key), nil),
-		w.set(deliveryKey(pEvidence, d.Key), v),
-	)
-	if err != nil {
+	if !t.Done {
+		return false, w.index(d)
+	}
+	more, err := w.others(t)
+	if err != nil || more {
 		return false, err
 	}
-	last, err := w.isLast(t)
-	if err != nil || !last {
-		return false, err
-	}
-	return true, w.end(t)
+	return true, w.end(d.Key.Message)
 }
 
-// isLast reports whether no other delivery of the message is queued. The
+// others reports whether another delivery of the message is queued. The
 // caller has locked the message.
-func (w *write) isLast(t relay.Transition) (bool, error) {
+func (w *write) others(t relay.Transition) (bool, error) {
 	if t.Message.Deliveries == 1 {
-		return true, nil
+		return false, nil
 	}
-	last := true
-	err := w.en.eachPrefix(messageKey(pDelivery, t.Before.Key.Message), func(key, _ []byte) (bool, error) {
-		k, err := parseDeliveryKey(key)
-		last = err == nil && k == t.Before.Key
-		return last, err
-	})
-	return last, err
+	return w.en.queues(t.Before.Key.Message, func(k relay.DeliveryKey) bool { return k != t.Before.Key })
 }
 
-// end takes the message out of the queue. Its record stays as evidence.
-func (w *write) end(t relay.Transition) error {
-	id := t.Before.Key.Message
-	m := t.Message
-	m.ID = id
-	text, err := encode(m)
-	if err != nil {
-		return err
-	}
+// end takes a message out of the queue: its body goes.
+func (w *write) end(id relay.MessageID) error {
 	w.messages--
-	err = errors.Join(
-		w.batch.Delete(messageKey(pMessage, id), nil),
-		w.set(messageKey(pEvidence, id), text),
-	)
 	if w.s.spooled.has(id) {
-		return errors.Join(err, w.batch.Delete(messageKey(pSpooled, id), nil))
+		return w.batch.Delete(spooledKey(id), nil)
 	}
-	return errors.Join(err, w.batch.Delete(messageKey(pBody, id), nil))
+	return w.batch.Delete(bodyKey(id), nil)
 }
 
 // report accepts a message of our own making.

@@ -223,7 +223,7 @@ func (s *Store) sweepDrafts() error {
 func (s *Store) sweepSpool(en *engine) error {
 	named := make(map[relay.MessageID]struct{})
 	if err := en.eachPrefix([]byte(pSpooled), func(key, _ []byte) (bool, error) {
-		id, err := parseMessageKey(key)
+		id, err := parseSpooledKey(key)
 		named[id] = struct{}{}
 		return err == nil, err
 	}); err != nil {

@@ -11,12 +11,15 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"go.uber.org/zap"
+
+	"tlsrelay/relay"
 )
 
 // engine is one instance of the database, from its opening to its failure.
 type engine struct {
 	db    *pebble.DB
 	fence *fence
+	cuts  cuts
 	depth depth
 }
 
@@ -44,25 +47,24 @@ func (s *Store) openEngine() (en *engine, err error) {
 	}()
 	cache := pebble.NewCache(s.o.Cache)
 	defer cache.Unref() // Open takes a reference of its own
-	db, err := pebble.Open(s.db, s.pebbleOptions(fence, cache))
-	if err != nil {
+	en = &engine{fence: fence}
+	if en.db, err = pebble.Open(s.db, s.pebbleOptions(en, cache)); err != nil {
 		return nil, fmt.Errorf("store: open %s: %w", s.db, err)
 	}
-	en = &engine{db: db, fence: fence}
 	if err = s.recoverFrom(en); err == nil {
 		err = en.failure()
 	}
 	if err != nil {
 		return nil, errors.Join(err, en.close())
 	}
-	en.depth.start = db.NewSnapshot()
+	en.depth.start = en.db.NewSnapshot()
 	return en, nil
 }
 
 // recoverFrom puts the database right after whatever came before, and loads
 // what is kept in memory.
 func (s *Store) recoverFrom(en *engine) error {
-	if err := en.checkLayout(); err != nil {
+	if err := s.checkLayout(en); err != nil {
 		return err
 	}
 	if err := s.settleDoubts(en); err != nil {
@@ -74,9 +76,9 @@ func (s *Store) recoverFrom(en *engine) error {
 	return s.sweepSpool(en)
 }
 
-func (s *Store) pebbleOptions(f *fence, cache *pebble.Cache) *pebble.Options {
+func (s *Store) pebbleOptions(en *engine, cache *pebble.Cache) *pebble.Options {
 	o := &pebble.Options{
-		FS:    f,
+		FS:    en.fence,
 		Lock:  s.lock,
 		Cache: cache,
 		// Named, not "newest": a newer library must not make a database that
@@ -86,8 +88,9 @@ func (s *Store) pebbleOptions(f *fence, cache *pebble.Cache) *pebble.Options {
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       24,
-		Logger:                      &logger{s.log.Named("pebble"), f},
+		Logger:                      &logger{s.log.Named("pebble"), en.fence},
 	}
+	o.Experimental.SpanPolicyFunc = en.cuts.policy
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
@@ -241,11 +244,8 @@ func (en *engine) count(ctx context.Context, log *zap.Logger) {
 	if snap == nil {
 		return
 	}
-	for _, c := range []struct {
-		prefix string
-		to     *atomic.Int64
-	}{{pMessage, &en.depth.messages}, {pReady, &en.depth.waiting}, {pHeld, &en.depth.held}} {
-		if err := countKeys(ctx, snap, c.prefix, c.to); err != nil {
+	for prefix, to := range map[string]*atomic.Int64{pReady: &en.depth.waiting, pHeld: &en.depth.held} {
+		if err := en.countIndex(ctx, snap, prefix, to); err != nil {
 			if ctx.Err() == nil && !en.fence.isTripped() {
 				log.Error("counting the queue failed; the gauges are wrong", zap.Error(err))
 			}
@@ -258,19 +258,56 @@ func (en *engine) count(ctx context.Context, log *zap.Logger) {
 	}
 }
 
-func countKeys(ctx context.Context, snap *pebble.Snapshot, prefix string, to *atomic.Int64) error {
+// countIndex counts the deliveries of one index, and the messages whose first
+// queued delivery is among them.
+func (en *engine) countIndex(ctx context.Context, snap *pebble.Snapshot, prefix string, to *atomic.Int64) error {
 	it, err := snap.NewIter(&pebble.IterOptions{LowerBound: []byte(prefix), UpperBound: after([]byte(prefix))})
 	if err != nil {
 		return err
 	}
-	var n int64
-	for ok := it.First(); ok; ok = it.Next() {
-		if n++; n%4096 == 0 && ctx.Err() != nil {
-			return errors.Join(ctx.Err(), it.Close())
+	var destination string
+	var run, n, messages int64 // run: of one destination
+	for ok := it.First(); ok && err == nil; ok = it.Next() {
+		var e indexEntry
+		if e, err = parseIndexKey(it.Key()); err != nil {
+			break
+		}
+		if e.lane.Destination != destination {
+			en.cuts.add(destination, int(run))
+			destination, run = e.lane.Destination, 0
+		}
+		var first bool
+		if first, err = isFirst(snap, e.key); first {
+			messages++
+		}
+		run++
+		if n++; n%4096 == 0 && err == nil {
+			err = ctx.Err()
 		}
 	}
+	en.cuts.add(destination, int(run))
 	to.Add(n)
-	return it.Close()
+	en.depth.messages.Add(messages)
+	return errors.Join(err, it.Close())
+}
+
+// isFirst reports whether no delivery of the message with a lower number is
+// queued.
+func isFirst(r pebble.Reader, k relay.DeliveryKey) (bool, error) {
+	for n := range k.Number {
+		v, closer, err := r.Get(deliveryKey(relay.DeliveryKey{Message: k.Message, Number: n}))
+		if errors.Is(err, pebble.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		st, err := decodeState(v)
+		if err := errors.Join(err, closer.Close()); err != nil || !st.done {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // reopen replaces a failed instance by a new one, as often as it takes.

@@ -29,10 +29,17 @@ func (s *Store) Verify() error {
 		}
 	}
 	queued := make(map[relay.MessageID]int)
-	each(pDelivery, func(_, v []byte) error {
-		d, err := decodeDelivery(v)
+	each(pMessage, func(key, v []byte) error {
+		if !isDelivery(key) {
+			return nil
+		}
+		d, st, err := decodeDelivery(v)
 		if err != nil {
 			return err
+		}
+		must(messageKey(d.Key.Message), "delivery %s has no message", d.Key)
+		if st.done {
+			return nil
 		}
 		queued[d.Key.Message]++
 		prefix := pReady
@@ -40,42 +47,41 @@ func (s *Store) Verify() error {
 			prefix = pHeld
 		}
 		must(entryOf(d).encode(prefix), "delivery %s is not in the index", d.Key)
-		must(messageKey(pMessage, d.Key.Message), "delivery %s has no message", d.Key)
 		return nil
 	})
+	for id := range queued {
+		if !s.spooled.has(id) {
+			must(bodyKey(id), "message %s has no body", id)
+		} else if _, err := s.fs.Stat(s.spoolFile(id)); err != nil {
+			fault("message %s has no spool file: %w", id, err)
+		}
+	}
 	for _, prefix := range []string{pReady, pHeld} {
 		each(prefix, func(key, _ []byte) error {
 			e, err := parseIndexKey(key)
 			if err == nil {
-				must(deliveryKey(pDelivery, e.key), "the index has %s, which is not there", e.key)
+				_, _, err = en.waiting(e.key)
 			}
 			return err
 		})
 	}
 	each(pMessage, func(key, _ []byte) error {
-		id, err := parseMessageKey(key)
-		if err != nil {
-			return err
-		}
-		if queued[id] == 0 {
-			fault("message %s has no deliveries", id)
-		}
-		if !s.spooled.has(id) {
-			must(messageKey(pBody, id), "message %s has no body", id)
-		} else if _, err := s.fs.Stat(s.spoolFile(id)); err != nil {
-			fault("message %s has no spool file: %w", id, err)
+		id := relay.MessageID(key[len(pMessage):idEnd])
+		switch {
+		case len(key) == idEnd:
+			must(append(deliveriesPrefix(id), 0, 0), "message %s has no deliveries", id)
+		case key[idEnd] == kindBody && queued[id] == 0:
+			fault("the body of %s belongs to no message", id)
 		}
 		return nil
 	})
-	for _, prefix := range []string{pBody, pSpooled} {
-		each(prefix, func(key, _ []byte) error {
-			id, err := parseMessageKey(key)
-			if err == nil && queued[id] == 0 {
-				fault("%s %s belongs to no message", prefix, id)
-			}
-			return err
-		})
-	}
+	each(pSpooled, func(key, _ []byte) error {
+		id, err := parseSpooledKey(key)
+		if err == nil && queued[id] == 0 {
+			fault("the spool file of %s belongs to no message", id)
+		}
+		return err
+	})
 	return errors.Join(errs...)
 }
 
@@ -105,10 +111,13 @@ func (s *Store) Spoil(k relay.DeliveryKey) (restore func() error, err error) {
 		return nil, err
 	}
 	defer s.leave()
-	key := deliveryKey(pDelivery, k)
+	key := deliveryKey(k)
 	v, _, err := en.get(key)
 	if err != nil {
 		return nil, err
 	}
 	return func() error { return en.db.Set(key, v, pebble.Sync) }, en.db.Set(key, []byte("?"), pebble.Sync)
 }
+
+// Sweeping is the time of a sweep of everything below limit, until done.
+func (s *Store) Sweeping(limit relay.MessageID) (done func()) { return s.sweeping(limit) }

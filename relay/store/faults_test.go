@@ -287,6 +287,29 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// A message that began before what a sweep under way removes is put off: the
+// sweep has not seen it in the queue and would take it along.
+func TestAcceptDuringSweep(t *testing.T) {
+	s := open(t, store.Options{Dir: t.TempDir()})
+	now := time.Now()
+	late, ds := storetest.NewMessage(now.Add(-time.Hour), "a@example.com")
+	young, yds := storetest.NewMessage(now, "a@example.com")
+	done := s.Sweeping(relay.NewMessageID(now.Add(-time.Minute)))
+	if err := storetest.Accept(t.Context(), s, late, ds, nil); !errors.Is(err, relay.ErrUnavailable) {
+		t.Fatalf("below the line: %v", err)
+	}
+	if err := storetest.Accept(t.Context(), s, young, yds, nil); err != nil {
+		t.Fatal(err)
+	}
+	done()
+	if err := storetest.Accept(t.Context(), s, late, ds, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Verify(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // The gauges follow what happens, and count what was there before.
 func TestDepth(t *testing.T) {
 	reg := prometheus.NewRegistry()

@@ -1,9 +1,10 @@
 package store
 
 import (
-	"cmp"
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -20,34 +21,17 @@ func (s *Store) Message(_ context.Context, id relay.MessageID) (relay.Message, [
 		return relay.Message{}, nil, err
 	}
 	defer s.leave()
-	// So that no delivery is seen on neither side while it ends.
-	defer s.lockMessage(id)()
-	m, err := en.message(pMessage, id)
-	if errors.Is(err, relay.ErrNotFound) {
-		m, err = en.message(pEvidence, id)
-	}
+	m, err := en.message(id)
 	if err != nil {
 		return m, nil, err
 	}
 	var ds []relay.Delivery
-	for _, part := range []struct {
-		prefix string
-		decode func([]byte) (relay.Delivery, error)
-	}{{pDelivery, decodeDelivery}, {pEvidence, decodeFinished}} {
-		err := en.eachPrefix(messageKey(part.prefix, id), func(key, v []byte) (bool, error) {
-			if isEnded(key) {
-				return true, nil
-			}
-			d, err := part.decode(v)
-			ds = append(ds, d)
-			return err == nil, err
-		})
-		if err != nil {
-			return m, nil, err
-		}
-	}
-	slices.SortFunc(ds, func(a, b relay.Delivery) int { return cmp.Compare(a.Key.Number, b.Key.Number) })
-	return m, ds, nil
+	err = en.eachPrefix(deliveriesPrefix(id), func(_, v []byte) (bool, error) {
+		d, _, err := decodeDelivery(v)
+		ds = append(ds, d)
+		return err == nil, err
+	})
+	return m, ds, err
 }
 
 // finishedChunk is how many records of evidence are read at a time: the store
@@ -57,7 +41,7 @@ const finishedChunk = 256
 // Finished calls yield with the finished deliveries of an account ("" means
 // all) whose messages were accepted at since or later, oldest first.
 func (s *Store) Finished(ctx context.Context, who account.ID, since time.Time, yield func(relay.Delivery) bool) error {
-	from := messageKey(pEvidence, idAt(since))
+	from := messageKey(idAt(since))
 	for from != nil {
 		var chunk []relay.Delivery
 		var err error
@@ -79,15 +63,19 @@ func (s *Store) finished(ctx context.Context, who account.ID, from []byte) (got 
 		return nil, nil, err
 	}
 	defer s.leave()
-	err = en.each(from, after([]byte(pEvidence)), func(key, v []byte) (bool, error) {
-		if isEnded(key) {
+	err = en.each(from, after([]byte(pMessage)), func(key, v []byte) (bool, error) {
+		if !isDelivery(key) {
 			return true, nil
 		}
-		owner, _, err := splitFinished(v)
-		if err != nil || who != "" && owner != who {
-			return err == nil && ctx.Err() == nil, errors.Join(err, ctx.Err())
+		st, err := decodeState(v)
+		if err != nil || !st.done {
+			return err == nil, errors.Join(err, ctx.Err())
 		}
-		d, err := decodeFinished(v)
+		owner, _, err := owner(v)
+		if err != nil || who != "" && owner != who {
+			return err == nil, errors.Join(err, ctx.Err())
+		}
+		d, _, err := decodeDelivery(v)
 		if err != nil {
 			return false, err
 		}
@@ -120,29 +108,69 @@ func (s *Store) sweepLoop(ctx context.Context) {
 }
 
 // Sweep removes the evidence of messages accepted before now minus the
-// retention. Run does it every hour.
-func (s *Store) Sweep(_ context.Context, now time.Time) error {
+// retention, but for those that are still queued. Run does it every hour.
+func (s *Store) Sweep(ctx context.Context, now time.Time) error {
+	limit := idAt(now.Add(-s.o.Retention))
+	defer s.sweeping(limit)()
 	en, err := s.enter()
 	if err != nil {
 		return err
 	}
 	defer s.leave()
-	lower, upper := []byte(pEvidence), messageKey(pEvidence, idAt(now.Add(-s.o.Retention)))
-	some := false
-	if err := en.each(lower, upper, func(_, _ []byte) (bool, error) {
-		some = true
+	old := false
+	if err := en.each([]byte(pMessage), messageKey(limit), func(_, _ []byte) (bool, error) {
+		old = true
 		return false, nil
-	}); err != nil || !some {
+	}); err != nil || !old {
 		return err
 	}
-	// One tombstone for all, however many they are.
-	b := en.db.NewBatch()
-	if err := b.DeleteRange(lower, upper, nil); err != nil {
+	spared, err := en.queuedBefore(ctx, limit)
+	if err != nil {
 		return err
+	}
+	b := en.db.NewBatch()
+	from := []byte(pMessage)
+	for _, id := range append(spared, limit) {
+		// One tombstone for all up to the next that stays, however many.
+		if to := messageKey(id); bytes.Compare(from, to) < 0 {
+			if err := b.DeleteRange(from, to, nil); err != nil {
+				return err
+			}
+		}
+		from = after(messageKey(id))
 	}
 	if err := en.apply(b, false); err != nil {
 		return err
 	}
 	signal(s.soon)
 	return nil
+}
+
+// sweeping keeps messages with ids below limit from being accepted until done
+// is called: the sweep would remove what it had not seen queued. Their ids are
+// taken when their content begins, so one below the limit is of an upload that
+// took longer than the retention, or of a clock that was set back by so much.
+func (s *Store) sweeping(limit relay.MessageID) (done func()) {
+	set := func(id relay.MessageID) {
+		s.mu.Lock() // and so after every Accept that did not see it
+		defer s.mu.Unlock()
+		s.sweptTo = id
+	}
+	set(limit)
+	return func() { set(relay.MessageID{}) }
+}
+
+// errSwept is the error of a message that a sweep under way would remove.
+var errSwept = fmt.Errorf("%w: the message began before the oldest evidence that is kept", relay.ErrUnavailable)
+
+// queuedBefore gives the messages below limit that are queued, in order.
+func (en *engine) queuedBefore(ctx context.Context, limit relay.MessageID) (ids []relay.MessageID, err error) {
+	err = en.selected(ctx, relay.Selection{}, nil, func(e indexEntry, _ []byte) (bool, error) {
+		if bytes.Compare(e.key.Message[:], limit[:]) < 0 {
+			ids = append(ids, e.key.Message)
+		}
+		return true, nil
+	})
+	slices.SortFunc(ids, func(a, b relay.MessageID) int { return bytes.Compare(a[:], b[:]) })
+	return slices.Compact(ids), err
 }

@@ -18,11 +18,9 @@ import (
 // message, two octets; due is a time in eight.
 //
 //	key                                          value
-//	!/ id                                        message that has left the queue
-//	!/ id n                                      finished delivery, the evidence
-//	m/ id                                        message in the queue
-//	d/ id n                                      delivery in the queue
-//	b/ id                                        body, up to 256 KiB
+//	!/ id                                        message
+//	!/ id b                                      its body, up to 256 KiB, while it is queued
+//	!/ id d n                                    delivery, waiting or finished
 //	s/ id                                        nothing: the body is in spool/<id>
 //	q/ destination \0 class \0 account \0 due id n   nothing: the ready index
 //	z/ destination \0 class \0 account \0 due id n   nothing: the held ones
@@ -35,15 +33,13 @@ import (
 //	r/ account \0 domain                         override for a recipient domain
 //	c/ name                                      counter
 //
-// Evidence sorts before everything else, on purpose: ids ascend, so that new
-// evidence always comes behind the old and no compaction has to rewrite what
-// is there. With keys of the queue on both sides of it, every table flushed
-// would span all evidence.
+// All that belongs to a message stands together, queued or finished, and
+// sorts before everything else, on purpose: ids ascend, so that what is new
+// always comes behind what is there, and no compaction has to rewrite a backlog
+// or old evidence to take it in. A delivery ends where it waited, by a change
+// of its record.
 const (
-	pEvidence  = "!/"
-	pMessage   = "m/"
-	pDelivery  = "d/"
-	pBody      = "b/"
+	pMessage   = "!/"
 	pSpooled   = "s/"
 	pReady     = "q/"
 	pHeld      = "z/" // behind pReady: lists show held ones last
@@ -60,43 +56,58 @@ const (
 // errKey is the error of a key that this layout has no place for.
 var errKey = errors.New("store: malformed key")
 
-func messageKey(prefix string, id relay.MessageID) []byte {
-	return append([]byte(prefix), id[:]...)
+// What follows the id in the keys of a message.
+const (
+	kindBody     = 'b'
+	kindDelivery = 'd'
+)
+
+// idLen is the length of an id in a key, idEnd where the kind follows it in
+// the keys of a message.
+const (
+	idLen = len(relay.MessageID{})
+	idEnd = len(pMessage) + idLen
+)
+
+func messageKey(id relay.MessageID) []byte {
+	return append(append(make([]byte, 0, idEnd+1+2), pMessage...), id[:]...)
 }
 
-func deliveryKey(prefix string, k relay.DeliveryKey) []byte {
-	return appendDeliveryKey([]byte(prefix), k)
+func bodyKey(id relay.MessageID) []byte { return append(messageKey(id), kindBody) }
+
+// deliveriesPrefix begins the keys of all deliveries of a message.
+func deliveriesPrefix(id relay.MessageID) []byte { return append(messageKey(id), kindDelivery) }
+
+func deliveryKey(k relay.DeliveryKey) []byte {
+	return binary.BigEndian.AppendUint16(deliveriesPrefix(k.Message), k.Number)
 }
 
-func appendDeliveryKey(b []byte, k relay.DeliveryKey) []byte {
-	return binary.BigEndian.AppendUint16(append(b, k.Message[:]...), k.Number)
-}
-
-// parseMessageKey reads a key of messageKey.
-func parseMessageKey(key []byte) (id relay.MessageID, err error) {
-	if len(key) != 2+len(id) {
-		return id, errKey
-	}
-	copy(id[:], key[2:])
-	return id, nil
-}
+// isDelivery tells deliveries from the rest of a message.
+func isDelivery(key []byte) bool { return len(key) == idEnd+1+2 && key[idEnd] == kindDelivery }
 
 // parseDeliveryKey reads a key of deliveryKey.
 func parseDeliveryKey(key []byte) (k relay.DeliveryKey, err error) {
-	if len(key) != 2+len(k.Message)+2 {
+	if !isDelivery(key) {
 		return k, errKey
 	}
-	copy(k.Message[:], key[2:])
-	k.Number = binary.BigEndian.Uint16(key[2+len(k.Message):])
+	copy(k.Message[:], key[len(pMessage):])
+	k.Number = binary.BigEndian.Uint16(key[idEnd+1:])
 	return k, nil
 }
 
-// isEnded tells the record of an ended message from the deliveries that
-// follow it.
-func isEnded(key []byte) bool { return len(key) == len(pEvidence)+len(relay.MessageID{}) }
+func spooledKey(id relay.MessageID) []byte { return append([]byte(pSpooled), id[:]...) }
+
+// parseSpooledKey reads a key of spooledKey.
+func parseSpooledKey(key []byte) (id relay.MessageID, err error) {
+	if len(key) != len(pSpooled)+idLen {
+		return id, errKey
+	}
+	copy(id[:], key[len(pSpooled):])
+	return id, nil
+}
 
 // indexTail is the length of due, id and n at the end of an index key.
-const indexTail = 8 + 16 + 2
+const indexTail = 8 + idLen + 2
 
 // indexEntry is a key of the ready or the held index, taken apart.
 type indexEntry struct {
@@ -122,7 +133,8 @@ func destinationPrefix(prefix, destination string) []byte {
 
 func (e indexEntry) encode(prefix string) []byte {
 	b := appendTime(queuePrefix(prefix, e.lane, e.who), e.due)
-	return appendDeliveryKey(b, e.key)
+	b = append(b, e.key.Message[:]...)
+	return binary.BigEndian.AppendUint16(b, e.key.Number)
 }
 
 // parseIndexKey reads a key of indexEntry.encode.
@@ -139,7 +151,7 @@ func parseIndexKey(key []byte) (e indexEntry, err error) {
 	e.who = account.ID(parts[2])
 	e.due = parseTime(tail)
 	copy(e.key.Message[:], tail[8:])
-	e.key.Number = binary.BigEndian.Uint16(tail[24:])
+	e.key.Number = binary.BigEndian.Uint16(tail[8+idLen:])
 	return e, nil
 }
 

@@ -56,12 +56,12 @@ func TestAfter(t *testing.T) {
 
 func TestStateRecord(t *testing.T) {
 	d := relay.Delivery{Attempts: 3, Due: time.Now().UTC().Round(0), Held: true, Account: "7"}
-	v, err := encodeDelivery(d)
+	v, err := encodeDelivery(d, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	moved := state{attempts: 4, due: d.Due.Add(time.Hour)}
-	got, err := decodeDelivery(withState(v, moved))
+	got, _, err := decodeDelivery(withState(v, moved))
 	if err != nil || got.Attempts != 4 || got.Held || !got.Due.Equal(moved.due) || got.Account != "7" {
 		t.Fatalf("%+v, %v", got, err)
 	}
@@ -76,11 +76,9 @@ func FuzzParse(f *testing.F) {
 	f.Add(e.encode(pReady))
 	f.Add(outboxKey("e", 7))
 	f.Add(blockTimeKey("1", "a@example.com", time.Now()))
-	v, _ := encodeDelivery(relay.Delivery{Account: "1"})
+	v, _ := encodeDelivery(relay.Delivery{Account: "1"}, true)
 	f.Add(v)
-	v, _ = encodeFinished(relay.Delivery{Account: "1"})
-	f.Add(v)
-	f.Add(deliveryKey(pDelivery, relay.DeliveryKey{Number: 3}))
+	f.Add(deliveryKey(relay.DeliveryKey{Number: 3}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if e, err := parseIndexKey(b); err == nil && !bytes.Equal(e.encode(string(b[:2])), b) {
 			t.Errorf("index key %q reads back as %q", b, e.encode(string(b[:2])))
@@ -88,11 +86,13 @@ func FuzzParse(f *testing.F) {
 		if id, seq, err := parseOutboxKey(b); err == nil && !bytes.Equal(outboxKey(id, seq)[2:], b[2:]) {
 			t.Errorf("outbox key %q", b)
 		}
-		parseMessageKey(b)
-		parseDeliveryKey(b)
+		if k, err := parseDeliveryKey(b); err == nil && !bytes.Equal(deliveryKey(k)[2:], b[2:]) {
+			t.Errorf("delivery key %q", b)
+		}
+		parseSpooledKey(b)
 		parseBlockTimeKey(b, []byte("t/1\x00"))
 		decodeDelivery(b)
-		decodeFinished(b)
+		owner(b)
 		after(b)
 	})
 }

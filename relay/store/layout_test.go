@@ -1,10 +1,14 @@
 package store
 
 import (
+	"encoding/json"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"tlsrelay/relay"
 )
 
 // A directory of another layout is left alone, with an error that says so.
@@ -16,7 +20,7 @@ func TestForeignLayoutIsRefused(t *testing.T) {
 	}
 	name := s.db
 	for _, change := range []func(*pebble.DB) error{
-		func(db *pebble.DB) error { return db.Set([]byte(counterLayout), []byte("2"), pebble.Sync) },
+		func(db *pebble.DB) error { return db.Set([]byte(counterLayout), []byte("3"), pebble.Sync) },
 		func(db *pebble.DB) error { // as before there was a stamp
 			return errors.Join(db.Delete([]byte(counterLayout), pebble.Sync), db.Set([]byte("m/x"), nil, pebble.Sync))
 		},
@@ -34,6 +38,85 @@ func TestForeignLayoutIsRefused(t *testing.T) {
 		opened, err := Open(Options{Dir: dir})
 		if !errors.Is(err, errLayout) {
 			t.Fatalf("opened %v, %v", opened != nil, err)
+		}
+	}
+}
+
+// What layout 1 had queued and finished is there afterwards, also when the
+// upgrade was cut off half-way.
+func TestUpgradeFromLayout1(t *testing.T) {
+	now := time.Now().UTC().Round(0)
+	waiting, ended := relay.NewMessageID(now), relay.NewMessageID(now.Add(-time.Hour))
+	lane := relay.Lane{Destination: "example.com", Class: "o"}
+	text := func(v any) []byte {
+		b, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	ds := []relay.Delivery{
+		{Key: relay.DeliveryKey{Message: waiting}, Account: "7", Lane: lane, Attempts: 2, Due: now},
+		{Key: relay.DeliveryKey{Message: waiting, Number: 1}, Account: "7", Lane: lane, Attempts: 1},
+		{Key: relay.DeliveryKey{Message: ended}, Account: "7", Lane: lane, Attempts: 1},
+	}
+	old := map[string][]byte{
+		"m/" + string(waiting[:]):              text(relay.Message{ID: waiting, Account: "7", Deliveries: 2}),
+		"b/" + string(waiting[:]):              []byte("body"),
+		"d/" + string(waiting[:]) + "\x00\x00": append(state{attempts: 3, due: now.Add(time.Minute)}.encode(nil), text(ds[0])...),
+		"!/" + string(waiting[:]) + "\x00\x01": append([]byte("\x01\x017"), text(ds[1])...),
+		"!/" + string(ended[:]):                text(relay.Message{ID: ended, Account: "7", Deliveries: 1}),
+		"!/" + string(ended[:]) + "\x00\x00":   append([]byte("\x01\x017"), text(ds[2])...),
+		string(indexEntry{lane: lane, who: "7", due: now.Add(time.Minute), key: ds[0].Key}.encode(pReady)): nil,
+	}
+	for _, brought := range []bool{false, true} {
+		dir := t.TempDir()
+		s, err := Open(Options{Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for key, v := range old {
+			if err := s.engine.db.Set([]byte(key), v, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if brought { // all of it, but for the word that it was
+			if err := s.engine.fromLayout1(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(s.engine.db.Set([]byte(counterLayout), []byte("1"), nil), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if s, err = Open(Options{Dir: dir}); err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if err := s.Verify(); err != nil {
+			t.Fatal(err)
+		}
+		for prefix := range map[string]bool{"m/": true, "d/": true, "b/": true} {
+			if err := s.engine.eachPrefix([]byte(prefix), func(key, _ []byte) (bool, error) {
+				t.Errorf("%q was left", key)
+				return true, nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, both, err := s.Message(t.Context(), waiting)
+		if err != nil || len(both) != 2 || both[0].Attempts != 3 || both[1].Account != "7" {
+			t.Fatalf("%+v, %v", both, err)
+		}
+		if _, one, err := s.Message(t.Context(), ended); err != nil || len(one) != 1 {
+			t.Fatalf("%+v, %v", one, err)
+		}
+		got, _, err := s.Claim(t.Context(), lane, "7", now.Add(time.Hour), 10, func(int) time.Time { return now.Add(2 * time.Hour) })
+		if err != nil || len(got) != 1 || got[0].Delivery.Attempts != 4 {
+			t.Fatalf("claimed %+v, %v", got, err)
+		}
+		finished := 0
+		if err := s.Finished(t.Context(), "7", now.Add(-2*time.Hour), func(relay.Delivery) bool { finished++; return true }); err != nil || finished != 2 {
+			t.Fatalf("%d finished, %v", finished, err)
 		}
 	}
 }

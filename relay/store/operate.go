@@ -68,17 +68,14 @@ func (s *Store) Queue(ctx context.Context, sel relay.Selection, offset, limit in
 }
 
 func (en *engine) queued(k relay.DeliveryKey) (q relay.Queued, err error) {
-	v, found, err := en.get(deliveryKey(pDelivery, k))
+	v, _, err := en.waiting(k)
 	if err != nil {
 		return q, err
 	}
-	if !found {
-		return q, relay.ErrNotFound
-	}
-	if q.Delivery, err = decodeDelivery(v); err != nil {
+	if q.Delivery, _, err = decodeDelivery(v); err != nil {
 		return q, err
 	}
-	q.Message, err = en.message(pMessage, k.Message)
+	q.Message, err = en.message(k.Message)
 	return q, err
 }
 
@@ -209,9 +206,9 @@ func (s *Store) keysOf(sel relay.Selection) (keys []relay.DeliveryKey, err error
 		return nil, err
 	}
 	defer s.leave()
-	err = en.eachPrefix(messageKey(pDelivery, sel.Message), func(_, v []byte) (bool, error) {
-		d, err := decodeDelivery(v)
-		if err == nil && picks(sel, entryOf(d)) && (d.Held || !sel.Held) {
+	err = en.eachPrefix(deliveriesPrefix(sel.Message), func(_, v []byte) (bool, error) {
+		d, st, err := decodeDelivery(v)
+		if err == nil && !st.done && picks(sel, entryOf(d)) && (d.Held || !sel.Held) {
 			keys = append(keys, d.Key)
 		}
 		return err == nil, err
@@ -243,15 +240,17 @@ func (s *Store) actOn(keys []relay.DeliveryKey, change stateChange) (n int, err 
 
 func (s *Store) changeState(en *engine, k relay.DeliveryKey, change stateChange) (done bool, err error) {
 	defer s.lockMessage(k.Message)()
-	v, found, err := en.get(deliveryKey(pDelivery, k))
-	if err != nil || !found {
-		return false, err
+	v, was, err := en.waiting(k)
+	if errors.Is(err, relay.ErrNotFound) {
+		return false, nil
 	}
-	d, err := decodeDelivery(v)
 	if err != nil {
 		return false, err
 	}
-	was := stateOf(d)
+	d, _, err := decodeDelivery(v)
+	if err != nil {
+		return false, err
+	}
 	st, ok := change(k, was)
 	if !ok {
 		return false, nil
@@ -262,7 +261,7 @@ func (s *Store) changeState(en *engine, k relay.DeliveryKey, change stateChange)
 	err = errors.Join(
 		w.unindex(d, was),
 		w.index(d),
-		w.set(deliveryKey(pDelivery, k), withState(v, st)),
+		w.set(deliveryKey(k), withState(v, st)),
 	)
 	if err != nil {
 		return false, err
@@ -278,14 +277,7 @@ func (s *Store) Take(_ context.Context, key relay.DeliveryKey, lease time.Time) 
 	}
 	defer s.leave()
 	defer s.lockMessage(key.Message)()
-	v, found, err := en.get(deliveryKey(pDelivery, key))
-	if err != nil {
-		return relay.Claimed{}, err
-	}
-	if !found {
-		return relay.Claimed{}, fmt.Errorf("%w: delivery %s", relay.ErrNotFound, key)
-	}
-	st, err := decodeState(v)
+	v, st, err := en.waiting(key)
 	if err != nil {
 		return relay.Claimed{}, err
 	}
@@ -374,11 +366,11 @@ func (o *overview) add(row *relay.QueueRow, e indexEntry) {
 // explain takes the reason from a delivery. Every account of the destination
 // asks for at most one to be read: those before it in its lane are due first.
 func (o *overview) explain(row *relay.QueueRow, e indexEntry) {
-	v, found, err := o.en.get(deliveryKey(pDelivery, e.key))
-	if err != nil || !found {
+	v, _, err := o.en.waiting(e.key)
+	if err != nil {
 		return
 	}
-	if d, err := decodeDelivery(v); err == nil {
+	if d, _, err := decodeDelivery(v); err == nil {
 		reason, reply := d.LastReason()
 		row.Reason, row.Reply = string(reason), reply
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -21,12 +22,13 @@ var errRecord = errors.New("store: unreadable record")
 // recordV1 begins every record with a head.
 const recordV1 = 1
 
-// state is the head of a delivery record: what decides whether a claim still
-// holds and where its index entry is.
+// state is the head of a delivery record: whether it waits, what decides
+// whether a claim still holds, and where its index entry is.
 //
-//	version 1 | flags 1 | attempts 4 | due 8 | JSON
+//	version 1 | flags 1 | attempts 4 | due 8 | length of account 1 | account | JSON
 type state struct {
 	held     bool
+	done     bool // finished: the record is evidence, and has no index entry
 	attempts int
 	due      time.Time
 }
@@ -34,6 +36,7 @@ type state struct {
 const (
 	stateLen = 1 + 1 + 4 + 8
 	flagHeld = 1
+	flagDone = 2
 )
 
 func stateOf(d relay.Delivery) state {
@@ -52,6 +55,9 @@ func (a state) encode(b []byte) []byte {
 	if a.held {
 		flags |= flagHeld
 	}
+	if a.done {
+		flags |= flagDone
+	}
 	b = append(b, recordV1, flags)
 	b = binary.BigEndian.AppendUint32(b, uint32(a.attempts))
 	return appendTime(b, a.due)
@@ -63,66 +69,53 @@ func decodeState(v []byte) (a state, err error) {
 	}
 	return state{
 		held:     v[1]&flagHeld != 0,
+		done:     v[1]&flagDone != 0,
 		attempts: int(binary.BigEndian.Uint32(v[2:])),
 		due:      parseTime(v[6:]),
 	}, nil
 }
 
-func encodeDelivery(d relay.Delivery) ([]byte, error) {
+// encodeDelivery writes the record of a delivery, waiting or finished.
+func encodeDelivery(d relay.Delivery, done bool) ([]byte, error) {
 	text, err := json.Marshal(d)
-	if err != nil {
-		return nil, fmt.Errorf("store: encode delivery %s: %w", d.Key, err)
+	if err != nil || len(d.Account) > 255 {
+		return nil, fmt.Errorf("store: encode delivery %s: %w", d.Key, cmp.Or(err, errRecord))
 	}
-	return append(stateOf(d).encode(make([]byte, 0, stateLen+len(text))), text...), nil
+	st := stateOf(d)
+	st.done = done
+	b := st.encode(make([]byte, 0, stateLen+1+len(d.Account)+len(text)))
+	b = append(append(b, byte(len(d.Account))), d.Account...)
+	return append(b, text...), nil
 }
 
-func decodeDelivery(v []byte) (d relay.Delivery, err error) {
-	st, err := decodeState(v)
-	if err != nil {
-		return d, err
+// owner tells whose delivery a record is without decoding its JSON, which it
+// gives, too.
+func owner(v []byte) (who account.ID, text []byte, err error) {
+	if len(v) <= stateLen || len(v) <= stateLen+int(v[stateLen]) {
+		return "", nil, errRecord
 	}
-	if err := json.Unmarshal(v[stateLen:], &d); err != nil {
-		return d, fmt.Errorf("%w: delivery: %w", errRecord, err)
+	end := stateLen + 1 + int(v[stateLen])
+	return account.ID(v[stateLen+1 : end]), v[end:], nil
+}
+
+func decodeDelivery(v []byte) (d relay.Delivery, st state, err error) {
+	if st, err = decodeState(v); err != nil {
+		return d, st, err
+	}
+	_, text, err := owner(v)
+	if err == nil {
+		err = json.Unmarshal(text, &d)
+	}
+	if err != nil {
+		return d, st, fmt.Errorf("%w: delivery: %w", errRecord, err)
 	}
 	d.Held, d.Attempts, d.Due = st.held, st.attempts, st.due
-	return d, nil
+	return d, st, nil
 }
 
 // withState gives a delivery record another head.
 func withState(v []byte, st state) []byte {
 	return append(st.encode(make([]byte, 0, len(v))), v[stateLen:]...)
-}
-
-// encodeFinished writes the evidence of a finished delivery.
-//
-//	version 1 | length of account 1 | account | JSON
-func encodeFinished(d relay.Delivery) ([]byte, error) {
-	text, err := json.Marshal(d)
-	if err != nil || len(d.Account) > 255 {
-		return nil, fmt.Errorf("store: encode delivery %s: %w", d.Key, errors.Join(errRecord, err))
-	}
-	b := append(make([]byte, 0, 2+len(d.Account)+len(text)), recordV1, byte(len(d.Account)))
-	return append(append(b, d.Account...), text...), nil
-}
-
-// splitFinished tells whose evidence it is without decoding the rest.
-func splitFinished(v []byte) (who account.ID, text []byte, err error) {
-	if len(v) < 2 || v[0] != recordV1 || len(v) < 2+int(v[1]) {
-		return "", nil, errRecord
-	}
-	n := 2 + int(v[1])
-	return account.ID(v[2:n]), v[n:], nil
-}
-
-func decodeFinished(v []byte) (d relay.Delivery, err error) {
-	_, text, err := splitFinished(v)
-	if err == nil {
-		err = json.Unmarshal(text, &d)
-	}
-	if err != nil {
-		return d, fmt.Errorf("%w: evidence: %w", errRecord, err)
-	}
-	return d, nil
 }
 
 func encode(v any) ([]byte, error) {

@@ -81,6 +81,8 @@ type Store struct {
 	engine *engine // nil while there is none
 	cause  error   // why there is none
 	closed bool
+	// sweptTo refuses messages below it, see sweeping.
+	sweptTo relay.MessageID
 
 	stripes   [1024]sync.Mutex // of messages, see lockMessage
 	flight    flight
