@@ -5,42 +5,15 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 )
 
 const (
-	deadDomain   = "dead.example"
+	// deadDomain has healthy neighbours on both sides, in the order of names.
+	deadDomain   = "d50-dead.many.example"
 	backlogSize  = kib
 	idleInterval = 5 * time.Second
 )
-
-// besideScenario is the healthy mail beside what is wrong.
-func besideScenario() scenario {
-	return scenario{TLS: true, Size: 10 * kib, Domains: 1}
-}
-
-// beside measures healthy mail: as fast as it goes, and at the given rate.
-func (g *rig) beside(name string, rate float64, rep *report) (fast, paced row, err error) {
-	if err = g.open(besideScenario()); err != nil {
-		return
-	}
-	if _, _, err = g.burst(runSpec{Duration: g.o.warm}); err != nil {
-		return
-	}
-	if fast, err = g.measure(name+"/max", runSpec{Duration: g.o.duration}); err != nil {
-		return
-	}
-	rep.add(fast)
-	if rate == 0 {
-		rate = fast.PerSecond / 2
-	}
-	if paced, err = g.measure(name+"/paced", runSpec{Duration: g.o.duration, Rate: rate}); err != nil {
-		return
-	}
-	rep.add(paced)
-	return
-}
 
 // idle gives the CPU that the subject uses when nothing is asked of it, as a
 // share of one CPU.
@@ -53,53 +26,47 @@ func (g *rig) idle() float64 {
 // measureBacklog measures healthy mail beside a destination that refuses all
 // connections and has a great many messages waiting.
 func measureBacklog(ctx context.Context, o options, rep *report) (err error) {
-	w := besideScenario().world()
-	w.Hosts = append(w.Hosts, hostSpec{Domains: []string{deadDomain}, Dead: true})
-	g, err := newRig(o, w)
+	dead := []hostSpec{{Domains: []string{deadDomain}, Dead: true}}
+	b, err := newBesides(ctx, o, rep, troubled("queued", o.backlog), o.relay, dead)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, g.close()) }()
-	if err := g.startRelay(ctx); err != nil {
-		return err
-	}
-	fast, paced, err := g.beside("queued/0", 0, rep)
-	if err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	g := b.rigs[1]
 	rep.fact("idle, empty queue", g.idle(), "CPUs")
 	if err := g.fill(rep); err != nil {
 		return err
 	}
-	name := fmt.Sprintf("queued/%d", o.backlog)
-	fastN, pacedN, err := g.beside(name, paced.Offered, rep)
-	if err != nil {
+	if err := b.turns(o.turns()); err != nil {
 		return err
 	}
-	rep.fact("idle, "+name, g.idle(), "CPUs")
+	rep.fact("idle, "+b.names[1], g.idle(), "CPUs")
 	rep.fact("resident memory after all that", float64(g.subject.(*relayProcess).resident())/(1<<20), "MiB")
-	rep.fact("CPU per healthy message, against an empty queue", fastN.CPU/fast.CPU, "times (as fast as it goes)")
-	rep.fact("CPU per healthy message, against an empty queue", pacedN.CPU/paced.CPU, "times (paced)")
 	return g.restart(ctx, rep)
+}
+
+// queue submits n small messages for domains that do not take them.
+func (g *rig) queue(domains []string, n int) (sent runResult, err error) {
+	addr, secret := g.subject.submission()
+	if err = g.gen.ask("open", openSpec{
+		Addr: addr, Secret: secret, TLS: true, Connections: g.o.connections, Size: backlogSize,
+		Domains: domains, BDAT: g.o.bdat,
+	}, nil); err != nil {
+		return
+	}
+	err = g.gen.ask("run", runSpec{Base: g.next, Count: n, NoTimes: true}, &sent)
+	g.next += int64(n)
+	return
 }
 
 // fill queues the backlog.
 func (g *rig) fill(rep *report) error {
-	addr, secret := g.subject.submission()
-	err := g.gen.ask("open", openSpec{
-		Addr: addr, Secret: secret, TLS: true, Connections: g.o.connections, Size: backlogSize,
-		Domains: []string{deadDomain}, BDAT: g.o.bdat,
-	}, nil)
+	g.subject.resetPeak()
+	cpu0, begun := g.subject.cpu(), time.Now()
+	sent, err := g.queue([]string{deadDomain}, g.o.backlog)
 	if err != nil {
 		return err
 	}
-	g.subject.resetPeak()
-	cpu0, begun := g.subject.cpu(), time.Now()
-	var sent runResult
-	if err := g.gen.ask("run", runSpec{Base: g.next, Count: g.o.backlog, NoTimes: true}, &sent); err != nil {
-		return err
-	}
-	g.next += int64(g.o.backlog)
 	took := time.Since(begun)
 	r := g.subject.(*relayProcess)
 	rep.fact("queued for the dead destination", float64(sent.Taken), "messages")

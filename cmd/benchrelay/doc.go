@@ -17,6 +17,7 @@
 //	relay.go     the relay under measurement
 //	postfix.go   Postfix in its place, under the same conditions
 //	proc.go      CPU, memory and syncs, as the kernel counts them
+//	beside.go    healthy mail through two relays in turn, one of them with trouble beside it
 //	backlog.go   what a million messages for a dead destination cost the others
 //	tarpit.go    what two hundred hosts that never answer cost the others
 //	report.go    table, JSON, lines for benchstat

@@ -16,6 +16,7 @@ import (
 // options are the flags.
 type options struct {
 	relay       string
+	against     string
 	dir         string
 	run         *regexp.Regexp
 	full        bool
@@ -75,6 +76,7 @@ func parent() {
 func parseFlags(args []string) (o options, err error) {
 	f := flag.NewFlagSet("benchrelay", flag.ContinueOnError)
 	f.StringVar(&o.relay, "relay", "bin/tlsrelay", "the relay's program")
+	f.StringVar(&o.against, "against", "", "another build of the relay to measure in turn with -relay, instead of the scenarios")
 	f.StringVar(&o.dir, "dir", "", "where to keep queues and logs while running; default: the temporary folder. Its disk is the disk that is measured")
 	run := f.String("run", ".", "only scenarios whose name matches this expression")
 	list := f.Bool("list", false, "list the scenarios and end")
@@ -82,7 +84,7 @@ func parseFlags(args []string) (o options, err error) {
 	f.DurationVar(&o.duration, "d", 0, "how long each measurement submits; overrides -full")
 	f.DurationVar(&o.warm, "warm", time.Second, "how long to submit before each measurement")
 	f.IntVar(&o.connections, "c", 20, "connections of the generator")
-	f.IntVar(&o.repeat, "repeat", 1, "how often each scenario is measured")
+	f.IntVar(&o.repeat, "repeat", 1, "how often each scenario is measured; at least 3 turns where two relays take them")
 	f.BoolVar(&o.bdat, "bdat", false, "submit with BDAT instead of DATA")
 	f.StringVar(&o.profile, "profile", "", "save a CPU profile of the relay over each measurement in this folder")
 	f.BoolVar(&o.strace, "strace", false, "measure once more under strace to count the syncs (headline scenario)")
@@ -132,6 +134,8 @@ func bench(ctx context.Context, o options) error {
 	}
 	r := &report{o: o}
 	switch {
+	case o.against != "":
+		err = measureBuilds(ctx, o, r)
 	case o.backlog > 0:
 		err = measureBacklog(ctx, o, r)
 	case o.tarpits > 0:
