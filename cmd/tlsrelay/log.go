@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"time"
 
 	"go.uber.org/zap"
@@ -10,21 +11,52 @@ import (
 	"tlsrelay/configs"
 )
 
-// newLogger makes the log of a configuration.
-func newLogger(c configs.Log) (*zap.Logger, error) {
-	level, err := zap.ParseAtomicLevel(cmp.Or(c.Level, "info"))
+// logLag is how long a line below a warning may take to be written. One
+// write for each of them would be a third of all that the relay makes; a
+// process that is killed takes so much of its log with it.
+const logLag = 200 * time.Millisecond
+
+// newLogger makes the log of a configuration. stop writes what is left of it;
+// nothing may be logged afterwards.
+func newLogger(c configs.Log, to zapcore.WriteSyncer) (log *zap.Logger, stop func() error, err error) {
+	level, err := zapcore.ParseLevel(cmp.Or(c.Level, "info"))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	zc := zap.NewProductionConfig()
-	zc.Level, zc.Sampling, zc.DisableCaller = level, nil, true
-	zc.EncoderConfig.TimeKey = "time"
-	zc.EncoderConfig.EncodeTime = rfc3339Millis
+	ec := zap.NewProductionEncoderConfig()
+	ec.TimeKey, ec.EncodeTime = "time", rfc3339Millis
+	encoder := zapcore.NewJSONEncoder(ec)
 	if c.Format == "console" {
-		zc.Encoding = "console"
-		zc.EncoderConfig.EncodeLevel = capitalLevel
+		ec.EncodeLevel = capitalLevel
+		encoder = zapcore.NewConsoleEncoder(ec)
 	}
-	return zc.Build()
+	out := &zapcore.BufferedWriteSyncer{WS: to, FlushInterval: logLag}
+	core := promptCore{zapcore.NewCore(encoder, out, level)}
+	return zap.New(core, zap.AddStacktrace(zap.ErrorLevel), zap.ErrorOutput(to)), out.Stop, nil
+}
+
+// promptCore has warnings and worse written at once, and with them what was
+// said before.
+type promptCore struct{ zapcore.Core }
+
+// With implements zapcore.Core.
+func (c promptCore) With(fields []zap.Field) zapcore.Core { return promptCore{c.Core.With(fields)} }
+
+// Check implements zapcore.Core.
+func (c promptCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if c.Enabled(e.Level) {
+		return ce.AddCore(e, c)
+	}
+	return ce
+}
+
+// Write implements zapcore.Core.
+func (c promptCore) Write(e zapcore.Entry, fields []zap.Field) error {
+	err := c.Core.Write(e, fields)
+	if e.Level >= zap.WarnLevel {
+		err = errors.Join(err, c.Sync())
+	}
+	return err
 }
 
 func rfc3339Millis(t time.Time, enc zapcore.PrimitiveArrayEncoder) {

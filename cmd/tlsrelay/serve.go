@@ -11,6 +11,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"tlsrelay/configs"
 )
@@ -55,11 +56,11 @@ func serve(ctx context.Context, c configs.Config) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	log, err := newLogger(c.Log)
+	log, stopLog, err := newLogger(c.Log, zapcore.Lock(os.Stderr))
 	if err != nil {
 		return err
 	}
-	defer log.Sync()
+	defer stopLog()
 	a, err := newApp(c, log)
 	if err != nil {
 		return err
