@@ -46,12 +46,15 @@ func (s *Store) Accept(ctx context.Context, m relay.Message, ds []relay.Delivery
 		w.doubt()
 		return err
 	}
+	if len(w.claimed) > 0 {
+		d.keepWarm(m.ID)
+	}
 	return nil
 }
 
 // admissible says whether there is a whole body, and room for it.
 func (s *Store) admissible(ctx context.Context, d *draft) error {
-	return errors.Join(ctx.Err(), d.err, s.free())
+	return errors.Join(ctx.Err(), d.err, s.freeLately())
 }
 
 // accept adds a message to w. It ends the draft's spool file one way or the
@@ -245,6 +248,9 @@ func (s *Store) Body(_ context.Context, id relay.MessageID) (relay.Body, error) 
 	defer s.leave()
 	if s.spooled.has(id) {
 		return s.openSpool(id)
+	}
+	if body := s.warm.get(id); body != nil {
+		return body, nil
 	}
 	v, found, err := en.get(bodyKey(id))
 	switch {

@@ -57,6 +57,7 @@ func (s *Store) Commit(_ context.Context, t relay.Transition) error {
 	w.tell(t.Events)
 	if err := w.commit(sync); err != nil {
 		s.unsure.add(t)
+		s.warm.drop(id) // if it did happen, the message may have ended
 		return err
 	}
 	s.unsure.drop(t.Before.Key)
@@ -68,7 +69,11 @@ func (s *Store) Commit(_ context.Context, t relay.Transition) error {
 	if !sync {
 		signal(s.soon)
 	}
-	if gone && s.spooled.has(id) {
+	if !gone {
+		return nil
+	}
+	s.warm.drop(id)
+	if s.spooled.has(id) {
 		s.spooled.drop(id)
 		s.remove(s.spoolFile(id))
 	}

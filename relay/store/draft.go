@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -134,6 +133,14 @@ func (d *draft) Discard() {
 	d.end()
 }
 
+// keepWarm hands the memory of a small body on for the attempt that follows.
+func (d *draft) keepWarm(id relay.MessageID) {
+	if d.file == nil {
+		d.s.warm.put(id, d.buf, &d.s.drafts.pool)
+		d.buf = nil
+	}
+}
+
 // end gives back the memory.
 func (d *draft) end() {
 	if d.ended {
@@ -254,13 +261,6 @@ func (s *Store) sweepSpool(en *engine) error {
 	s.spooled.ids = named
 	return nil
 }
-
-// inlineBody is a body from the database.
-type inlineBody []byte
-
-func (b inlineBody) NewReader() io.Reader { return bytes.NewReader(b) }
-func (b inlineBody) Size() int64          { return int64(len(b)) }
-func (b inlineBody) Close() error         { return nil }
 
 // spoolBody is a body in a spool file.
 type spoolBody struct {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -75,6 +76,8 @@ type Store struct {
 	lock   *pebble.Lock
 	opened time.Time
 
+	freeUntil atomic.Int64 // since opened, in ns: the disk has room, as far as known
+
 	// mu guards engine: every call holds it for reading while it uses the
 	// database, so that a failed one is closed when nobody is in it.
 	mu     sync.RWMutex
@@ -90,6 +93,7 @@ type Store struct {
 	tickets   tickets
 	spooled   spooled
 	drafts    drafts
+	warm      warm
 	doubts    doubts
 	unsure    unsure
 	mem       memory
@@ -226,6 +230,18 @@ func (s *Store) lockMessage(id relay.MessageID) (unlock func()) {
 	return mu.Unlock
 }
 
+// freeFor is how long it is believed that the disk has room: less than a
+// bound of any use takes to fill.
+const freeFor = 50 * time.Millisecond
+
+// freeLately is free, asked no more often than freeFor where all is well.
+func (s *Store) freeLately() error {
+	if time.Since(s.opened) < time.Duration(s.freeUntil.Load()) {
+		return nil
+	}
+	return s.free()
+}
+
 // free checks that the disk has room for one more message.
 func (s *Store) free() error {
 	if s.o.MinFreeDisk == 0 {
@@ -239,8 +255,10 @@ func (s *Store) free() error {
 		return unavailable(err)
 	}
 	if usage.AvailBytes < s.o.MinFreeDisk {
+		s.freeUntil.Store(0)
 		return fmt.Errorf("%w: %d octets are free, min_free_disk is %d", relay.ErrNoSpace, usage.AvailBytes, s.o.MinFreeDisk)
 	}
+	s.freeUntil.Store(int64(time.Since(s.opened) + freeFor))
 	return nil
 }
 
