@@ -21,6 +21,8 @@ type Result struct {
 	Demanding bool
 	// Feedback is what the lane learns.
 	Feedback Feedback
+	// Cut: the attempt was cut short before everybody was asked about.
+	Cut bool
 }
 
 // Outcome is what became of one recipient.

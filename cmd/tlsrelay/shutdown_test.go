@@ -134,6 +134,33 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// A host that never says a word does not hold up the end.
+func TestDrainLeavesTarpits(t *testing.T) {
+	o := startOwn(t)
+	host := o.world.Host(t, "mx.good.test", relaytest.Script{Greeting: relaytest.Reply{Do: relaytest.Silence}})
+	k := talk(t, o.submission)
+	k.say("EHLO app.test", "250")
+	k.say("MAIL FROM:<app@sender.test>", "250")
+	k.say("RCPT TO:<a@good.test>", "250")
+	k.say("DATA", "354")
+	k.say("Subject: x\r\n\r\nHello\r\n.", "250")
+	eventually(t, "the relay is stuck", func() bool { return host.Open() == 1 })
+	begun := time.Now()
+	o.cmd.Process.Signal(syscall.SIGTERM)
+	if code := o.wait(); code != 0 {
+		t.Errorf("exit code %d\n%s", code, o.logged())
+	}
+	if took := time.Since(begun); took > 20*time.Second { // of the 30 s that a transaction would have
+		t.Errorf("it took %v to leave", took)
+	}
+	if err := host.SetScript(relaytest.Script{}); err != nil {
+		t.Fatal(err)
+	}
+	next := startProcess(t, o.file, o.env...).up()
+	host.Await(t, 1) // at once: what was cut short was no attempt
+	next.signal(syscall.SIGTERM)
+}
+
 // Only one process works on a data directory. Another one says so and leaves,
 // while the first serves and while it drains; once it is gone the next takes
 // over at once.

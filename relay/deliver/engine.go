@@ -52,7 +52,7 @@ func (e *Engine) Run(ctx context.Context) error {
 // Deliver makes one attempt at the waiting recipients of job: every host that
 // has to be tried is tried, and the result says what became of each recipient
 // and why. When ctx ends, what is open is closed and the rest is deferred
-// without evidence.
+// without evidence; so it is with job.Opening and what has not come to MAIL.
 func (e *Engine) Deliver(ctx context.Context, job Job) relay.Result {
 	begin := time.Now()
 	job.Sender.RequireTLS = job.Sender.RequireTLS || job.Message.RequireTLS

@@ -61,6 +61,9 @@ type Job struct {
 	Delivery relay.Delivery
 	Sender   policy.Sender // demands on the sender's side; REQUIRETLS of Message is added
 	Body     relay.Body    // read, not closed
+	// Opening ends when no connection may be opened any more: what is on its
+	// way to MAIL then is closed, and what has come so far goes on. nil: never.
+	Opening context.Context
 }
 
 // patience bounds a whole walk: when it is over, no further connection is

@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -26,7 +27,7 @@ func (w *walk) result(begin time.Time) relay.Result {
 		Outcomes: make([]relay.Outcome, len(w.rcpts)),
 		Attempt:  relay.Attempt{At: begin, Took: now.Sub(begin), Hosts: w.evidence},
 	}
-	cut := w.ctx.Err() != nil
+	cut := w.ctx.Err() != nil || w.interrupted() && w.unanswered()
 	if cut {
 		// Stopping says nothing about the hosts.
 		r.Attempt.Ruling, r.History = policy.Unreached, w.hist
@@ -40,7 +41,7 @@ func (w *walk) result(begin time.Time) relay.Result {
 		stands := rc.settled || rc.outcome.Failure != nil && r.Attempt.Ruling != policy.Block
 		if !stands {
 			if rest == nil {
-				rest = w.unserved(r.Attempt.Ruling, r.History, cut)
+				rest, r.Cut = w.unserved(r.Attempt.Ruling, r.History, cut), cut
 			}
 			rc.outcome = *rest
 		}
@@ -52,6 +53,11 @@ func (w *walk) result(begin time.Time) relay.Result {
 	r.Feedback = w.feedback(r, cut)
 	w.tell(r)
 	return r
+}
+
+// unanswered reports whether some recipient was not asked about.
+func (w *walk) unanswered() bool {
+	return slices.ContainsFunc(w.rcpts, func(r recipient) bool { return !r.settled && r.outcome.Failure == nil })
 }
 
 // unserved is the outcome of the recipients that no host was asked about.

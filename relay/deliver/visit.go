@@ -69,6 +69,7 @@ func (w *walk) reopen(h *host, s **session, seen *sighting) bool {
 	}
 	next, saw, err := w.connect(h, (*s).key, manner{hello: cmp.Or(seen.observed.Hello, policy.FullHello), plain: seen.observed.Plain})
 	if err != nil || next == nil {
+		w.discard(next)
 		return false
 	}
 	*s, *seen = next, saw

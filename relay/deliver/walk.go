@@ -89,7 +89,7 @@ func (w *walk) run() {
 // done reports whether nobody waits any more, or nothing more may be done. A
 // walk that has taken too long stops where it is.
 func (w *walk) done() bool {
-	if w.stop || w.ctx.Err() != nil || time.Since(w.begin) > w.e.o.patience() {
+	if w.stop || w.interrupted() || time.Since(w.begin) > w.e.o.patience() {
 		return true
 	}
 	if w.job == nil {
@@ -101,6 +101,21 @@ func (w *walk) done() bool {
 		}
 	}
 	return true
+}
+
+// interrupted reports whether no connection may be opened any more.
+func (w *walk) interrupted() bool {
+	return w.ctx.Err() != nil || w.job != nil && w.job.Opening != nil && w.job.Opening.Err() != nil
+}
+
+// opening gives the context of a connection on its way to MAIL.
+func (w *walk) opening() (ctx context.Context, done func()) {
+	if w.job == nil || w.job.Opening == nil {
+		return w.ctx, func() {}
+	}
+	ctx, cancel := context.WithCancel(w.ctx)
+	stop := context.AfterFunc(w.job.Opening, cancel)
+	return ctx, func() { stop(); cancel() }
 }
 
 // reuse looks for an idle session to any host of the route, the preferred
@@ -179,7 +194,7 @@ func (w *walk) address(h *host, k poolKey) {
 	for {
 		used[hello] = true
 		s, seen, err := w.connect(h, k, manner{hello: hello})
-		if err != nil || w.ctx.Err() != nil {
+		if err != nil {
 			w.discard(s)
 			return
 		}
@@ -271,7 +286,7 @@ func (w *walk) phase2(h *host) {
 		k, _ := w.e.key(h.Host, addr)
 		s, seen, err := w.connect(h, k, manner{plain: true})
 		switch {
-		case err != nil || w.ctx.Err() != nil:
+		case err != nil:
 			w.discard(s)
 			return
 		case s != nil:
@@ -303,27 +318,31 @@ func (w *walk) needsClear() bool {
 }
 
 // connect gives a session to an address, idle or new, or none with the
-// verdict why. err is set when the walk was cut short.
+// verdict why. err is set when the walk was cut short; a session is good for
+// nothing then.
 func (w *walk) connect(h *host, k poolKey, m manner) (*session, sighting, error) {
 	usable := h.usable
 	if w.job == nil || m.plain || m.hello == policy.NoSNIHello {
 		usable = fresh
 	}
-	s, err := w.e.pool.acquire(w.ctx, k, usable)
+	ctx, done := w.opening()
+	defer done()
+	s, err := w.e.pool.acquire(ctx, k, usable)
 	if err != nil {
 		return nil, sighting{}, err
 	}
 	if s != nil {
 		return s, w.recognise(h, s), nil
 	}
-	s, seen := w.e.open(w.ctx, k, h.decision, m)
+	s, seen := w.e.open(ctx, k, h.decision, m)
+	err = ctx.Err()
 	if s == nil {
 		w.e.pool.release(k.host)
-		if w.ctx.Err() == nil {
+		if err == nil {
 			w.record(h, k, seen)
 		}
 	}
-	return s, seen, nil
+	return s, seen, err
 }
 
 // discard closes a session that the walk has no use for.

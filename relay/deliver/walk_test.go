@@ -369,27 +369,68 @@ func TestRequireTLS(t *testing.T) {
 	}
 }
 
-// TestInterrupted: stopping in mid-attempt is nobody's fault.
-func TestInterrupted(t *testing.T) {
-	w := relaytest.Start(t)
-	h := w.Host(t, "mx1.example.test", relaytest.Script{EHLO: relaytest.Reply{Do: relaytest.Silence}})
-	e := engine(t, w, routeTo(h))
+// endWhen ends a context once cond holds of a host.
+func endWhen(h *relaytest.Host, cond func() bool) context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		wait, done := context.WithTimeout(context.Background(), relaytest.Patience)
 		defer done()
-		h.WaitFor(wait, func() bool { return h.Open() == 1 })
+		h.WaitFor(wait, cond)
 		cancel()
 	}()
-	job := jobTo(t, modeT)
-	job.Delivery.History = policy.History{Since: time.Now().Add(-48 * time.Hour)}
-	r := e.Deliver(ctx, job)
-	f := failureOf(r)
-	if f.Class != relay.Temporary || f.Reason != events.Internal || len(r.Attempt.Hosts) != 0 || r.Feedback != relay.Neutral {
-		t.Errorf("%+v", r)
+	return ctx
+}
+
+// TestInterrupted: stopping in mid-attempt is nobody's fault, whether all of
+// it is to stop or only what has not come to MAIL.
+func TestInterrupted(t *testing.T) {
+	for _, all := range []bool{true, false} {
+		w := relaytest.Start(t)
+		h := w.Host(t, "mx1.example.test", relaytest.Script{EHLO: relaytest.Reply{Do: relaytest.Silence}})
+		e := engine(t, w, routeTo(h))
+		job := jobTo(t, modeT)
+		job.Delivery.History = policy.History{Since: time.Now().Add(-48 * time.Hour)}
+		ctx, ends := context.Background(), endWhen(h, func() bool { return h.Open() == 1 })
+		if all {
+			ctx = ends
+		} else {
+			job.Opening = ends
+		}
+		r := e.Deliver(ctx, job)
+		f := failureOf(r)
+		if f.Class != relay.Temporary || f.Reason != events.Internal || len(r.Attempt.Hosts) != 0 || r.Feedback != relay.Neutral || !r.Cut {
+			t.Errorf("%+v", r)
+		}
+		if !r.History.Since.Equal(job.Delivery.History.Since) {
+			t.Error("the history was lost")
+		}
 	}
-	if !r.History.Since.Equal(job.Delivery.History.Since) {
-		t.Error("the history was lost")
+}
+
+// TestNothingNewIsOpened: what has come to MAIL goes on, and its answer
+// counts; no other host is asked after it.
+func TestNothingNewIsOpened(t *testing.T) {
+	for name, c := range map[string]struct {
+		end  relaytest.Reply
+		fate string
+	}{
+		"taken":   {relaytest.Reply{Delay: 100 * time.Millisecond}, "tls"},
+		"put off": {relaytest.Reply{Delay: 100 * time.Millisecond, Code: 451}, "defer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := relaytest.Start(t)
+			first := w.Host(t, "mx1.example.test", relaytest.Script{End: c.end})
+			second := w.Host(t, "mx2.example.test")
+			job := jobTo(t, modeT)
+			job.Opening = endWhen(first, func() bool {
+				s := first.Sessions()
+				return len(s) > 0 && slices.ContainsFunc(s[0].Commands, func(c relaytest.Command) bool { return strings.HasPrefix(c.Line, "MAIL") })
+			})
+			r := engine(t, w, routeTo(first, second)).Deliver(context.Background(), job)
+			if how(r) != c.fate || r.Cut || second.Connections() > 0 {
+				t.Errorf("%s, %d connections to the second host: %+v", how(r), second.Connections(), r)
+			}
+		})
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"tlsrelay/events"
 	"tlsrelay/policy"
 	"tlsrelay/relay"
+	"tlsrelay/relay/deliver"
 )
 
 // What was claimed and not begun is tried at once by the next start; what was
@@ -67,6 +68,37 @@ func TestShutdownCutsOffWhatTakesTooLong(t *testing.T) {
 			t.Error("not taken over by the next start")
 		}
 		w.stop()
+	})
+}
+
+// What has not come to MAIL when the end begins is left soon and found by the
+// next start, as if it had not been tried; an answer that came counts.
+func TestShutdownLeavesWhatIsOnItsWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{Drain: time.Minute})
+		until := func(cut bool) func(context.Context, deliver.Job) relay.Result {
+			return func(_ context.Context, job deliver.Job) relay.Result {
+				<-job.Opening.Done()
+				r := relay.FailAll(job.Delivery, relay.Failure{Class: relay.Temporary, Reach: relay.ReachMessage, Status: "4.2.0"}, time.Now())
+				r.Cut = cut
+				return r
+			}
+		}
+		w.hosts.set("tarpit.test", until(true))
+		w.hosts.set("busy.test", until(false))
+		w.start()
+		w.send("a", "x@tarpit.test", "x@busy.test")
+		time.Sleep(time.Second)
+		begun := time.Now()
+		w.stop()
+		if took := time.Since(begun); took != openGrace {
+			t.Errorf("stopped after %v", took)
+		}
+		for _, d := range w.store.look().queued {
+			if left := d.Lane.Destination == "tarpit.test"; left != (d.Attempts == 0) || left != !d.Due.After(time.Now()) {
+				t.Errorf("%s: attempt %d, due %v", d.Lane.Destination, d.Attempts, d.Due)
+			}
+		}
 	})
 }
 

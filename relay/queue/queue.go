@@ -14,8 +14,13 @@ import (
 	"tlsrelay/relay"
 )
 
-// commitGrace is how long commits may go on after attempts were cut off.
-const commitGrace = 10 * time.Second
+// When Run is to end, attempts that are still on their way to a host, which
+// may be a tarpit, have openGrace to come to MAIL; the others have
+// Options.Drain. Then commits may go on for commitGrace.
+const (
+	openGrace   = 2 * time.Second
+	commitGrace = 10 * time.Second
+)
 
 // Queue decides when what is tried, and sees each attempt to its commit. Its
 // methods are safe for concurrent use.
@@ -49,18 +54,20 @@ func New(o Options, store relay.Store, d Deliverer, s Senders, tell func(events.
 }
 
 // Run owns the lanes until ctx ends. Then it begins nothing new, lets running
-// attempts and their commits finish (Options.Drain, then it cuts them off),
-// and gives back what was claimed and not begun. It returns when everything
-// that it started has ended.
+// attempts and their commits finish, as long as it has patience with them, and
+// gives back what was claimed and not begun. It returns when everything that it
+// started has ended.
 func (q *Queue) Run(ctx context.Context) error {
+	openings, cutOpenings := context.WithCancel(context.WithoutCancel(ctx))
+	defer cutOpenings()
 	attempts, cutAttempts := context.WithCancel(context.WithoutCancel(ctx))
 	defer cutAttempts()
 	commits, cutCommits := context.WithCancel(context.WithoutCancel(ctx))
 	defer cutCommits()
-	c := &crew{Queue: q, attempts: attempts, commits: commits}
+	c := &crew{Queue: q, openings: openings, attempts: attempts, commits: commits}
 	s := newScheduler(c)
 	c.pool.Go(func() { c.scan(ctx, s) })
-	c.pool.Go(func() { s.bound(ctx, cutAttempts, cutCommits) })
+	c.pool.Go(func() { s.bound(ctx, cutOpenings, cutAttempts, cutCommits) })
 	q.loop.Store(s)
 	s.loop(ctx)
 	q.loop.Store(nil)
@@ -71,16 +78,17 @@ func (q *Queue) Run(ctx context.Context) error {
 }
 
 // bound cuts off what goes on for too long after ctx ended.
-func (s *scheduler) bound(ctx context.Context, cutAttempts, cutCommits func()) {
+func (s *scheduler) bound(ctx context.Context, cutOpenings, cutAttempts, cutCommits func()) {
 	select {
 	case <-ctx.Done():
 	case <-s.gone:
 		return
 	}
+	grace := min(openGrace, s.q.o.Drain)
 	for _, step := range []struct {
 		after time.Duration
 		cut   func()
-	}{{s.q.o.Drain, cutAttempts}, {commitGrace, cutCommits}} {
+	}{{grace, cutOpenings}, {s.q.o.Drain - grace, cutAttempts}, {commitGrace, cutCommits}} {
 		select {
 		case <-time.After(step.after):
 			step.cut()

@@ -30,7 +30,8 @@ const (
 // crew is what works beside the loop while Run is on.
 type crew struct {
 	*Queue
-	attempts context.Context // ends when attempts are cut off
+	openings context.Context // ends when attempts that have not come to MAIL are cut off
+	attempts context.Context // ends when all attempts are
 	commits  context.Context // ends when commits are, too
 	pool     sync.WaitGroup
 }
@@ -66,7 +67,7 @@ func (c *crew) attempt(j *job) (f finished) {
 	r := c.deliver(ctx, j.message, j.delivery)
 	d := j.end()
 	r = c.guarded(d, r)
-	cut := c.attempts.Err() != nil
+	cut := r.Cut || c.attempts.Err() != nil
 	if cut && !conclusive(r) {
 		f.due = c.release(relay.Claimed{Message: j.message, Delivery: d})
 		return f
@@ -103,7 +104,7 @@ func (c *crew) deliver(ctx context.Context, m relay.Message, d relay.Delivery) (
 		return internal(d)
 	}
 	defer body.Close()
-	r = c.deliverer.Deliver(ctx, deliver.Job{Message: m, Delivery: d, Sender: sender, Body: body})
+	r = c.deliverer.Deliver(ctx, deliver.Job{Message: m, Delivery: d, Sender: sender, Body: body, Opening: c.openings})
 	if len(r.Outcomes) != len(d.Waiting()) {
 		c.log.Error("an attempt lost recipients", zap.Stringer("delivery", d.Key), zap.Int("outcomes", len(r.Outcomes)))
 		return internal(d)

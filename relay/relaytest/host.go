@@ -293,7 +293,8 @@ func (h *Host) Wait(ctx context.Context, n int) ([]Message, error) {
 }
 
 // WaitFor waits until cond holds. cond is asked again whenever a connection
-// comes or ends, a handshake completes or a message is accepted.
+// comes or ends, a handshake completes, a command is given or a message is
+// accepted.
 func (h *Host) WaitFor(ctx context.Context, cond func() bool) error {
 	for {
 		h.mu.Lock()

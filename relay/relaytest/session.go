@@ -116,6 +116,7 @@ func (s *session) readLine() (string, error) {
 	if !s.script.Discard {
 		s.h.mu.Lock()
 		s.rec.Commands = append(s.rec.Commands, Command{line, s.inTLS})
+		s.h.signal()
 		s.h.mu.Unlock()
 	}
 	return line, nil
