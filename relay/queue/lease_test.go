@@ -183,6 +183,37 @@ func TestLeaseRunsOutInMemory(t *testing.T) {
 	})
 }
 
+// The store goes away while an outcome waits to be committed, for longer than
+// the lease. When it is back the delivery may be claimed before the commit is
+// tried again; it is not attempted a second time for that.
+func TestStoreAwayLongerThanALease(t *testing.T) {
+	bubble(t, Options{}, func(t *testing.T, w *world) {
+		w.hosts.set("one.test", func(_ context.Context, job deliver.Job) relay.Result {
+			w.store.failing(func(what string) error {
+				if what == "commit" || what == "claim" {
+					return errDisk
+				}
+				return nil
+			})
+			return taken(job)
+		})
+		w.send("a", "x@one.test")
+		time.Sleep(10*time.Minute + commitPauseMax/2)
+		w.store.failing(nil)
+		time.Sleep(time.Hour)
+		if n := len(w.hosts.to("one.test")); n != 1 || w.store.done() != 1 {
+			t.Errorf("%d attempts, %d done", n, w.store.done())
+		}
+		if kinds := w.kinds(); kinds[events.Delivered] != 1 {
+			t.Errorf("told %v", kinds)
+		}
+		if w.store.look().stale == 0 {
+			t.Error("nobody else had the delivery; the story is not told")
+		}
+		w.store.with(func() { w.store.stale = 0 })
+	})
+}
+
 // What is claimed again before it has begun, its first lease over, begins or
 // is given back under the new one.
 func TestClaimedAgainBeforeItBegan(t *testing.T) {

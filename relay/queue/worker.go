@@ -25,6 +25,9 @@ const (
 	// The pauses between tries of a commit that fails.
 	commitPause    = 100 * time.Millisecond
 	commitPauseMax = 10 * time.Second
+	// staleLooks is how often it is looked who has a delivery now; a claim
+	// comes to the loop's notice a little after the store's.
+	staleLooks = 3
 )
 
 // crew is what works beside the loop while Run is on.
@@ -240,6 +243,7 @@ func (c *crew) commit(t relay.Transition) error {
 			c.metrics.uncommitted.Dec()
 		}
 	}()
+	looks := 0
 	for pause := commitPause; ; pause = min(2*pause, commitPauseMax) {
 		err := c.store.Commit(c.commits, t)
 		if err == nil {
@@ -254,11 +258,21 @@ func (c *crew) commit(t relay.Transition) error {
 			zap.Stringer("delivery", t.Before.Key), zap.Error(err),
 			zap.Bool("delivered", slices.ContainsFunc(t.Events, func(e events.Event) bool { return e.Kind == events.Delivered })),
 		}
-		if errors.Is(err, relay.ErrStale) || errors.Is(err, relay.ErrNotFound) {
+		switch {
+		case errors.Is(err, relay.ErrStale) && looks < staleLooks:
+			// Perhaps by ourselves: its lease ran out while the store was away.
+			looks++
+			if again, ok := c.claimedAgain(t.Before); ok {
+				t.Before, looks = again, 0
+				continue
+			}
+			pause = commitPause
+		case errors.Is(err, relay.ErrStale), errors.Is(err, relay.ErrNotFound):
 			c.log.Warn("the delivery was taken over meanwhile; the outcome of this attempt is dropped", fields...)
 			return err
+		default:
+			c.log.Error("cannot commit; the outcome is kept and tried again", fields...)
 		}
-		c.log.Error("cannot commit; the outcome is kept and tried again", fields...)
 		select {
 		case <-time.After(pause):
 		case <-c.commits.Done():
@@ -266,6 +280,19 @@ func (c *crew) commit(t relay.Transition) error {
 			return err
 		}
 	}
+}
+
+// claimedAgain gives a delivery whose attempt has ended as this process claimed
+// it anew since, by accident; false when it did not.
+func (c *crew) claimedAgain(before relay.Delivery) (again relay.Delivery, ok bool) {
+	c.call(func(s *scheduler, _ time.Time) {
+		if j := s.inHand[before.Key]; j != nil {
+			if a := j.adopted.Load(); a != nil && a.Due.After(before.Due) {
+				again, ok = *a, true
+			}
+		}
+	})
+	return again, ok
 }
 
 // release makes a delivery that was claimed and not tried due again, and says
