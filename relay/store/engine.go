@@ -86,9 +86,12 @@ func (s *Store) pebbleOptions(en *engine, cache *pebble.Cache) *pebble.Options {
 		FormatMajorVersion:          pebble.FormatTableFormatV6,
 		MemTableSize:                uint64(s.o.MemTable),
 		MemTableStopWritesThreshold: 4,
-		L0CompactionThreshold:       4,
-		L0StopWritesThreshold:       24,
-		Logger:                      &logger{s.log.Named("pebble"), en.fence},
+		// Every compaction out of level 0 rewrites the table that the level below
+		// ends in: messages in flight straddle the write buffers. Eight buffers
+		// at a time instead of four cost a quarter less of the store's CPU.
+		L0CompactionThreshold: 8,
+		L0StopWritesThreshold: 24,
+		Logger:                &logger{s.log.Named("pebble"), en.fence},
 	}
 	o.Experimental.SpanPolicyFunc = en.cuts.policy
 	for i := range o.Levels {
