@@ -30,10 +30,24 @@ func newLogger(c configs.Log, to zapcore.WriteSyncer) (log *zap.Logger, stop fun
 		ec.EncodeLevel = capitalLevel
 		encoder = zapcore.NewConsoleEncoder(ec)
 	}
-	out := &zapcore.BufferedWriteSyncer{WS: to, FlushInterval: logLag}
+	out := &zapcore.BufferedWriteSyncer{WS: lossy{to}, FlushInterval: logLag}
 	core := promptCore{zapcore.NewCore(encoder, out, level)}
-	return zap.New(core, zap.AddStacktrace(zap.ErrorLevel), zap.ErrorOutput(to)), out.Stop, nil
+	return zap.New(core, zap.AddStacktrace(zap.ErrorLevel), zap.ErrorOutput(lossy{to})), out.Stop, nil
 }
+
+// lossy loses what cannot be written, a full disk or a broken pipe, and goes on
+// with what can be later: a buffer remembers its first error for good. It syncs
+// nothing, for pipes and terminals cannot, and files need not.
+type lossy struct{ zapcore.WriteSyncer }
+
+// Write implements io.Writer.
+func (l lossy) Write(p []byte) (int, error) {
+	_, _ = l.WriteSyncer.Write(p)
+	return len(p), nil
+}
+
+// Sync implements zapcore.WriteSyncer.
+func (lossy) Sync() error { return nil }
 
 // promptCore has warnings and worse written at once, and with them what was
 // said before.

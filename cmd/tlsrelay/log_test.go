@@ -1,14 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"tlsrelay/configs"
 )
@@ -16,8 +16,8 @@ import (
 // Lines are written within the lag, a warning at once and with all before it.
 func TestLogLag(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var out bytes.Buffer
-		log, stop, err := newLogger(configs.Log{}, zapcore.AddSync(&out))
+		var out unwritable
+		log, stop, err := newLogger(configs.Log{}, &out)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -52,4 +52,54 @@ func TestLogLag(t *testing.T) {
 			t.Errorf("at the end: %q", got)
 		}
 	})
+}
+
+// unwritable is an output that can fail for a while.
+type unwritable struct {
+	mu      sync.Mutex
+	text    strings.Builder
+	failing bool
+}
+
+func (u *unwritable) Write(p []byte) (int, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.failing {
+		return 0, syscall.ENOSPC
+	}
+	return u.text.Write(p)
+}
+
+func (u *unwritable) Sync() error { return syscall.EINVAL } // as pipes and terminals do
+
+func (u *unwritable) String() string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.text.String()
+}
+
+func (u *unwritable) fail(failing bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.failing = failing
+}
+
+// What cannot be written is lost, and nothing else: neither later lines nor
+// the form of the others.
+func TestLogGoesOn(t *testing.T) {
+	var out unwritable
+	log, stop, err := newLogger(configs.Log{}, &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out.fail(true)
+	log.Warn("lost")
+	out.fail(false)
+	log.Warn("kept")
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if got := out.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, `"msg":"kept"`) {
+		t.Errorf("the log is %q", got)
+	}
 }

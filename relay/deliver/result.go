@@ -27,9 +27,9 @@ func (w *walk) result(begin time.Time) relay.Result {
 		Outcomes: make([]relay.Outcome, len(w.rcpts)),
 		Attempt:  relay.Attempt{At: begin, Took: now.Sub(begin), Hosts: w.evidence},
 	}
-	cut := w.ctx.Err() != nil || w.interrupted() && w.unanswered()
+	cut := w.ctx.Err() != nil || w.interrupted() && w.unsettled()
 	if cut {
-		// Stopping says nothing about the hosts.
+		// Stopping says nothing about the hosts, of which not all were asked.
 		r.Attempt.Ruling, r.History = policy.Unreached, w.hist
 	} else {
 		r.Attempt.Ruling, r.History = w.conclude(now)
@@ -55,9 +55,9 @@ func (w *walk) result(begin time.Time) relay.Result {
 	return r
 }
 
-// unanswered reports whether some recipient was not asked about.
-func (w *walk) unanswered() bool {
-	return slices.ContainsFunc(w.rcpts, func(r recipient) bool { return !r.settled && r.outcome.Failure == nil })
+// unsettled reports whether another host could have done more for somebody.
+func (w *walk) unsettled() bool {
+	return slices.ContainsFunc(w.rcpts, func(r recipient) bool { return !r.settled })
 }
 
 // unserved is the outcome of the recipients that no host was asked about.

@@ -422,15 +422,40 @@ func TestNothingNewIsOpened(t *testing.T) {
 			first := w.Host(t, "mx1.example.test", relaytest.Script{End: c.end})
 			second := w.Host(t, "mx2.example.test")
 			job := jobTo(t, modeT)
-			job.Opening = endWhen(first, func() bool {
-				s := first.Sessions()
-				return len(s) > 0 && slices.ContainsFunc(s[0].Commands, func(c relaytest.Command) bool { return strings.HasPrefix(c.Line, "MAIL") })
-			})
+			job.Opening = endWhen(first, mailed(first))
 			r := engine(t, w, routeTo(first, second)).Deliver(context.Background(), job)
 			if how(r) != c.fate || r.Cut || second.Connections() > 0 {
 				t.Errorf("%s, %d connections to the second host: %+v", how(r), second.Connections(), r)
 			}
 		})
+	}
+}
+
+// mailed reports whether h has been told MAIL.
+func mailed(h *relaytest.Host) func() bool {
+	return func() bool {
+		s := h.Sessions()
+		return len(s) > 0 && slices.ContainsFunc(s[0].Commands, func(c relaytest.Command) bool { return strings.HasPrefix(c.Line, "MAIL") })
+	}
+}
+
+// TestInterruptedWalkRulesNothing: what is left of the policy window ends with
+// the evidence of all hosts, not with that of those who were asked before the
+// relay had to stop.
+func TestInterruptedWalkRulesNothing(t *testing.T) {
+	w := relaytest.Start(t)
+	hangsUp := relaytest.Reply{Delay: 100 * time.Millisecond, Do: relaytest.Close}
+	first := w.Host(t, "mx1.example.test", relaytest.Script{KeywordsInTLS: []string{"PIPELINING"}, Rcpt: hangsUp})
+	second := w.Host(t, "mx2.example.test")
+	job := jobTo(t, modeT)
+	job.Delivery.History = policy.History{
+		Since: time.Now().Add(-48 * time.Hour), Ends: time.Now().Add(-24 * time.Hour),
+		Violation: policy.HostVerdict{Host: "mx1.example.test"},
+	}
+	job.Opening = endWhen(first, mailed(first))
+	r := engine(t, w, routeTo(first, second)).Deliver(context.Background(), job)
+	if r.Attempt.Ruling != policy.Unreached || how(r) != "defer" || r.History.Since.IsZero() {
+		t.Errorf("%s: %+v", r.Attempt.Ruling, failureOf(r))
 	}
 }
 

@@ -76,16 +76,14 @@ func TestShutdownCutsOffWhatTakesTooLong(t *testing.T) {
 func TestShutdownLeavesWhatIsOnItsWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, Options{Drain: time.Minute})
-		until := func(cut bool) func(context.Context, deliver.Job) relay.Result {
+		until := func(code int) func(context.Context, deliver.Job) relay.Result {
 			return func(_ context.Context, job deliver.Job) relay.Result {
 				<-job.Opening.Done()
-				r := relay.FailAll(job.Delivery, relay.Failure{Class: relay.Temporary, Reach: relay.ReachMessage, Status: "4.2.0"}, time.Now())
-				r.Cut = cut
-				return r
+				return cutShort(job, code)
 			}
 		}
-		w.hosts.set("tarpit.test", until(true))
-		w.hosts.set("busy.test", until(false))
+		w.hosts.set("tarpit.test", until(0))
+		w.hosts.set("busy.test", until(451))
 		w.start()
 		w.send("a", "x@tarpit.test", "x@busy.test")
 		time.Sleep(time.Second)
@@ -95,9 +93,39 @@ func TestShutdownLeavesWhatIsOnItsWay(t *testing.T) {
 			t.Errorf("stopped after %v", took)
 		}
 		for _, d := range w.store.look().queued {
-			if left := d.Lane.Destination == "tarpit.test"; left != (d.Attempts == 0) || left != !d.Due.After(time.Now()) {
-				t.Errorf("%s: attempt %d, due %v", d.Lane.Destination, d.Attempts, d.Due)
+			left := d.Lane.Destination == "tarpit.test"
+			if left != (d.Attempts == 0) || left != (d.Last == nil) || d.Due.After(time.Now()) {
+				t.Errorf("%s: attempt %d, due %v, evidence %v", d.Lane.Destination, d.Attempts, d.Due, d.Last)
 			}
+		}
+		if n := w.kinds()[events.Deferred]; n != 1 {
+			t.Errorf("%d deferrals were told", n)
+		}
+	})
+}
+
+// cutShort is an attempt that was cut short, with the last reply that came.
+func cutShort(job deliver.Job, code int) relay.Result {
+	r := relay.FailAll(job.Delivery, relay.Failure{
+		Class: relay.Temporary, Reach: relay.ReachMessage, Status: "4.3.2", Reply: relay.Reply{Code: code},
+	}, time.Now())
+	r.Cut = true
+	return r
+}
+
+// An attempt that is cut off for taking too long counts, and comes to its end
+// with the lifetime of the message.
+func TestCutOffForTakingTooLong(t *testing.T) {
+	o := Options{Schedule: relay.Schedule{Lifetime: 24 * time.Hour}}
+	bubble(t, o, func(t *testing.T, w *world) {
+		w.hosts.set("slow.test", func(ctx context.Context, job deliver.Job) relay.Result {
+			<-ctx.Done()
+			return cutShort(job, 0)
+		})
+		w.send("a", "x@slow.test")
+		time.Sleep(72 * time.Hour)
+		if w.store.done() < 1 || w.kinds()[events.Deferred] == 0 {
+			t.Errorf("%d done, told %v", w.store.done(), w.kinds())
 		}
 	})
 }

@@ -70,8 +70,8 @@ func (c *crew) attempt(j *job) (f finished) {
 	r := c.deliver(ctx, j.message, j.delivery)
 	d := j.end()
 	r = c.guarded(d, r)
-	cut := r.Cut || c.attempts.Err() != nil
-	if cut && !conclusive(r) {
+	cut := c.attempts.Err() != nil || r.Cut && c.openings.Err() != nil
+	if cut && !heard(r) {
 		f.due = c.release(relay.Claimed{Message: j.message, Delivery: d})
 		return f
 	}
@@ -160,10 +160,11 @@ func internal(d relay.Delivery) relay.Result {
 	}, time.Now())
 }
 
-// conclusive reports whether the attempt brought anything final.
-func conclusive(r relay.Result) bool {
+// heard reports whether the attempt brought anything that must not be lost: an
+// end, or what a host had to say.
+func heard(r relay.Result) bool {
 	return slices.ContainsFunc(r.Outcomes, func(o relay.Outcome) bool {
-		return o.Failure == nil || o.Failure.Class == relay.Permanent
+		return o.Failure == nil || o.Failure.Class == relay.Permanent || o.Failure.Reply.Code != 0
 	})
 }
 

@@ -42,12 +42,13 @@ func (s *Store) Accept(ctx context.Context, m relay.Message, ds []relay.Delivery
 		return err
 	}
 	w.tell(evs)
+	if len(w.claimed) > 0 {
+		d.keepWarm(m.ID) // before anybody can end the message
+	}
 	if err := w.commit(true); err != nil {
+		s.warm.drop(m.ID)
 		w.doubt()
 		return err
-	}
-	if len(w.claimed) > 0 {
-		d.keepWarm(m.ID)
 	}
 	return nil
 }

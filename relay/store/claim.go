@@ -189,14 +189,17 @@ func (en *engine) waiting(k relay.DeliveryKey) (v []byte, st state, err error) {
 func (en *engine) queues(id relay.MessageID, counts func(relay.DeliveryKey) bool) (found bool, err error) {
 	err = en.eachPrefix(deliveriesPrefix(id), func(key, v []byte) (bool, error) {
 		k, err := parseDeliveryKey(key)
-		if err != nil || !counts(k) {
-			return err == nil, err
-		}
-		st, err := decodeState(v)
-		found = err == nil && !st.done
+		found = err == nil && counts(k) && isQueued(v)
 		return err == nil && !found, err
 	})
 	return found, err
+}
+
+// isQueued reports whether a delivery record says that it waits. One that says
+// nothing readable does: somebody has to look before the message may go.
+func isQueued(v []byte) bool {
+	st, err := decodeState(v)
+	return err != nil || !st.done
 }
 
 // message reads a message's record.

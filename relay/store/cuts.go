@@ -55,6 +55,9 @@ func (c *cuts) add(destination string, n int) {
 // policy implements pebble.SpanPolicyFunc: the table that begins at start ends
 // before end.
 func (c *cuts) policy(start []byte) (_ pebble.SpanPolicy, end []byte, _ error) {
+	if len(start) < len(pReady) {
+		return // none of our keys
+	}
 	prefix := string(start[:len(pReady)])
 	end = after([]byte(prefix))
 	if prefix != pReady && prefix != pHeld {

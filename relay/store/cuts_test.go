@@ -15,6 +15,7 @@ func TestCuts(t *testing.T) {
 	c.add("great.example", greatLane)
 	c.add("small.example", greatLane-1)
 	for _, s := range []struct{ start, end string }{
+		{"q", ""}, // none of ours
 		{"!/id", "!0"},
 		{"o/endpoint", "o0"},
 		{"q/a.example\x00o", "q/great.example\x00"},

@@ -191,7 +191,12 @@ func (en *engine) readError(err error) error {
 // each calls visit with every key from lower to below upper, and its value,
 // until it returns false. Both are good only during the call.
 func (en *engine) each(lower, upper []byte, visit func(key, value []byte) (bool, error)) error {
-	it, err := en.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	return en.eachIn(en.db, lower, upper, visit)
+}
+
+// eachIn is each in the database as it is now, or was.
+func (en *engine) eachIn(r pebble.Reader, lower, upper []byte, visit func(key, value []byte) (bool, error)) error {
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
 		return en.readError(err)
 	}
@@ -305,8 +310,8 @@ func isFirst(r pebble.Reader, k relay.DeliveryKey) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		st, err := decodeState(v)
-		if err := errors.Join(err, closer.Close()); err != nil || !st.done {
+		queued := isQueued(v)
+		if err := closer.Close(); err != nil || queued {
 			return false, err
 		}
 	}

@@ -2,11 +2,13 @@ package store_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -284,6 +286,55 @@ func TestSweep(t *testing.T) {
 	}
 	if err := s.Verify(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// meddler is a context that does something when it is first asked.
+type meddler struct {
+	context.Context
+	once sync.Once
+	do   func()
+}
+
+func (m *meddler) Err() error {
+	m.once.Do(m.do)
+	return nil
+}
+
+// A message that is released, or held, while the sweep looks at what is queued
+// is spared like any other.
+func TestSweepDuringHoldAndRelease(t *testing.T) {
+	for _, act := range []relay.Act{relay.ActHold, relay.ActRelease} {
+		s := open(t, store.Options{Dir: t.TempDir(), Retention: 24 * time.Hour})
+		now := time.Now()
+		var old relay.MessageID
+		for _, c := range []struct {
+			age  time.Duration
+			rcpt string
+		}{{0, "a@a.example"}, {48 * time.Hour, "b@b.example"}, {0, "c@c.example"}} {
+			m, ds := storetest.NewMessage(now.Add(-c.age), c.rcpt)
+			ds[0].Held = act == relay.ActRelease && c.age > 0
+			if err := storetest.Accept(t.Context(), s, m, ds, nil); err != nil {
+				t.Fatal(err)
+			}
+			if c.age > 0 {
+				old = m.ID
+			}
+		}
+		ctx := &meddler{Context: t.Context(), do: func() {
+			if n, err := s.Act(t.Context(), act, relay.Selection{Message: old}, now); n != 1 || err != nil {
+				t.Errorf("%s: %d, %v", act, n, err)
+			}
+		}}
+		if err := s.Sweep(ctx, now); err != nil {
+			t.Fatal(err)
+		}
+		if _, ds, err := s.Message(t.Context(), old); err != nil || len(ds) != 1 {
+			t.Errorf("%s: a queued message is lost: %v", act, err)
+		}
+		if err := s.Verify(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

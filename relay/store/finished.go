@@ -34,9 +34,13 @@ func (s *Store) Message(_ context.Context, id relay.MessageID) (relay.Message, [
 	return m, ds, err
 }
 
-// finishedChunk is how many records of evidence are read at a time: the store
-// is not entered while somebody else's code runs.
-const finishedChunk = 256
+// finishedChunk is how many records of evidence are gathered at a time, and
+// stayChunk how many keys are passed in one stay: the store is not entered
+// while somebody else's code runs, nor for as long as a great backlog takes.
+const (
+	finishedChunk = 256
+	stayChunk     = 4096
+)
 
 // Finished calls yield with the finished deliveries of an account ("" means
 // all) whose messages were accepted at since or later, oldest first.
@@ -63,7 +67,12 @@ func (s *Store) finished(ctx context.Context, who account.ID, from []byte) (got 
 		return nil, nil, err
 	}
 	defer s.leave()
+	passed := 0
 	err = en.each(from, after([]byte(pMessage)), func(key, v []byte) (bool, error) {
+		if passed++; passed > stayChunk {
+			next = bytes.Clone(key)
+			return false, nil
+		}
 		if !isDelivery(key) {
 			return true, nil
 		}
@@ -111,19 +120,15 @@ func (s *Store) sweepLoop(ctx context.Context) {
 // retention, but for those that are still queued. Run does it every hour.
 func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 	limit := idAt(now.Add(-s.o.Retention))
+	if old, err := s.hasBefore(limit); err != nil || !old {
+		return err
+	}
 	defer s.sweeping(limit)()
 	en, err := s.enter()
 	if err != nil {
 		return err
 	}
 	defer s.leave()
-	old := false
-	if err := en.each([]byte(pMessage), messageKey(limit), func(_, _ []byte) (bool, error) {
-		old = true
-		return false, nil
-	}); err != nil || !old {
-		return err
-	}
 	spared, err := en.queuedBefore(ctx, limit)
 	if err != nil {
 		return err
@@ -131,13 +136,16 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 	b := en.db.NewBatch()
 	from := []byte(pMessage)
 	for _, id := range append(spared, limit) {
-		// One tombstone for all up to the next that stays, however many.
-		if to := messageKey(id); bytes.Compare(from, to) < 0 {
-			if err := b.DeleteRange(from, to, nil); err != nil {
-				return err
-			}
+		to := messageKey(id)
+		some, err := en.hasAny(from, to)
+		if err == nil && some {
+			// One tombstone for all up to the next that stays, however many.
+			err = b.DeleteRange(from, to, nil)
 		}
-		from = after(messageKey(id))
+		if err != nil {
+			return err
+		}
+		from = after(to)
 	}
 	if err := en.apply(b, false); err != nil {
 		return err
@@ -146,31 +154,64 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 	return nil
 }
 
+// hasBefore reports whether anything is kept of messages below limit.
+func (s *Store) hasBefore(limit relay.MessageID) (bool, error) {
+	en, err := s.enter()
+	if err != nil {
+		return false, err
+	}
+	defer s.leave()
+	return en.hasAny([]byte(pMessage), messageKey(limit))
+}
+
+// hasAny reports whether there is a key from lower to below upper.
+func (en *engine) hasAny(lower, upper []byte) (some bool, err error) {
+	err = en.each(lower, upper, func(_, _ []byte) (bool, error) {
+		some = true
+		return false, nil
+	})
+	return some, err
+}
+
 // sweeping keeps messages with ids below limit from being accepted until done
 // is called: the sweep would remove what it had not seen queued. Their ids are
 // taken when their content begins, so one below the limit is of an upload that
 // took longer than the retention, or of a clock that was set back by so much.
 func (s *Store) sweeping(limit relay.MessageID) (done func()) {
+	s.sweeps.Lock()
 	set := func(id relay.MessageID) {
 		s.mu.Lock() // and so after every Accept that did not see it
 		defer s.mu.Unlock()
 		s.sweptTo = id
 	}
 	set(limit)
-	return func() { set(relay.MessageID{}) }
+	return func() {
+		set(relay.MessageID{})
+		s.sweeps.Unlock()
+	}
 }
 
 // errSwept is the error of a message that a sweep under way would remove.
 var errSwept = fmt.Errorf("%w: the message began before the oldest evidence that is kept", relay.ErrUnavailable)
 
-// queuedBefore gives the messages below limit that are queued, in order.
+// queuedBefore gives the messages below limit that are queued, in order. Both
+// indexes are read as of one moment: what is held or released in between would
+// be seen in neither.
 func (en *engine) queuedBefore(ctx context.Context, limit relay.MessageID) (ids []relay.MessageID, err error) {
-	err = en.selected(ctx, relay.Selection{}, nil, func(e indexEntry, _ []byte) (bool, error) {
-		if bytes.Compare(e.key.Message[:], limit[:]) < 0 {
-			ids = append(ids, e.key.Message)
+	snap := en.db.NewSnapshot()
+	defer func() { err = errors.Join(err, snap.Close()) }()
+	for _, prefix := range []string{pReady, pHeld} {
+		if err := en.eachIn(snap, []byte(prefix), after([]byte(prefix)), func(key, _ []byte) (bool, error) {
+			e, err := parseIndexKey(key)
+			if err == nil && bytes.Compare(e.key.Message[:], limit[:]) < 0 {
+				ids = append(ids, e.key.Message)
+			}
+			err = errors.Join(err, ctx.Err())
+			return err == nil, err
+		}); err != nil {
+			return nil, err
 		}
-		return true, nil
-	})
+	}
 	slices.SortFunc(ids, func(a, b relay.MessageID) int { return bytes.Compare(a[:], b[:]) })
-	return slices.Compact(ids), err
+	return slices.Compact(ids), nil
 }

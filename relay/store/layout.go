@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-
-	"github.com/cockroachdb/pebble/v2"
 )
 
 // layout is the number of the arrangement of keys and records in keys.go and
@@ -13,7 +11,12 @@ import (
 // tells here how the older one is brought over.
 const layout = 2
 
-const counterLayout = pCounter + "layout"
+// upgrading stands for layout while data of layout 1 is brought over: an older
+// program, which would take no notice of what has been, refuses it.
+const (
+	counterLayout = pCounter + "layout"
+	upgrading     = "1 to 2"
+)
 
 // errLayout is the error of a data directory that this program must not touch.
 var errLayout = errors.New("store: the data directory is of another version of the program")
@@ -30,9 +33,9 @@ func (s *Store) checkLayout(en *engine) error {
 		switch string(v) {
 		case strconv.Itoa(layout):
 			return nil
-		case "1":
+		case "1", upgrading:
 			s.log.Info("bringing the data over from layout 1; an older version of the program will not read it any more")
-			return en.upgrade()
+			return s.upgrade(en)
 		}
 		return fmt.Errorf("%w: layout %q, not %d", errLayout, v, layout)
 	}
@@ -46,18 +49,22 @@ func (s *Store) checkLayout(en *engine) error {
 	if !empty {
 		return fmt.Errorf("%w: it names no layout", errLayout)
 	}
-	return en.stamp()
+	return en.stamp(strconv.Itoa(layout))
 }
 
-// upgrade brings layout 1 over, and then says so.
-func (en *engine) upgrade() error {
-	if err := en.fromLayout1(); err != nil {
+// upgrade brings layout 1 over, and says so before and after.
+func (s *Store) upgrade(en *engine) error {
+	if err := en.stamp(upgrading); err != nil {
 		return err
 	}
-	return en.stamp()
+	if err := s.fromLayout1(en); err != nil {
+		return err
+	}
+	return en.stamp(strconv.Itoa(layout))
 }
 
-// stamp marks the data as of our layout.
-func (en *engine) stamp() error {
-	return en.db.Set([]byte(counterLayout), strconv.AppendInt(nil, layout, 10), pebble.Sync)
+// stamp marks the data as of a layout.
+func (en *engine) stamp(layout string) error {
+	b := en.db.NewBatch()
+	return errors.Join(b.Set([]byte(counterLayout), []byte(layout), nil), en.apply(b, true))
 }

@@ -69,7 +69,7 @@ func TestUpgradeFromLayout1(t *testing.T) {
 		"!/" + string(ended[:]) + "\x00\x00":   append([]byte("\x01\x017"), text(ds[2])...),
 		string(indexEntry{lane: lane, who: "7", due: now.Add(time.Minute), key: ds[0].Key}.encode(pReady)): nil,
 	}
-	for _, brought := range []bool{false, true} {
+	for _, stamp := range []string{"1", upgrading} {
 		dir := t.TempDir()
 		s, err := Open(Options{Dir: dir})
 		if err != nil {
@@ -80,12 +80,12 @@ func TestUpgradeFromLayout1(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if brought { // all of it, but for the word that it was
-			if err := s.engine.fromLayout1(); err != nil {
+		if stamp == upgrading { // all of it is brought over, but for the word that it was
+			if err := s.fromLayout1(s.engine); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := errors.Join(s.engine.db.Set([]byte(counterLayout), []byte("1"), nil), s.Close()); err != nil {
+		if err := errors.Join(s.engine.stamp(stamp), s.Close()); err != nil {
 			t.Fatal(err)
 		}
 		if s, err = Open(Options{Dir: dir}); err != nil {
@@ -118,5 +118,49 @@ func TestUpgradeFromLayout1(t *testing.T) {
 		if err := s.Finished(t.Context(), "7", now.Add(-2*time.Hour), func(relay.Delivery) bool { finished++; return true }); err != nil || finished != 2 {
 			t.Fatalf("%d finished, %v", finished, err)
 		}
+	}
+}
+
+// A record that cannot be read keeps the others neither from being brought
+// over nor from being delivered.
+func TestUpgradeOfUnreadableRecord(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().UTC().Round(0)
+	id := relay.NewMessageID(now)
+	d := relay.Delivery{
+		Key: relay.DeliveryKey{Message: id, Number: 1}, Account: "7",
+		Lane: relay.Lane{Destination: "example.com", Class: "o"}, Due: now, Attempts: 1,
+	}
+	m := relay.Message{ID: id, Account: "7", Deliveries: 2}
+	text, err := json.Marshal(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, v := range map[string][]byte{
+		"b/" + string(id[:]):              []byte("body"),
+		"d/" + string(id[:]) + "\x00\x00": []byte("?"),
+		"d/" + string(id[:]) + "\x00\x01": append(stateOf(d).encode(nil), text...),
+		string(entryOf(d).encode(pReady)): nil,
+	} {
+		if err := s.engine.db.Set([]byte(key), v, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(s.engine.stamp("1"), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = Open(Options{Dir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Commit(t.Context(), relay.Transition{Message: m, Before: d, After: d, Done: true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Body(t.Context(), id); err != nil {
+		t.Errorf("the body went though somebody has to look at the other delivery: %v", err)
 	}
 }

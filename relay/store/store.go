@@ -98,6 +98,7 @@ type Store struct {
 	unsure    unsure
 	mem       memory
 	collector *collector // nil without metrics
+	sweeps    sync.Mutex // one at a time
 	blocking  sync.Mutex // serialises writers of block rows
 	writing   sync.Mutex // serialises writers of accounts, keys, endpoints and overrides
 

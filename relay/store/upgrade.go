@@ -2,7 +2,8 @@ package store
 
 import (
 	"errors"
-	"fmt"
+
+	"go.uber.org/zap"
 
 	"tlsrelay/relay"
 )
@@ -14,45 +15,32 @@ const upgradeChunk = 4 << 20
 // of its parts while it was queued (m/ id, d/ id n, b/ id), and moved when it
 // had ended (!/ id, !/ id n). A crash on the way leaves what can be brought
 // over by another run: every record is in its old place or in its new one.
-func (en *engine) fromLayout1() error {
-	const head = len("m/")
+func (s *Store) fromLayout1(en *engine) error {
 	for _, part := range []struct {
 		prefix string
-		tail   int // length of the key behind the id
-		bring  func(key, v []byte) (newKey, newValue []byte, err error)
+		kind   string // what follows the id in the new key
+		tail   int    // length of the old key behind the id
+		record func(v []byte) ([]byte, error)
 	}{
-		{"m/", 0, func(key, v []byte) ([]byte, []byte, error) {
-			return append([]byte(pMessage), key[head:]...), v, nil
-		}},
-		{"b/", 0, func(key, v []byte) ([]byte, []byte, error) {
-			return append(append([]byte(pMessage), key[head:]...), kindBody), v, nil
-		}},
-		{"d/", 2, func(key, v []byte) ([]byte, []byte, error) {
-			st, err := decodeState(v)
-			if err != nil {
-				return nil, nil, err
-			}
-			return deliveryFromLayout1(key[head:], v[stateLen:], &st)
-		}},
-		// Finished deliveries had a head of their own:
-		// version 1 | length of account 1 | account | JSON
-		{"!/", 2, func(key, v []byte) ([]byte, []byte, error) {
-			if len(v) < 2 || v[0] != recordV1 || len(v) < 2+int(v[1]) {
-				return nil, nil, errRecord
-			}
-			return deliveryFromLayout1(key[head:], v[2+int(v[1]):], nil)
-		}},
+		{"m/", "", 0, unchanged},
+		{"b/", string(kindBody), 0, unchanged},
+		{"d/", string(kindDelivery), 2, waitingFromLayout1},
+		{"!/", string(kindDelivery), 2, finishedFromLayout1},
 	} {
 		b := en.db.NewBatch()
-		err := en.eachPrefix([]byte(part.prefix), func(key, v []byte) (bool, error) {
-			if len(key) != head+idLen+part.tail {
+		err := en.eachPrefix([]byte(part.prefix), func(old, v []byte) (bool, error) {
+			if len(old) != idEnd+part.tail {
 				return true, nil // brought over, or the same in both
 			}
-			newKey, newValue, err := part.bring(key, v)
+			record, err := part.record(v)
 			if err != nil {
-				return false, fmt.Errorf("store: %q: %w", key, err)
+				// As unreadable in its new place as it was in the old.
+				s.log.Error("a record is brought over as it is", zap.ByteString("key", old), zap.Error(err))
+				record = v
 			}
-			if err := errors.Join(b.Set(newKey, newValue, nil), b.Delete(key, nil)); err != nil || b.Len() < upgradeChunk {
+			key := append([]byte(pMessage), old[len(pMessage):idEnd]...)
+			key = append(append(key, part.kind...), old[idEnd:]...)
+			if err := errors.Join(b.Set(key, record, nil), b.Delete(old, nil)); err != nil || b.Len() < upgradeChunk {
 				return err == nil, err
 			}
 			err = en.apply(b, false)
@@ -66,20 +54,32 @@ func (en *engine) fromLayout1() error {
 	return nil
 }
 
-// deliveryFromLayout1 makes today's record of a delivery from its JSON and,
-// while it waits, its state.
-func deliveryFromLayout1(name, text []byte, waits *state) (key, v []byte, err error) {
-	d, err := decode[relay.Delivery](text)
+func unchanged(v []byte) ([]byte, error) { return v, nil }
+
+// waitingFromLayout1 makes today's record of a queued delivery:
+// the state and the JSON had nothing between them.
+func waitingFromLayout1(v []byte) ([]byte, error) {
+	st, err := decodeState(v)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	key = append([]byte(pMessage), name[:idLen]...)
-	key = append(append(key, kindDelivery), name[idLen:]...)
-	if waits == nil {
-		v, err = encodeDelivery(d, true)
-		return key, v, err
+	d, err := decode[relay.Delivery](v[stateLen:])
+	if err != nil {
+		return nil, err
 	}
-	d.Held, d.Attempts, d.Due = waits.held, waits.attempts, waits.due
-	v, err = encodeDelivery(d, false)
-	return key, v, err
+	d.Held, d.Attempts, d.Due = st.held, st.attempts, st.due
+	return encodeDelivery(d, false)
+}
+
+// finishedFromLayout1 makes today's record of a finished delivery, which had a
+// head of its own: version 1 | length of account 1 | account | JSON
+func finishedFromLayout1(v []byte) ([]byte, error) {
+	if len(v) < 2 || v[0] != recordV1 || len(v) < 2+int(v[1]) {
+		return nil, errRecord
+	}
+	d, err := decode[relay.Delivery](v[2+int(v[1]):])
+	if err != nil {
+		return nil, err
+	}
+	return encodeDelivery(d, true)
 }
