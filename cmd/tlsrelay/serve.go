@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -56,6 +58,8 @@ func serve(ctx context.Context, c configs.Config) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
+	// Whoever reads the log may go away; that ends nothing but the log.
+	signal.Ignore(syscall.SIGPIPE)
 	log, stopLog, err := newLogger(c.Log, zapcore.Lock(os.Stderr))
 	if err != nil {
 		return err

@@ -95,9 +95,11 @@ func (s *scheduler) took(c claimed, now time.Time) {
 	b.meantime = time.Time{}
 	switch {
 	case s.draining:
-		back := make([]*job, len(c.got))
-		for i, x := range c.got {
-			back[i] = &job{message: x.Message, delivery: x.Delivery}
+		var back []*job
+		for _, x := range c.got {
+			if !s.adopt(x) {
+				back = append(back, &job{message: x.Message, delivery: x.Delivery})
+			}
 		}
 		s.giveBack(back)
 	default:
@@ -145,6 +147,9 @@ func (s *scheduler) putOff(now time.Time) {
 			var got []relay.Claimed
 			got, c.next, c.err = s.q.claim(b.lane.key, b, putOffBatch, patience)
 			for _, x := range got {
+				if s.q.adopt(x) {
+					continue // its outcome only waits to be committed
+				}
 				due, elsewhere := s.q.putOff(x, f)
 				c.elsewhere = append(c.elsewhere, elsewhere...)
 				c.next = earliest(c.next, due)
@@ -163,7 +168,7 @@ func (c *crew) putOff(x relay.Claimed, f relay.Failure) (due time.Time, elsewher
 			c.panicked(x.Delivery.Key, p)
 		}
 	}()
-	t, ok := c.conclude(x.Message, x.Delivery, c.suspend(x, f), false)
+	t, ok := c.conclude(x.Message, x.Delivery, c.suspend(x, f), false, nil)
 	if !ok {
 		return time.Time{}, nil
 	}

@@ -390,6 +390,7 @@ func refused(job deliver.Job) relay.Result {
 type world struct {
 	t       testing.TB
 	store   *memory
+	over    relay.Store // what the queue is given: store, or something over it
 	hosts   *hosts
 	senders *senders
 	o       Options
@@ -401,13 +402,14 @@ type world struct {
 }
 
 func newWorld(t testing.TB, o Options) *world {
-	return &world{t: t, store: newMemory(), hosts: newHosts(), senders: &senders{}, o: o}
+	store := newMemory()
+	return &world{t: t, store: store, over: store, hosts: newHosts(), senders: &senders{}, o: o}
 }
 
 // start runs a new queue over what the world has; stop ends it, as does the
 // end of the test.
 func (w *world) start() {
-	w.q = New(w.o, w.store, w.hosts, w.senders, w.told, zap.NewNop(), nil)
+	w.q = New(w.o, w.over, w.hosts, w.senders, w.told, zap.NewNop(), nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- w.q.Run(ctx) }()

@@ -8,6 +8,7 @@ import (
 
 	"tlsrelay/events"
 	"tlsrelay/policy"
+	"tlsrelay/policy/account"
 	"tlsrelay/relay"
 	"tlsrelay/relay/deliver"
 )
@@ -211,35 +212,86 @@ func TestLeaseRunsOutInMemory(t *testing.T) {
 	})
 }
 
-// The store goes away while an outcome waits to be committed, for longer than
-// the lease. When it is back the delivery may be claimed before the commit is
-// tried again; it is not attempted a second time for that.
+// slowClaims are in the store long before the loop hears of them.
+type slowClaims struct {
+	*memory
+	lag  time.Duration
+	took chan struct{}
+}
+
+func (s slowClaims) Claim(ctx context.Context, lane relay.Lane, who account.ID, now time.Time, n int, lease func(int) time.Time) (got []relay.Claimed, next time.Time, err error) {
+	got, next, err = s.memory.Claim(ctx, lane, who, now, n, lease)
+	if len(got) > 0 {
+		select {
+		case s.took <- struct{}{}:
+		default:
+		}
+		time.Sleep(s.lag)
+	}
+	return got, next, err
+}
+
+// away has a store that neither claims nor commits.
+func away(what string) error {
+	if what == "commit" || what == "claim" {
+		return errDisk
+	}
+	return nil
+}
+
+// The store goes away for longer than a lease, while an outcome waits to be
+// committed or an attempt goes on. When it is back the delivery is claimed
+// before anything else is tried. It is not attempted a second time for that,
+// however long the claim takes to come to notice, and whether or not the relay
+// stops meanwhile.
 func TestStoreAwayLongerThanALease(t *testing.T) {
-	bubble(t, Options{}, func(t *testing.T, w *world) {
-		w.hosts.set("one.test", func(_ context.Context, job deliver.Job) relay.Result {
-			w.store.failing(func(what string) error {
-				if what == "commit" || what == "claim" {
-					return errDisk
+	for _, c := range []struct {
+		name  string
+		lag   time.Duration // of the claim
+		takes time.Duration // of the attempt, from the time when the store went
+		stop  bool
+	}{
+		{"claim noticed at once", 0, 0, false},
+		{"claim noticed late", 11 * time.Second, 0, false},
+		{"stopped during the claim", 200 * time.Millisecond, 0, true},
+		{"attempt still on", 0, time.Hour, false},
+		{"attempt still on, claim noticed late", 3 * time.Minute, time.Hour, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, Options{Drain: time.Minute})
+				slow := slowClaims{w.store, c.lag, make(chan struct{}, 1)}
+				w.over = slow
+				w.hosts.set("one.test", func(ctx context.Context, job deliver.Job) relay.Result {
+					w.hosts.set("one.test", nil)
+					w.store.failing(away)
+					select {
+					case <-time.After(c.takes):
+					case <-ctx.Done():
+						t.Error("the attempt was cut off")
+					}
+					return taken(job)
+				})
+				w.start()
+				w.send("a", "x@one.test")
+				time.Sleep(10*time.Minute + commitPauseMax/2)
+				w.store.failing(nil)
+				<-slow.took
+				if c.stop {
+					w.stop()
+					w.start()
 				}
-				return nil
+				time.Sleep(3 * time.Hour)
+				w.stop()
+				if n := len(w.hosts.to("one.test")); n != 1 || w.store.done() != 1 {
+					t.Errorf("%d attempts, %d done", n, w.store.done())
+				}
+				if kinds := w.kinds(); kinds[events.Delivered] != 1 {
+					t.Errorf("told %v", kinds)
+				}
 			})
-			return taken(job)
 		})
-		w.send("a", "x@one.test")
-		time.Sleep(10*time.Minute + commitPauseMax/2)
-		w.store.failing(nil)
-		time.Sleep(time.Hour)
-		if n := len(w.hosts.to("one.test")); n != 1 || w.store.done() != 1 {
-			t.Errorf("%d attempts, %d done", n, w.store.done())
-		}
-		if kinds := w.kinds(); kinds[events.Delivered] != 1 {
-			t.Errorf("told %v", kinds)
-		}
-		if w.store.look().stale == 0 {
-			t.Error("nobody else had the delivery; the story is not told")
-		}
-		w.store.with(func() { w.store.stale = 0 })
-	})
+	}
 }
 
 // What is claimed again before it has begun, its first lease over, begins or
@@ -284,7 +336,7 @@ func TestTwoNodes(t *testing.T) {
 		w.hosts.set("one.test", after(9*time.Second, taken))
 		w.start()
 		other := newWorld(t, o)
-		other.store, other.hosts = w.store, w.hosts
+		other.store, other.over, other.hosts = w.store, w.store, w.hosts
 		other.start()
 		for range 20 {
 			w.send("a", "x@one.test")

@@ -394,7 +394,9 @@ func (s *scheduler) giveBack(back []*job) {
 		return
 	}
 	for _, j := range back {
-		delete(s.inHand, j.delivery.Key)
+		if s.inHand[j.delivery.Key] == j {
+			delete(s.inHand, j.delivery.Key)
+		}
 	}
 	s.releasing++
 	s.q.pool.Go(func() {
@@ -411,13 +413,21 @@ func (s *scheduler) giveBack(back []*job) {
 	})
 }
 
-// hold takes a claimed delivery into memory. One that is there already was
-// claimed again because its lease ran out unrenewed (a stopped clock, a store
-// that was away): the attempt goes on, under the new lease.
-func (s *scheduler) hold(l *lane, c relay.Claimed, now time.Time) {
-	if j, ok := s.inHand[c.Delivery.Key]; ok {
+// adopt gives what is in hand the claim that was made on it again, because its
+// lease ran out unrenewed (a stopped clock, a store that was away): the attempt
+// goes on, or its outcome is committed, under the new lease.
+func (s *scheduler) adopt(c relay.Claimed) bool {
+	j, ok := s.inHand[c.Delivery.Key]
+	if ok {
 		s.q.log.Warn("claimed again what was in hand", zap.Stringer("delivery", c.Delivery.Key))
 		j.adopted.Store(&c.Delivery)
+	}
+	return ok
+}
+
+// hold takes a claimed delivery into memory.
+func (s *scheduler) hold(l *lane, c relay.Claimed, now time.Time) {
+	if s.adopt(c) {
 		return
 	}
 	j := &job{lane: l, message: c.Message, delivery: c.Delivery}

@@ -95,7 +95,7 @@ func (q *Queue) Rescan() {
 func (q *Queue) Drop(ctx context.Context, c relay.Claimed, words string) error {
 	w := &crew{Queue: q, attempts: ctx, commits: ctx}
 	t := c.Delivery.Drop(c.Message, time.Now(), words)
-	if err := w.settle(&t); err != nil {
+	if err := w.settle(&t, nil); err != nil {
 		return err
 	}
 	for _, b := range reported(t) {

@@ -25,9 +25,6 @@ const (
 	// The pauses between tries of a commit that fails.
 	commitPause    = 100 * time.Millisecond
 	commitPauseMax = 10 * time.Second
-	// staleLooks is how often it is looked who has a delivery now; a claim
-	// comes to the loop's notice a little after the store's.
-	staleLooks = 3
 )
 
 // crew is what works beside the loop while Run is on.
@@ -75,7 +72,7 @@ func (c *crew) attempt(j *job) (f finished) {
 		f.due = c.release(relay.Claimed{Message: j.message, Delivery: d})
 		return f
 	}
-	t, ok := c.conclude(j.message, d, r, cut)
+	t, ok := c.conclude(j.message, d, r, cut, j)
 	f.feedback, f.failure = r.Feedback, lasting(r)
 	if ok {
 		f.elsewhere = reported(t)
@@ -180,23 +177,23 @@ func lasting(r relay.Result) *relay.Failure {
 }
 
 // conclude steps a delivery by the result of an attempt and commits that.
-// soon makes a next attempt due at once. ok is false when the commit did not
-// happen.
-func (c *crew) conclude(m relay.Message, d relay.Delivery, r relay.Result, soon bool) (t relay.Transition, ok bool) {
+// soon makes a next attempt due at once; j is whose attempt it was, nil without
+// one. ok is false when the commit did not happen.
+func (c *crew) conclude(m relay.Message, d relay.Delivery, r relay.Result, soon bool, j *job) (t relay.Transition, ok bool) {
 	now := time.Now()
 	t = d.Step(m, r, now, c.o.Schedule)
 	if soon && !t.Done {
 		t.After.Due = now
 	}
-	return t, c.settle(&t) == nil
+	return t, c.settle(&t, j) == nil
 }
 
 // settle commits a transition, its report written, and tells its events.
-func (c *crew) settle(t *relay.Transition) error {
+func (c *crew) settle(t *relay.Transition, j *job) error {
 	if t.Notice != nil {
 		t.Report = c.report(*t)
 	}
-	if err := c.commit(*t); err != nil {
+	if err := c.commit(*t, j); err != nil {
 		return err
 	}
 	for _, e := range t.Events {
@@ -237,14 +234,17 @@ func reported(t relay.Transition) []relay.Backlog {
 // it holds its slot, on purpose: a store that takes no outcomes must not be
 // given more of them. What keeps failing shows in the gauge of uncommitted
 // outcomes and, every few seconds, in the log.
-func (c *crew) commit(t relay.Transition) error {
+//
+// With the store away for longer than the lease, the loop may claim the delivery
+// again before a commit succeeds. The outcome of j's attempt stands then, under
+// the new claim.
+func (c *crew) commit(t relay.Transition, j *job) error {
 	failing := false
 	defer func() {
 		if failing {
 			c.metrics.uncommitted.Dec()
 		}
 	}()
-	looks := 0
 	for pause := commitPause; ; pause = min(2*pause, commitPauseMax) {
 		err := c.store.Commit(c.commits, t)
 		if err == nil {
@@ -260,13 +260,7 @@ func (c *crew) commit(t relay.Transition) error {
 			zap.Bool("delivered", slices.ContainsFunc(t.Events, func(e events.Event) bool { return e.Kind == events.Delivered })),
 		}
 		switch {
-		case errors.Is(err, relay.ErrStale) && looks < staleLooks:
-			// Perhaps by ourselves: its lease ran out while the store was away.
-			looks++
-			if again, ok := c.claimedAgain(t.Before); ok {
-				t.Before, looks = again, 0
-				continue
-			}
+		case errors.Is(err, relay.ErrStale) && c.claimedAgain(j, &t.Before):
 			pause = commitPause
 		case errors.Is(err, relay.ErrStale), errors.Is(err, relay.ErrNotFound):
 			c.log.Warn("the delivery was taken over meanwhile; the outcome of this attempt is dropped", fields...)
@@ -283,17 +277,32 @@ func (c *crew) commit(t relay.Transition) error {
 	}
 }
 
-// claimedAgain gives a delivery whose attempt has ended as this process claimed
-// it anew since, by accident; false when it did not.
-func (c *crew) claimedAgain(before relay.Delivery) (again relay.Delivery, ok bool) {
+// claimedAgain reports whether it may be this process that has claimed what j
+// has in hand since before, and makes that the new claim once it is known: a
+// claim is in the store before the loop hears of it, and until then its account
+// counts as claiming in the lane.
+func (c *crew) claimedAgain(j *job, before *relay.Delivery) (maybe bool) {
+	if j == nil {
+		return false
+	}
 	c.call(func(s *scheduler, _ time.Time) {
-		if j := s.inHand[before.Key]; j != nil {
-			if a := j.adopted.Load(); a != nil && a.Due.After(before.Due) {
-				again, ok = *a, true
-			}
+		if s.inHand[before.Key] != j {
+			return
 		}
+		if a := j.adopted.Load(); a != nil && a.Due.After(before.Due) {
+			*before, maybe = *a, true
+			return
+		}
+		b := j.lane.subs[before.Account]
+		maybe = b != nil && b.claiming
 	})
-	return again, ok
+	return maybe
+}
+
+// adopt takes over the claim of what is in hand already; false when it is not.
+func (c *crew) adopt(x relay.Claimed) (ok bool) {
+	c.call(func(s *scheduler, _ time.Time) { ok = s.adopt(x) })
+	return ok
 }
 
 // release makes a delivery that was claimed and not tried due again, and says

@@ -245,6 +245,14 @@ func (f *flight) end(k relay.DeliveryKey, until time.Time) {
 	}
 }
 
+// is reports whether the last claim of k in this process is the one until then.
+func (f *flight) is(k relay.DeliveryKey, until time.Time) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	due, ok := f.due[k]
+	return ok && timeBits(due) == timeBits(until)
+}
+
 func (f *flight) has(k relay.DeliveryKey, now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -312,6 +320,13 @@ func (l *lows) end(prefix []byte, was low, first []byte, well bool) {
 		first = after(prefix)
 	}
 	e.from = lower(first, e.added)
+}
+
+// forget begins all anew.
+func (l *lows) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.at = nil
 }
 
 // lower notes a new entry. It is called after the entry can be seen, so that

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -177,9 +178,25 @@ func (w *write) giveUp(t relay.Transition) (held bool, err error) {
 		return false, err
 	}
 	if !st.same(stateOf(t.Before)) {
-		return false, fmt.Errorf("%w: %s", relay.ErrStale, t.Before.Key)
+		if lost, err := w.claimLost(t); err != nil || !lost {
+			return false, cmp.Or(err, fmt.Errorf("%w: %s", relay.ErrStale, t.Before.Key))
+		}
 	}
 	return st.held && !t.Before.Held, w.unindex(t.Before, st)
+}
+
+// claimLost reports whether a delivery is not as claimed because the record of
+// the claim, for which nobody waits, went down with a database instance: nobody
+// has claimed it since, and this transition has not happened.
+func (w *write) claimLost(t relay.Transition) (bool, error) {
+	if !w.s.flight.is(t.Before.Key, t.Before.Due) {
+		return false, nil
+	}
+	if !w.s.unsure.has(t.Before.Key) {
+		return true, nil
+	}
+	happened, err := w.happened(t)
+	return !happened, err
 }
 
 // advance records the delivery's new state, or its end. gone is whether that

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -70,6 +71,7 @@ func (s *Store) recoverFrom(en *engine) error {
 	if err := s.settleDoubts(en); err != nil {
 		return err
 	}
+	s.lows.forget() // what was claimed and not yet on the disk is back in its place
 	if err := s.loadMemory(en); err != nil {
 		return err
 	}
@@ -290,7 +292,7 @@ func (en *engine) countIndex(ctx context.Context, snap *pebble.Snapshot, prefix 
 		}
 		run++
 		if n++; n%4096 == 0 && err == nil {
-			err = ctx.Err()
+			err = cmp.Or(ctx.Err(), en.failure())
 		}
 	}
 	en.cuts.add(destination, int(run))

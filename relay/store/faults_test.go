@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -286,6 +287,63 @@ func TestSweep(t *testing.T) {
 	}
 	if err := s.Verify(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// The record of a claim is not waited for. When the disk fails before it is
+// written, the outcome of the attempt counts all the same; and without an
+// outcome the delivery can be claimed again.
+func TestClaimLostWithTheDisk(t *testing.T) {
+	for _, outcome := range []bool{true, false} {
+		d := newDisk()
+		s := run(t, d.fs)
+		m, ds := queueOne(t, s.Store, nil)
+		d.plan(1, func() error { return syscall.ENOSPC })
+		claim := func() []relay.Claimed {
+			now := time.Now()
+			got, _, err := s.Claim(t.Context(), ds[0].Lane, ds[0].Account, now, 5, func(int) time.Time { return now.Add(5 * time.Minute) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			return got
+		}
+		got := claim()
+		if len(got) != 1 {
+			t.Fatalf("claimed %v", got)
+		}
+		delivered := storetest.Delivered(got[0], time.Now())
+		for start := time.Now(); s.Ready() == nil; time.Sleep(time.Millisecond) {
+			if time.Since(start) > 20*time.Second {
+				t.Fatal("the disk has not failed")
+			}
+		}
+		if outcome {
+			if err := s.Commit(t.Context(), delivered); !errors.Is(err, relay.ErrNoSpace) {
+				t.Fatal(err)
+			}
+		}
+		d.plan(1<<30, nil)
+		s.ready()
+		if outcome {
+			if err := s.Commit(t.Context(), delivered); err != nil {
+				t.Errorf("the outcome: %v", err)
+			}
+			if err := s.Commit(t.Context(), delivered); !errors.Is(err, relay.ErrNotFound) {
+				t.Errorf("the outcome once more: %v", err)
+			}
+		}
+		if again := claim(); outcome != (len(again) == 0) {
+			t.Errorf("outcome %t: claimed again %v", outcome, again)
+		}
+		if err := s.Verify(); err != nil {
+			t.Error(err)
+		}
+		if _, ds, err := s.Message(t.Context(), m.ID); err != nil || len(ds) != 1 {
+			t.Errorf("%v, %v", ds, err)
+		}
+		if err := s.stop(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

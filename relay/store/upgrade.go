@@ -34,9 +34,7 @@ func (s *Store) fromLayout1(en *engine) error {
 			}
 			record, err := part.record(v)
 			if err != nil {
-				// As unreadable in its new place as it was in the old.
-				s.log.Error("a record is brought over as it is", zap.ByteString("key", old), zap.Error(err))
-				record = v
+				s.log.Error("an unreadable record is brought over as it is", zap.ByteString("key", old), zap.Error(err))
 			}
 			key := append([]byte(pMessage), old[len(pMessage):idEnd]...)
 			key = append(append(key, part.kind...), old[idEnd:]...)
@@ -56,30 +54,33 @@ func (s *Store) fromLayout1(en *engine) error {
 
 func unchanged(v []byte) ([]byte, error) { return v, nil }
 
-// waitingFromLayout1 makes today's record of a queued delivery:
-// the state and the JSON had nothing between them.
+// waitingFromLayout1 makes today's record of a queued delivery: the state and
+// the JSON had nothing between them. One that it cannot read is as unreadable
+// in its new place as it was in the old.
 func waitingFromLayout1(v []byte) ([]byte, error) {
 	st, err := decodeState(v)
 	if err != nil {
-		return nil, err
+		return v, err
 	}
 	d, err := decode[relay.Delivery](v[stateLen:])
 	if err != nil {
-		return nil, err
+		return v, err
 	}
 	d.Held, d.Attempts, d.Due = st.held, st.attempts, st.due
 	return encodeDelivery(d, false)
 }
 
 // finishedFromLayout1 makes today's record of a finished delivery, which had a
-// head of its own: version 1 | length of account 1 | account | JSON
+// head of its own: version 1 | length of account 1 | account | JSON. One that
+// it cannot read has finished all the same.
 func finishedFromLayout1(v []byte) ([]byte, error) {
+	unreadable := append(append(state{done: true}.encode(nil), 0), v...)
 	if len(v) < 2 || v[0] != recordV1 || len(v) < 2+int(v[1]) {
-		return nil, errRecord
+		return unreadable, errRecord
 	}
 	d, err := decode[relay.Delivery](v[2+int(v[1]):])
 	if err != nil {
-		return nil, err
+		return unreadable, err
 	}
 	return encodeDelivery(d, true)
 }
