@@ -44,18 +44,11 @@ func (s *Store) Commit(_ context.Context, t relay.Transition) error {
 	}
 	// A body in a spool file cannot come back with its message, so the end
 	// of that message is durable before the file goes.
-	gone, err := w.advance(t, held)
-	sync := t.Sync || gone && s.spooled.has(id)
-	if err == nil && t.Report != nil {
-		err = w.report(*t.Report)
-	}
-	if err == nil {
-		err = w.block(t.Blocks)
-	}
+	gone, err := w.apply(t, held)
 	if err != nil {
 		return err
 	}
-	w.tell(t.Events)
+	sync := t.Sync || gone && s.spooled.has(id)
 	if err := w.commit(sync); err != nil {
 		s.unsure.add(t)
 		s.warm.drop(id) // if it did happen, the message may have ended
@@ -68,6 +61,7 @@ func (s *Store) Commit(_ context.Context, t relay.Transition) error {
 		s.flight.drop(t.Before.Key)
 	}
 	if !sync {
+		s.unsynced.add(t)
 		signal(s.soon)
 	}
 	if !gone {
@@ -79,6 +73,22 @@ func (s *Store) Commit(_ context.Context, t relay.Transition) error {
 		s.remove(s.spoolFile(id))
 	}
 	return nil
+}
+
+// apply adds all of a transition to w but the end of its claim. gone is whether
+// the message has left the queue by it.
+func (w *write) apply(t relay.Transition, held bool) (gone bool, err error) {
+	gone, err = w.advance(t, held)
+	if err == nil && t.Report != nil {
+		err = w.report(*t.Report)
+	}
+	if err == nil {
+		err = w.block(t.Blocks)
+	}
+	if err == nil {
+		w.tell(t.Events)
+	}
+	return gone, err
 }
 
 // refused is the answer to a transition whose delivery is not as claimed. It

@@ -28,5 +28,7 @@
 // disk this is a crash at that point, which pebble recovers from. Run
 // (engine.go) then closes the instance and opens the database anew, until
 // that works. A message whose Accept failed on the way may have reached the
-// log all the same; it is taken out again before anybody sees it.
+// log all the same; it is taken out again before anybody sees it. What was
+// delivered, and committed without waiting for the disk, is committed anew
+// (redo.go).
 package store

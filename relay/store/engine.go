@@ -353,6 +353,12 @@ func (s *Store) tryOpen() bool {
 	en, err := s.openEngine()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err == nil {
+		if err = s.redo(en); err != nil {
+			err = errors.Join(err, en.close())
+			en = nil
+		}
+	}
 	switch {
 	case s.closed:
 		if en != nil {
@@ -393,8 +399,11 @@ func (s *Store) syncLoop(ctx context.Context) {
 		if err != nil {
 			continue // nothing can be synced, and whatever was is known
 		}
+		outcomes := s.unsynced.count()
 		if err := en.sync(); err != nil {
 			s.log.Error("sync failed", zap.Error(err))
+		} else {
+			s.unsynced.drop(outcomes)
 		}
 		s.leave()
 	}

@@ -121,3 +121,6 @@ func (s *Store) Spoil(k relay.DeliveryKey) (restore func() error, err error) {
 
 // Sweeping is the time of a sweep of everything below limit, until done.
 func (s *Store) Sweeping(limit relay.MessageID) (done func()) { return s.sweeping(limit) }
+
+// Unsynced is how many outcomes are remembered until they are synced.
+func (s *Store) Unsynced() int { return s.unsynced.count() }

@@ -290,6 +290,53 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// Nor is the finish of a delivered message. When the disk fails before it is
+// written, the message is not delivered again for that.
+func TestFinishLostWithTheDisk(t *testing.T) {
+	d := newDisk()
+	s := run(t, d.fs)
+	m, ds := storetest.NewMessage(time.Now(), "a@example.com")
+	ds[0].Attempts, ds[0].Due = 1, time.Now().Add(5*time.Minute)
+	if err := storetest.Accept(t.Context(), s.Store, m, ds, nil); err != nil {
+		t.Fatal(err)
+	}
+	committed := make(chan struct{})
+	d.plan(1, func() error {
+		<-committed
+		return syscall.ENOSPC
+	})
+	if err := s.Commit(t.Context(), storetest.Delivered(relay.Claimed{Message: m, Delivery: ds[0]}, time.Now())); err != nil {
+		t.Fatal(err)
+	}
+	close(committed)
+	for start := time.Now(); s.Ready() == nil; time.Sleep(time.Millisecond) {
+		if time.Since(start) > 20*time.Second {
+			t.Fatal("the disk has not failed")
+		}
+	}
+	d.plan(1<<30, nil)
+	s.ready()
+	got, _, err := s.Claim(t.Context(), ds[0].Lane, ds[0].Account, time.Now().Add(time.Hour), 5, func(int) time.Time { return time.Now().Add(2 * time.Hour) })
+	if err != nil || len(got) != 0 {
+		t.Errorf("claimed again %v, %v", got, err)
+	}
+	if _, err := s.Body(t.Context(), m.ID); !errors.Is(err, relay.ErrNotFound) {
+		t.Errorf("the body: %v", err)
+	}
+	if messages, waiting, _ := s.Depth(); messages != 0 || waiting != 0 {
+		t.Errorf("%d messages, %d waiting", messages, waiting)
+	}
+	if err := s.Verify(); err != nil {
+		t.Error(err)
+	}
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.Unsynced(); n != 0 {
+		t.Errorf("%d outcomes are still remembered", n)
+	}
+}
+
 // The record of a claim is not waited for. When the disk fails before it is
 // written, the outcome of the attempt counts all the same; and without an
 // outcome the delivery can be claimed again.

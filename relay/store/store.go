@@ -96,6 +96,7 @@ type Store struct {
 	warm      warm
 	doubts    doubts
 	unsure    unsure
+	unsynced  unsynced
 	mem       memory
 	collector *collector // nil without metrics
 	sweeps    sync.Mutex // one at a time

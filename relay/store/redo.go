@@ -1,0 +1,84 @@
+package store
+
+import (
+	"errors"
+	"slices"
+	"sync"
+
+	"tlsrelay/relay"
+)
+
+// unsynced are the outcomes that were committed without waiting for stable
+// storage, until they have got there. When the database instance fails in
+// between they go down with it, and the messages, which have been delivered,
+// are queued again: with the next instance they are committed anew.
+type unsynced struct {
+	mu       sync.Mutex
+	outcomes []relay.Transition
+}
+
+// maxUnsynced is more than a sync ever lets gather, and bounds the memory of a
+// store that is not run.
+const maxUnsynced = 1 << 14
+
+func (u *unsynced) add(t relay.Transition) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if t.Done && len(u.outcomes) < maxUnsynced {
+		u.outcomes = append(u.outcomes, t)
+	}
+}
+
+// count is how many there are; the first so many can be dropped after a sync
+// that begins now.
+func (u *unsynced) count() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.outcomes)
+}
+
+func (u *unsynced) drop(n int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.outcomes = slices.Delete(u.outcomes, 0, n)
+}
+
+// redo commits to en what its predecessor had not synced. The caller sees to
+// it that nobody is in the store.
+func (s *Store) redo(en *engine) error {
+	s.unsynced.mu.Lock()
+	lost := slices.Clone(s.unsynced.outcomes)
+	s.unsynced.mu.Unlock()
+	if len(lost) == 0 {
+		return nil
+	}
+	for _, t := range lost {
+		if err := s.redoOne(en, t); err != nil {
+			return err
+		}
+	}
+	if err := en.sync(); err != nil {
+		return err
+	}
+	s.unsynced.drop(len(lost))
+	return nil
+}
+
+func (s *Store) redoOne(en *engine, t relay.Transition) error {
+	_, st, err := en.waiting(t.Before.Key)
+	if errors.Is(err, relay.ErrNotFound) {
+		return nil // it had got there
+	}
+	if err != nil {
+		return err
+	}
+	w := s.newWrite(en)
+	defer w.close()
+	if err := w.unindex(t.Before, st); err != nil {
+		return err
+	}
+	if _, err := w.apply(t, false); err != nil {
+		return err
+	}
+	return w.commit(false)
+}
