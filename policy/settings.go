@@ -25,8 +25,14 @@ func (v Version) String() string {
 		return ""
 	case SSL30:
 		return "ssl3"
-	case TLS10, TLS11, TLS12, TLS13:
-		return fmt.Sprintf("1.%d", v-TLS10)
+	case TLS10:
+		return "1.0"
+	case TLS11:
+		return "1.1"
+	case TLS12:
+		return "1.2"
+	case TLS13:
+		return "1.3"
 	}
 	return fmt.Sprintf("0x%04x", uint16(v))
 }
