@@ -62,7 +62,7 @@ func (s *Store) admissible(ctx context.Context, d *draft) error {
 // other.
 func (w *write) accept(m relay.Message, ds []relay.Delivery, d *draft) error {
 	m.Size, m.Deliveries = d.size, len(ds)
-	text, err := encode(m)
+	text, err := encodeMessage(m)
 	if err == nil && bytes.Compare(m.ID[:], w.s.sweptTo[:]) < 0 {
 		err = errSwept
 	}

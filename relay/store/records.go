@@ -1,7 +1,6 @@
 package store
 
 import (
-	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -77,15 +76,29 @@ func decodeState(v []byte) (a state, err error) {
 
 // encodeDelivery writes the record of a delivery, waiting or finished.
 func encodeDelivery(d relay.Delivery, done bool) ([]byte, error) {
-	text, err := json.Marshal(d)
-	if err != nil || len(d.Account) > 255 {
-		return nil, fmt.Errorf("store: encode delivery %s: %w", d.Key, cmp.Or(err, errRecord))
+	if len(d.Account) > 255 {
+		return nil, fmt.Errorf("store: encode delivery %s: %w", d.Key, errRecord)
 	}
 	st := stateOf(d)
 	st.done = done
-	b := st.encode(make([]byte, 0, stateLen+1+len(d.Account)+len(text)))
+	b := st.encode(make([]byte, 0, recordSize))
 	b = append(append(b, byte(len(d.Account))), d.Account...)
-	return append(b, text...), nil
+	b, err := d.AppendJSON(b)
+	if err != nil {
+		return nil, fmt.Errorf("store: encode delivery %s: %w", d.Key, err)
+	}
+	return b, nil
+}
+
+// recordSize has room for most records.
+const recordSize = 1 << 10
+
+func encodeMessage(m relay.Message) ([]byte, error) {
+	b, err := m.AppendJSON(make([]byte, 0, recordSize/2))
+	if err != nil {
+		return nil, fmt.Errorf("store: encode message %s: %w", m.ID, err)
+	}
+	return b, nil
 }
 
 // owner tells whose delivery a record is without decoding its JSON, which it
