@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -103,6 +104,31 @@ func (r *running) ready() {
 	for start := time.Now(); r.Ready() != nil; time.Sleep(time.Millisecond) {
 		if time.Since(start) > 20*time.Second {
 			r.t.Fatal("the store does not come back: ", r.Ready())
+		}
+	}
+}
+
+// once fails the next write of a disk, no more; before it does it waits for
+// what, if that is not nil.
+func (d *disk) once(what <-chan struct{}) {
+	var done atomic.Bool
+	d.plan(1, func() error {
+		if done.Swap(true) {
+			return nil
+		}
+		if what != nil {
+			<-what
+		}
+		return syscall.ENOSPC
+	})
+}
+
+// reopened waits until another instance than old is open and well.
+func (r *running) reopened(old any) {
+	r.t.Helper()
+	for start := time.Now(); r.Instance() == old || r.Ready() != nil; time.Sleep(time.Millisecond) {
+		if time.Since(start) > 20*time.Second {
+			r.t.Fatal("the store was not opened again: ", r.Ready())
 		}
 	}
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -85,15 +86,18 @@ func (s *Store) Verify() error {
 	return errors.Join(errs...)
 }
 
-// Depth gives what the gauges show.
+// Depth gives what the gauges show once Run has counted what was there.
 func (s *Store) Depth() (messages, waiting, held int64) {
 	en, err := s.enter()
 	if err != nil {
 		return -1, -1, -1
 	}
 	defer s.leave()
-	en.depth.mu.Lock() // until the count is over
-	defer en.depth.mu.Unlock()
+	for counted := false; !counted; time.Sleep(time.Millisecond) {
+		en.depth.mu.Lock()
+		counted = en.depth.start == nil
+		en.depth.mu.Unlock()
+	}
 	return en.depth.messages.Load(), en.depth.waiting.Load(), en.depth.held.Load()
 }
 
@@ -124,3 +128,10 @@ func (s *Store) Sweeping(limit relay.MessageID) (done func()) { return s.sweepin
 
 // Unsynced is how many outcomes are remembered until they are synced.
 func (s *Store) Unsynced() int { return s.unsynced.count() }
+
+// Instance is the database as it is open now; another one after a failure.
+func (s *Store) Instance() any {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.engine
+}
