@@ -171,17 +171,6 @@ func (en *engine) get(key []byte) (v []byte, found bool, err error) {
 	return v, true, closer.Close()
 }
 
-func (en *engine) has(key []byte) (bool, error) {
-	_, closer, err := en.db.Get(key)
-	switch {
-	case errors.Is(err, pebble.ErrNotFound):
-		return false, en.failure()
-	case err != nil:
-		return false, en.readError(err)
-	}
-	return true, closer.Close()
-}
-
 // readError tells a failed instance from a failed read.
 func (en *engine) readError(err error) error {
 	if failed := en.failure(); failed != nil {

@@ -20,7 +20,7 @@ func (s *Store) Verify() error {
 	var errs []error
 	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	must := func(key []byte, format string, args ...any) {
-		if ok, err := en.has(key); err != nil || !ok {
+		if _, ok, err := en.get(key); err != nil || !ok {
 			fault(format+": %v", append(args, err)...)
 		}
 	}

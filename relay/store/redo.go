@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 
+	"go.uber.org/zap"
+
 	"tlsrelay/relay"
 )
 
@@ -66,8 +68,12 @@ func (s *Store) redo(en *engine) error {
 
 func (s *Store) redoOne(en *engine, t relay.Transition) error {
 	_, st, err := en.waiting(t.Before.Key)
-	if errors.Is(err, relay.ErrNotFound) {
+	switch {
+	case errors.Is(err, relay.ErrNotFound):
 		return nil // it had got there
+	case errors.Is(err, errRecord):
+		s.log.Error("a delivered message stays queued", zap.Stringer("delivery", t.Before.Key), zap.Error(err))
+		return nil // one bad record must not keep the store shut
 	}
 	if err != nil {
 		return err
