@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -53,11 +54,26 @@ func loadConfig(file string) (configs.Config, error) {
 // CPU. GOGC in the environment stands above it.
 const gcPercent = 50
 
-// serve runs the relay until ctx ends.
-func serve(ctx context.Context, c configs.Config) error {
+// diskWaits is how many more goroutines than there are CPUs may run. One that
+// waits for the disk keeps its place until the scheduler takes it away, and the
+// log of the store is synced most of the time: on two CPUs, a sync under way
+// would leave all other work to one of them. GOMAXPROCS in the environment stands
+// above it.
+const diskWaits = 2
+
+// tuneRuntime adapts the Go runtime to this program.
+func tuneRuntime() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + diskWaits)
+	}
+}
+
+// serve runs the relay until ctx ends.
+func serve(ctx context.Context, c configs.Config) error {
+	tuneRuntime()
 	// Whoever reads the log may go away; that ends nothing but the log.
 	signal.Ignore(syscall.SIGPIPE)
 	log, stopLog, err := newLogger(c.Log, zapcore.Lock(os.Stderr))
