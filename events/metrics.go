@@ -9,6 +9,9 @@ type Metrics struct {
 	blocks     *prometheus.CounterVec
 	recipients *prometheus.CounterVec
 	age        prometheus.Histogram
+
+	// What every delivered message counts, found beforehand.
+	processed, delivered prometheus.Counter
 }
 
 // NewMetrics registers the metrics of events with reg; nil registers nowhere.
@@ -32,6 +35,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Buckets: []float64{.01, .05, .1, .25, .5, 1, 2.5, 5, 15, 60, 300, 1800, 3600, 14400, 86400, 259200},
 		}),
 	}
+	m.processed = m.events.WithLabelValues(string(Processed), "")
+	m.delivered = m.events.WithLabelValues(string(Delivered), "")
 	if reg != nil {
 		reg.MustRegister(m.events, m.blocks, m.recipients, m.age)
 	}
@@ -40,12 +45,15 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 
 // Count counts one event.
 func (m *Metrics) Count(e Event) {
-	m.events.WithLabelValues(string(e.Kind), string(e.Type)).Inc()
 	switch e.Kind {
 	case Processed:
+		m.processed.Inc()
 		return
 	case Delivered:
+		m.delivered.Inc()
 		m.age.Observe(e.Age.Seconds())
+	default:
+		m.events.WithLabelValues(string(e.Kind), string(e.Type)).Inc()
 	}
 	outcome := string(e.Kind)
 	if e.Type == TypeBlocked {

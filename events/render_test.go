@@ -14,16 +14,16 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-func TestFields(t *testing.T) {
+func TestLogLine(t *testing.T) {
 	core, logs := observer.New(zap.InfoLevel)
 	e := goldenEvents()["blocked_cert"]
 	e.Age = 90e9
-	zap.New(core).Info("event", e.Fields()...)
+	zap.New(core).Info("event", zap.Inline(&e))
 	got := logs.All()[0].ContextMap()
 	for key, want := range map[string]any{
 		"event": "bounce", "type": "blocked", "reason": "cert_expired", "status": "5.7.5", "id": testID,
 		"email": "ann@example.com", "account": "7", "host": "mx1.example.com", "tls": "1.3", "cert_err": true,
-		"recipient": int64(3), "reply": TLSBlocked, "event_id": e.ID,
+		"recipient": 3, "reply": TLSBlocked, "event_id": e.ID,
 	} {
 		if got[key] != want {
 			t.Errorf("%s: %v, want %v", key, got[key], want)

@@ -164,7 +164,7 @@ func (a *app) newQueue(reg prometheus.Registerer) *queue.Queue {
 	eventLog := a.log.Named("event")
 	tell := func(e events.Event) {
 		metrics.Count(e)
-		eventLog.Info(string(e.Kind), e.Fields()...)
+		eventLog.Info(string(e.Kind), zap.Inline(&e))
 	}
 	return queue.New(queue.Options{
 		Schedule: relay.Schedule{
