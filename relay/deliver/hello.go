@@ -53,9 +53,16 @@ var (
 
 // onlyWide reports whether a suite is offered where nothing is demanded, and
 // nowhere else.
-func onlyWide(cipher string) bool {
-	return slices.ContainsFunc(wideSuites, func(id uint16) bool { return tls.CipherSuiteName(id) == cipher })
-}
+func onlyWide(cipher string) bool { return slices.Contains(wideNames, cipher) }
+
+// wideNames are the names of wideSuites: crypto/tls writes a list of all suites
+// for every name it is asked for.
+var wideNames = func() (names []string) {
+	for _, id := range wideSuites {
+		names = append(names, tls.CipherSuiteName(id))
+	}
+	return names
+}()
 
 // config builds the part of a tls.Config that all connections of p share.
 func (p profile) config() *tls.Config {
