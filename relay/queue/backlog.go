@@ -57,8 +57,8 @@ type job struct {
 	// mu guards what the worker shares with the renewal of the lease.
 	mu       sync.Mutex
 	delivery relay.Delivery
-	renewed  relay.Delivery // with the lease as it was last renewed
-	renewal  *time.Timer
+	renewed  *relay.Delivery // with the lease as it was last renewed
+	renewal  *time.Timer     // nil: not yet
 	over     bool
 	cancel   context.CancelFunc
 	// adopted is the delivery as this process claimed it again by accident.

@@ -10,16 +10,40 @@ import (
 	"tlsrelay/relay"
 )
 
+// tether is the context that a worker tries one delivery after another in. It is
+// made anew when an attempt was cut off.
+type tether struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
 // lease keeps the claim on a delivery while it is being tried, and gives the
 // context of the attempt. The lease is as long as the delay before the next
 // attempt would be, which a slow host may well exceed.
-func (c *crew) lease(j *job) context.Context {
-	ctx, cancel := context.WithCancel(c.attempts)
+func (c *crew) lease(j *job, t *tether) context.Context {
+	if t.ctx == nil || t.ctx.Err() != nil {
+		t.ctx, t.cancel = context.WithCancel(c.attempts)
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.cancel = cancel
-	j.renewal = time.AfterFunc(time.Until(j.held().Due)/2, func() { c.renew(j) })
-	return ctx
+	j.cancel = t.cancel
+	if j.brief() {
+		c.keep(j)
+	}
+	return t.ctx
+}
+
+// brief reports whether the lease needs renewal before an attempt counts as
+// slow. Nearly no attempt does, and nearly no lease: the others are kept from
+// then on.
+func (j *job) brief() bool { return j.delivery.Due.Sub(j.began)/2 < slowAfter }
+
+// keep has the lease renewed when half of it is over. The caller holds j.mu.
+func (c *crew) keep(j *job) {
+	if !j.over {
+		half := j.held().Due.Sub(j.began) / 2
+		j.renewal = time.AfterFunc(time.Until(j.began.Add(half)), func() { c.renew(j) })
+	}
 }
 
 // renew moves the end of the lease.
@@ -39,7 +63,7 @@ func (c *crew) renew(j *job) {
 	err := c.store.Commit(c.commits, relay.Transition{Message: j.message, Before: before, After: after})
 	switch {
 	case err == nil:
-		j.renewed = after
+		j.renewed = &after
 	case errors.Is(err, relay.ErrStale) && c.claimedAgain(j, &before):
 		// By this process. What it leaves of the lease is for the next renewal
 		// to see, if it is known by then.
@@ -59,8 +83,8 @@ func (c *crew) renew(j *job) {
 // held is the delivery as the store knows it to be claimed.
 func (j *job) held() relay.Delivery {
 	d := j.delivery
-	if j.renewed.Due.After(d.Due) {
-		d = j.renewed
+	if r := j.renewed; r != nil && r.Due.After(d.Due) {
+		d = *r
 	}
 	if a := j.adopted.Load(); a != nil && a.Due.After(d.Due) {
 		d = *a
@@ -73,7 +97,8 @@ func (j *job) end() relay.Delivery {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.over = true
-	j.renewal.Stop()
-	j.cancel()
+	if j.renewal != nil {
+		j.renewal.Stop()
+	}
 	return j.held()
 }

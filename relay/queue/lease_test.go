@@ -173,22 +173,27 @@ func TestLeaseAfterACrash(t *testing.T) {
 	})
 }
 
-// An attempt that outlasts its lease keeps it: nobody else gets the delivery,
-// and the commit is good.
+// An attempt that outlasts its lease keeps it, however short that is: nobody
+// else gets the delivery, and the commit is good.
 func TestLeaseIsRenewed(t *testing.T) {
-	bubble(t, Options{}, func(t *testing.T, w *world) {
-		w.hosts.set("slow.test", after(40*time.Minute, taken))
-		w.send("a", "x@slow.test")
-		time.Sleep(time.Hour)
-		if n := len(w.hosts.to("slow.test")); n != 1 || w.store.done() != 1 {
-			t.Errorf("%d attempts, %d done", n, w.store.done())
-		}
-		for _, d := range w.store.look().finished {
-			if d.Attempts != 1 {
-				t.Errorf("%d attempts counted", d.Attempts)
-			}
-		}
-	})
+	for _, lease := range []time.Duration{time.Second, 2*slowAfter - 1, 2 * slowAfter, 2*slowAfter + 1, 10 * time.Minute} {
+		t.Run(lease.String(), func(t *testing.T) {
+			o := Options{Schedule: relay.Schedule{RetryAfter: lease, RetryMax: lease}}
+			bubble(t, o, func(t *testing.T, w *world) {
+				w.hosts.set("slow.test", after(40*time.Minute, taken))
+				w.send("a", "x@slow.test")
+				time.Sleep(time.Hour)
+				if n := len(w.hosts.to("slow.test")); n != 1 || w.store.done() != 1 {
+					t.Errorf("%d attempts, %d done", n, w.store.done())
+				}
+				for _, d := range w.store.look().finished {
+					if d.Attempts != 1 {
+						t.Errorf("%d attempts counted", d.Attempts)
+					}
+				}
+			})
+		})
+	}
 }
 
 // What waits in memory for longer than its lease is claimed anew; nothing is
@@ -376,12 +381,19 @@ func TestPanicInTellingIsSurvived(t *testing.T) {
 	})
 }
 
+// An attempt without end is cut off, and the next one is not cut off with it.
 func TestEndlessAttemptIsCutOff(t *testing.T) {
 	bubble(t, Options{}, func(t *testing.T, w *world) {
 		w.hosts.set("slow.test", after(100*time.Hour, taken))
 		w.send("a", "x@slow.test")
 		time.Sleep(65 * time.Minute)
 		if k := w.kinds(); k[events.Deferred] != 1 {
+			t.Errorf("told %v", k)
+		}
+		w.hosts.set("one.test", after(time.Second, taken))
+		w.send("a", "x@one.test")
+		time.Sleep(2 * time.Second)
+		if k := w.kinds(); k[events.Delivered] != 1 {
 			t.Errorf("told %v", k)
 		}
 	})

@@ -280,7 +280,8 @@ func (s *scheduler) fresh(j *job, now time.Time) bool {
 	return d.Due.Sub(now) > s.q.o.Schedule.Delay(d.Attempts)/4
 }
 
-// markSlow makes laggards of the lanes whose attempts take long.
+// markSlow makes laggards of the lanes whose attempts take long, and has their
+// leases kept.
 func (s *scheduler) markSlow(now time.Time) {
 	for e := s.running.Front(); e != nil; e = s.running.Front() {
 		j := e.Value.(*job)
@@ -290,6 +291,11 @@ func (s *scheduler) markSlow(now time.Time) {
 		}
 		s.running.Remove(e)
 		j.running, j.slow = nil, true
+		if !j.brief() {
+			j.mu.Lock()
+			s.q.keep(j)
+			j.mu.Unlock()
+		}
 		j.lane.slow++
 		s.restand(j.lane)
 		s.place(j.lane, now)
@@ -420,7 +426,8 @@ func (s *scheduler) adopt(c relay.Claimed) bool {
 	j, ok := s.inHand[c.Delivery.Key]
 	if ok {
 		s.q.log.Warn("claimed again what was in hand", zap.Stringer("delivery", c.Delivery.Key))
-		j.adopted.Store(&c.Delivery)
+		again := c.Delivery // not c itself, which would be on the heap each time
+		j.adopted.Store(&again)
 	}
 	return ok
 }

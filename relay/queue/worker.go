@@ -47,13 +47,17 @@ type finished struct {
 }
 
 func (c *crew) worker(work <-chan *job, done chan<- finished) {
+	var t tether
 	for j := range work {
-		done <- c.attempt(j)
+		done <- c.attempt(j, &t)
+	}
+	if t.cancel != nil {
+		t.cancel()
 	}
 }
 
 // attempt is one turn: deliver, step, commit.
-func (c *crew) attempt(j *job) (f finished) {
+func (c *crew) attempt(j *job, t *tether) (f finished) {
 	f.job = j
 	defer func() {
 		if p := recover(); p != nil {
@@ -63,8 +67,7 @@ func (c *crew) attempt(j *job) (f finished) {
 			f.due = j.end().Due
 		}
 	}()
-	ctx := c.lease(j)
-	r := c.deliver(ctx, j.message, j.delivery)
+	r := c.deliver(c.lease(j, t), j.message, j.delivery)
 	d := j.end()
 	r = c.guarded(d, r)
 	cut := c.attempts.Err() != nil || r.Cut && c.openings.Err() != nil
@@ -72,13 +75,13 @@ func (c *crew) attempt(j *job) (f finished) {
 		f.due = c.release(relay.Claimed{Message: j.message, Delivery: d})
 		return f
 	}
-	t, ok := c.conclude(j.message, d, r, cut, j)
+	step, ok := c.conclude(j.message, d, r, cut, j)
 	f.feedback, f.failure = r.Feedback, lasting(r)
 	if ok {
-		f.elsewhere = reported(t)
+		f.elsewhere = reported(step)
 	}
-	if !t.Done {
-		f.due = t.After.Due // if not by us, then by whoever has it now
+	if !step.Done {
+		f.due = step.After.Due // if not by us, then by whoever has it now
 	}
 	c.metrics.attempted(r.Feedback)
 	return f
@@ -193,7 +196,7 @@ func (c *crew) settle(t *relay.Transition, j *job) error {
 	if t.Notice != nil {
 		t.Report = c.report(*t)
 	}
-	if err := c.commit(*t, j); err != nil {
+	if err := c.commit(t, j); err != nil {
 		return err
 	}
 	for _, e := range t.Events {
@@ -237,8 +240,8 @@ func reported(t relay.Transition) []relay.Backlog {
 //
 // With the store away for longer than the lease, the loop may claim the delivery
 // again before a commit succeeds. The outcome of j's attempt stands then, under
-// the new claim.
-func (c *crew) commit(t relay.Transition, j *job) error {
+// the new claim, which t.Before becomes.
+func (c *crew) commit(t *relay.Transition, j *job) error {
 	failing := false
 	defer func() {
 		if failing {
@@ -246,7 +249,7 @@ func (c *crew) commit(t relay.Transition, j *job) error {
 		}
 	}()
 	for pause := commitPause; ; pause = min(2*pause, commitPauseMax) {
-		err := c.store.Commit(c.commits, t)
+		err := c.store.Commit(c.commits, *t)
 		if err == nil {
 			return nil
 		}
