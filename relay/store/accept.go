@@ -62,15 +62,12 @@ func (s *Store) admissible(ctx context.Context, d *draft) error {
 // other.
 func (w *write) accept(m relay.Message, ds []relay.Delivery, d *draft) error {
 	m.Size, m.Deliveries = d.size, len(ds)
-	text, err := encodeMessage(m)
-	if err == nil && bytes.Compare(m.ID[:], w.s.sweptTo[:]) < 0 {
+	err := w.head(&m)
+	if bytes.Compare(m.ID[:], w.s.sweptTo[:]) < 0 {
 		err = errSwept
 	}
-	if err == nil {
-		err = w.set(messageKey(m.ID), text)
-	}
 	for i := 0; err == nil && i < len(ds); i++ {
-		err = w.enqueue(m.ID, ds[i])
+		err = w.enqueue(m.ID, &ds[i])
 	}
 	if err != nil {
 		d.Discard()
@@ -87,19 +84,38 @@ func (w *write) accept(m relay.Message, ds []relay.Delivery, d *draft) error {
 	return w.set(spooledKey(m.ID), nil)
 }
 
-// enqueue adds a delivery to w, with its place in the queue.
-func (w *write) enqueue(id relay.MessageID, d relay.Delivery) error {
-	if d.Key.Message != id {
-		return fmt.Errorf("store: delivery %s is not of message %s", d.Key, id)
-	}
-	v, err := encodeDelivery(d, false)
+// head adds the record of a message to w.
+func (w *write) head(m *relay.Message) error {
+	v, err := appendMessage((*w.scratch)[:0], m)
 	if err != nil {
 		return err
+	}
+	*w.scratch = v
+	return w.set(messageKey(m.ID), v)
+}
+
+// enqueue adds a delivery to w, with its place in the queue.
+func (w *write) enqueue(id relay.MessageID, d *relay.Delivery) error {
+	if d.Key.Message != id {
+		return fmt.Errorf("store: delivery %s is not of message %s", d.Key, id)
 	}
 	if d.Attempts == 1 && !d.Held {
 		w.claimed = append(w.claimed, indexEntry{key: d.Key, due: d.Due})
 	}
-	return errors.Join(w.set(deliveryKey(d.Key), v), w.index(d))
+	if err := w.record(d, false); err != nil {
+		return err
+	}
+	return w.index(*d)
+}
+
+// record adds the record of a delivery to w.
+func (w *write) record(d *relay.Delivery, done bool) error {
+	v, err := appendDelivery((*w.scratch)[:0], d, done)
+	if err != nil {
+		return err
+	}
+	*w.scratch = v
+	return w.set(deliveryKey(d.Key), v)
 }
 
 // index adds the index entry that a delivery's state calls for.
@@ -141,6 +157,8 @@ type write struct {
 	batch *pebble.Batch
 	keys  [][]byte // that are set
 
+	scratch *[]byte // where records are encoded: the batch copies them
+
 	messages, waiting, held int64 // changes of the depth
 	moved                   []move
 	inserted                [][]byte
@@ -156,8 +174,16 @@ type move struct {
 	by          int
 }
 
+// maxScratch is the largest buffer that is kept for the next write.
+const maxScratch = 64 << 10
+
+var scratches = sync.Pool{New: func() any { b := make([]byte, 0, 1<<10); return &b }}
+
 func (s *Store) newWrite(en *engine) *write {
-	return &write{s: s, en: en, batch: en.db.NewBatch()}
+	return &write{
+		s: s, en: en, batch: en.db.NewBatch(), keys: make([][]byte, 0, 4),
+		scratch: scratches.Get().(*[]byte),
+	}
 }
 
 func (w *write) set(key, value []byte) error {
@@ -201,6 +227,10 @@ func (w *write) close() {
 		w.batch.Close()
 	}
 	w.batch = nil
+	if cap(*w.scratch) <= maxScratch {
+		scratches.Put(w.scratch)
+	}
+	w.scratch = nil
 }
 
 // doubts are the keys of batches that failed: the log may hold them all the

@@ -179,10 +179,23 @@ func (en *engine) waiting(k relay.DeliveryKey) (v []byte, st state, err error) {
 	if found {
 		st, err = decodeState(v)
 	}
+	return v, st, waits(k, found, st, err)
+}
+
+// standing reads no more of it than its state.
+func (en *engine) standing(k relay.DeliveryKey) (st state, err error) {
+	found, err := en.read(deliveryKey(k), func(v []byte) (err error) {
+		st, err = decodeState(v)
+		return err
+	})
+	return st, waits(k, found, st, err)
+}
+
+func waits(k relay.DeliveryKey, found bool, st state, err error) error {
 	if err == nil && (!found || st.done) {
-		err = fmt.Errorf("%w: delivery %s", relay.ErrNotFound, k)
+		return fmt.Errorf("%w: delivery %s", relay.ErrNotFound, k)
 	}
-	return v, st, err
+	return err
 }
 
 // queues reports whether a delivery of a message is queued that counts.

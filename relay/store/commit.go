@@ -183,7 +183,7 @@ func renews(t relay.Transition) bool {
 // giveUp checks that the delivery is as claimed and takes its place in the
 // queue away. held is whether it was held since.
 func (w *write) giveUp(t relay.Transition) (held bool, err error) {
-	_, st, err := w.en.waiting(t.Before.Key)
+	st, err := w.en.standing(t.Before.Key)
 	if err != nil {
 		return false, err
 	}
@@ -219,11 +219,7 @@ func (w *write) advance(t relay.Transition, held bool) (gone bool, err error) {
 	if !t.Done {
 		d.Held = d.Held || held
 	}
-	v, err := encodeDelivery(d, t.Done)
-	if err == nil {
-		err = w.set(deliveryKey(d.Key), v)
-	}
-	if err != nil {
+	if err := w.record(&d, t.Done); err != nil {
 		return false, err
 	}
 	if !t.Done {

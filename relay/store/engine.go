@@ -160,15 +160,24 @@ func (en *engine) sync() error {
 
 // get reads one value into a copy; found is false when there is none.
 func (en *engine) get(key []byte) (v []byte, found bool, err error) {
-	got, closer, err := en.db.Get(key)
+	found, err = en.read(key, func(got []byte) error {
+		v = append(make([]byte, 0, len(got)), got...)
+		return nil
+	})
+	return v, found, err
+}
+
+// read shows one value to visit, which must not keep it; found is false when
+// there is none.
+func (en *engine) read(key []byte, visit func(v []byte) error) (found bool, err error) {
+	v, closer, err := en.db.Get(key)
 	switch {
 	case errors.Is(err, pebble.ErrNotFound):
-		return nil, false, en.failure()
+		return false, en.failure()
 	case err != nil:
-		return nil, false, en.readError(err)
+		return false, en.readError(err)
 	}
-	v = append(make([]byte, 0, len(got)), got...)
-	return v, true, closer.Close()
+	return true, errors.Join(visit(v), closer.Close())
 }
 
 // readError tells a failed instance from a failed read.

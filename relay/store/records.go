@@ -74,14 +74,14 @@ func decodeState(v []byte) (a state, err error) {
 	}, nil
 }
 
-// encodeDelivery writes the record of a delivery, waiting or finished.
-func encodeDelivery(d relay.Delivery, done bool) ([]byte, error) {
+// appendDelivery writes the record of a delivery, waiting or finished.
+func appendDelivery(b []byte, d *relay.Delivery, done bool) ([]byte, error) {
 	if len(d.Account) > 255 {
 		return nil, fmt.Errorf("store: encode delivery %s: %w", d.Key, errRecord)
 	}
-	st := stateOf(d)
+	st := stateOf(*d)
 	st.done = done
-	b := st.encode(make([]byte, 0, recordSize))
+	b = st.encode(b)
 	b = append(append(b, byte(len(d.Account))), d.Account...)
 	b, err := d.AppendJSON(b)
 	if err != nil {
@@ -90,11 +90,12 @@ func encodeDelivery(d relay.Delivery, done bool) ([]byte, error) {
 	return b, nil
 }
 
-// recordSize has room for most records.
-const recordSize = 1 << 10
+func encodeDelivery(d relay.Delivery, done bool) ([]byte, error) {
+	return appendDelivery(nil, &d, done)
+}
 
-func encodeMessage(m relay.Message) ([]byte, error) {
-	b, err := m.AppendJSON(make([]byte, 0, recordSize/2))
+func appendMessage(b []byte, m *relay.Message) ([]byte, error) {
+	b, err := m.AppendJSON(b)
 	if err != nil {
 		return nil, fmt.Errorf("store: encode message %s: %w", m.ID, err)
 	}

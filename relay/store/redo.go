@@ -67,7 +67,7 @@ func (s *Store) redo(en *engine) error {
 }
 
 func (s *Store) redoOne(en *engine, t relay.Transition) error {
-	_, st, err := en.waiting(t.Before.Key)
+	st, err := en.standing(t.Before.Key)
 	switch {
 	case errors.Is(err, relay.ErrNotFound):
 		return nil // it had got there
