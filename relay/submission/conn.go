@@ -1,6 +1,7 @@
 package submission
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -281,11 +282,11 @@ func (c *conn) settle() {
 	if len(c.reply) == 0 {
 		return
 	}
-	c.more = strings.HasPrefix(string(c.reply[:min(3, len(c.reply))]), "334")
+	c.more = bytes.HasPrefix(c.reply, []byte("334"))
 	switch {
 	case c.verb == "" && c.upgraded: // RFC 3207: no second greeting
 	default:
-		c.wire = append(c.wire, c.translate(c.reply)...)
+		c.translate(c.reply)
 	}
 	c.reply = c.reply[:0]
 }

@@ -246,7 +246,7 @@ func (m *submitted) finish() *smtp.SMTPError {
 		}
 		return replyTo(err)
 	}
-	return refusal(250, "2.0.0", "Ok: queued as "+m.id.String())
+	return queued(m.id)
 }
 
 func (m *submitted) message() relay.Message {

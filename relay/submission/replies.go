@@ -28,6 +28,17 @@ func refusal(code int, enhanced, text string) *smtp.SMTPError {
 	return &smtp.SMTPError{Code: code, EnhancedCode: e, Message: text}
 }
 
+// Replies to an address without meaning.
+var (
+	badSender    = refusal(501, "5.1.7", "Bad sender address syntax")
+	badRecipient = refusal(501, "5.1.3", "Bad recipient address syntax")
+)
+
+// queued is the reply to a message that we answer for now.
+func queued(id relay.MessageID) *smtp.SMTPError {
+	return &smtp.SMTPError{Code: 250, EnhancedCode: smtp.EnhancedCode{2, 0, 0}, Message: "Ok: queued as " + id.String()}
+}
+
 // replyTo translates what the rest of the relay says into a reply. Whatever
 // is unknown may pass by itself, and its text is nobody's business.
 func replyTo(err error) *smtp.SMTPError {
@@ -77,23 +88,27 @@ var ourWords = map[string][]struct{ theirs, ours string }{
 	"QUIT": {{"221 ", "221 2.0.0 See you later"}},
 }
 
-// translate gives the reply for go-smtp's reply to c.verb.
-func (c *conn) translate(reply []byte) []byte {
+// translate says what go-smtp has replied to c.verb.
+func (c *conn) translate(reply []byte) {
 	host := c.srv.o.Hostname
 	switch {
 	case c.verb == "" && bytes.HasPrefix(reply, []byte("220 ")):
-		return []byte("220 " + host + " ESMTP service ready\r\n")
+		c.say("220 " + host + " ESMTP service ready")
+		return
 	case c.verb == "HELO" && bytes.HasPrefix(reply, []byte("250 ")):
-		return []byte("250 " + host + "\r\n")
+		c.say("250 " + host)
+		return
 	case c.verb == "EHLO" && bytes.HasPrefix(reply, []byte("250-")):
-		return c.extensions()
+		c.wire = append(c.wire, c.extensions()...)
+		return
 	}
 	for _, w := range ourWords[c.verb] {
 		if bytes.HasPrefix(reply, []byte(w.theirs)) && bytes.Count(reply, []byte("\n")) == 1 {
-			return append([]byte(w.ours), "\r\n"...)
+			c.say(w.ours)
+			return
 		}
 	}
-	return reply
+	c.wire = append(c.wire, reply...)
 }
 
 // extensions is the reply to EHLO (interface §4). Its first word is our name,

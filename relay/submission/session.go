@@ -92,7 +92,7 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	env := &envelope{account: who, authed: authed, hello: s.hello(), esmtp: s.conn.esmtp, opts: *opts}
 	env.opts.Auth = nil
 	if from != "" {
-		if env.from, err = s.address(opts.UTF8, refusal(501, "5.1.7", "Bad sender address syntax")); err != nil {
+		if env.from, err = s.address(opts.UTF8, badSender); err != nil {
 			return err
 		}
 	}
@@ -152,7 +152,7 @@ func (s *session) Rcpt(_ string, opts *smtp.RcptOptions) error {
 	if env == nil {
 		return refusal(503, "5.5.1", "MAIL comes first")
 	}
-	addr, err := s.address(env.opts.UTF8, refusal(501, "5.1.3", "Bad recipient address syntax"))
+	addr, err := s.address(env.opts.UTF8, badRecipient)
 	if err != nil {
 		return err
 	}
