@@ -30,9 +30,10 @@ func (s *session) Data(r io.Reader) error {
 		return refusal(451, "4.4.2", "The message did not arrive in full")
 	}
 	reply := m.finish()
-	if reply.Message == bareCR && !chunked(r) {
+	if m.scan.bareCR && !chunked(r) {
 		// CR CR LF "." CR LF ends the content here and may not where the
-		// client got it from: what follows is not for us to interpret.
+		// client got it from: what follows is not for us to interpret,
+		// whatever this message was refused for.
 		s.conn.hangup = true
 	}
 	s.srv.metrics.finished(reply.Code)
@@ -110,11 +111,8 @@ func (m *submitted) write(b []byte) {
 	if m.size > m.session.srv.o.MaxMessageBytes {
 		m.refuse(refusal(552, "5.3.4", tooBig))
 	}
-	if m.refusal != nil || len(b) == 0 {
-		return
-	}
-	if fault := m.scan.next(b); fault != "" {
-		m.refuse(refusal(550, "5.6.0", fault))
+	m.scan.next(b)
+	if m.refusal != nil || m.scan.fault() != "" || len(b) == 0 {
 		return
 	}
 	m.last = b[len(b)-1]
@@ -223,7 +221,8 @@ func (m *submitted) put(b []byte) {
 
 // finish ends the draft, one way or the other, and gives the reply.
 func (m *submitted) finish() *smtp.SMTPError {
-	if fault := m.scan.end(); fault != "" {
+	m.scan.end()
+	if fault := m.scan.fault(); fault != "" {
 		m.refuse(refusal(550, "5.6.0", fault))
 	}
 	if !m.inBody && m.refusal == nil {

@@ -12,6 +12,8 @@ import (
 type scan struct {
 	cr       bool // the last octet was CR
 	eightBit bool
+
+	bareCR, bareLF, nul bool // found
 }
 
 // Words of refusal, as they stand in the reply.
@@ -21,63 +23,72 @@ const (
 	nul    = "NUL is not allowed in a message"
 )
 
-// next looks at the next piece, and says what is wrong with it, "" if nothing.
-func (s *scan) next(b []byte) string {
+// next looks at the next piece.
+func (s *scan) next(b []byte) {
 	if len(b) == 0 {
-		return ""
+		return
 	}
-	if bytes.IndexByte(b, 0) >= 0 {
-		return nul
-	}
-	if !s.eightBit {
-		s.eightBit = hasEightBit(b)
-	}
+	s.nul = s.nul || bytes.IndexByte(b, 0) >= 0
+	s.eightBit = s.eightBit || hasEightBit(b)
 	if s.cr {
+		s.cr = false
 		if b[0] != '\n' {
-			return bareCR
+			s.bareCR = true
+		} else if b = b[1:]; len(b) == 0 {
+			return
 		}
-		b = b[1:]
 	}
-	s.cr = false
-	for len(b) > 0 {
-		lf := bytes.IndexByte(b, '\n')
-		line := b
-		if lf >= 0 {
-			line = b[:lf]
+	// Where every line feed follows a CR, a CR too many stands alone.
+	lines := 0
+	for i := 0; ; {
+		lf := bytes.IndexByte(b[i:], '\n')
+		if lf < 0 {
+			break
 		}
-		cr := bytes.IndexByte(line, '\r')
-		switch {
-		case lf < 0:
-			if cr >= 0 && cr != len(line)-1 {
-				return bareCR
-			}
-			s.cr = cr >= 0
-			return ""
-		case cr < 0:
-			return bareLF
-		case cr != len(line)-1:
-			return bareCR
+		i += lf
+		if i > 0 && b[i-1] == '\r' {
+			lines++
+		} else {
+			s.bareLF = true
 		}
-		b = b[lf+1:]
+		i++
 	}
-	return ""
+	s.cr = b[len(b)-1] == '\r'
+	if s.cr {
+		lines++ // or not, as the next piece will show
+	}
+	s.bareCR = s.bareCR || bytes.Count(b, cr) > lines
 }
 
+var cr = []byte{'\r'}
+
 // end is called after the last piece.
-func (s *scan) end() string {
-	if s.cr {
+func (s *scan) end() {
+	s.bareCR = s.bareCR || s.cr
+}
+
+// fault says what is wrong with what was seen so far, "" if nothing. A bare CR
+// comes first, for it means the most.
+func (s *scan) fault() string {
+	switch {
+	case s.bareCR:
 		return bareCR
+	case s.bareLF:
+		return bareLF
+	case s.nul:
+		return nul
 	}
 	return ""
 }
 
 func hasEightBit(b []byte) bool {
 	const high = 0x8080808080808080
-	for len(b) >= 8 {
-		if binary.LittleEndian.Uint64(b)&high != 0 {
+	word := binary.LittleEndian.Uint64
+	for len(b) >= 32 {
+		if (word(b)|word(b[8:])|word(b[16:])|word(b[24:]))&high != 0 {
 			return true
 		}
-		b = b[8:]
+		b = b[32:]
 	}
 	for _, c := range b {
 		if c >= 0x80 {
