@@ -15,7 +15,8 @@ import (
 // one octet at a time is still bounded, for its deadline is set once.
 type conn struct {
 	raw     net.Conn // TCP
-	rw      net.Conn // raw, or TLS over it
+	wire    wire     // raw, as TLS is to see it
+	rw      net.Conn // raw, or TLS over wire
 	r       *bufio.Reader
 	out     []byte // commands gathered for one write
 	scratch []byte // text of the last reply
@@ -27,7 +28,7 @@ type conn struct {
 const readBuffer = maxReplyLine
 
 func newConn(raw net.Conn, timeout time.Duration) *conn {
-	return &conn{raw: raw, rw: raw, r: bufio.NewReaderSize(raw, readBuffer), timeout: timeout}
+	return &conn{raw: raw, wire: wire{Conn: raw}, rw: raw, r: bufio.NewReaderSize(raw, readBuffer), timeout: timeout}
 }
 
 // secure puts TLS under the conversation. The old read buffer must be empty;
@@ -81,10 +82,49 @@ func (c *conn) Write(b []byte) (n int, err error) {
 			return n, err
 		}
 		var m int
-		m, err = c.rw.Write(chunk)
+		if c.rw != c.raw && len(chunk) > recordSize {
+			m, err = c.wire.together(c.rw, chunk)
+		} else {
+			m, err = c.rw.Write(chunk)
+		}
 		n += m
 		b = b[m:]
 	}
+	return n, err
+}
+
+// recordSize is how much goes into one record of TLS (RFC 8446 §5.1).
+const recordSize = 16 << 10
+
+// wire is the socket under TLS, which writes every record by itself.
+type wire struct {
+	net.Conn
+	held *[]byte // records that wait for others; nil: none do
+}
+
+// flights lend the room for the records of one chunk.
+var flights = sync.Pool{New: func() any { b := make([]byte, 0, maxWrite+1<<10); return &b }}
+
+// Write implements net.Conn.
+func (w *wire) Write(b []byte) (int, error) {
+	if w.held == nil {
+		return w.Conn.Write(b)
+	}
+	*w.held = append(*w.held, b...)
+	return len(b), nil
+}
+
+// together writes b through t, which is TLS over w, in one write.
+func (w *wire) together(t net.Conn, b []byte) (n int, err error) {
+	w.held = flights.Get().(*[]byte)
+	n, err = t.Write(b)
+	records := w.held
+	w.held = nil
+	if err == nil {
+		_, err = w.Conn.Write(*records)
+	}
+	*records = (*records)[:0]
+	flights.Put(records)
 	return n, err
 }
 

@@ -244,7 +244,7 @@ func (o *opening) handshake() bool {
 	}
 	begin := time.Now()
 	o.s.raw.SetDeadline(begin.Add(o.e.o.HandshakeTimeout))
-	t := tls.Client(o.s.raw, cfg)
+	t := tls.Client(&o.s.wire, cfg)
 	err := t.Handshake()
 	o.e.metrics.handshake(o.m.hello, o.s.seen.TLS, time.Since(begin), err)
 	if err != nil {
