@@ -158,7 +158,7 @@ func (m *submitted) begin(head []byte, end int) {
 		}
 		m.api = api
 	}
-	m.put([]byte(m.added(&h)))
+	m.put(m.added(&h))
 	for _, run := range h.keep {
 		m.put(run)
 	}
@@ -170,25 +170,25 @@ func (m *submitted) begin(head []byte, end int) {
 }
 
 // added makes the fields this relay adds (RFC 5321 §4.4, RFC 6409 §8).
-func (m *submitted) added(h *header) string {
+func (m *submitted) added(h *header) []byte {
 	s := m.session
 	t := trace{
-		hello: m.env.hello, ip: s.conn.peer.ip, host: s.srv.o.Hostname, id: m.id, at: m.at,
+		hello: m.env.hello, ip: s.conn.peer.ip, host: s.srv.o.Hostname, id: m.id.String(), at: m.at,
 		esmtp: m.env.esmtp, authed: m.env.authed, smtputf8: m.env.opts.UTF8, tls: s.conn.secured,
 	}
 	if len(m.env.rcpts) == 1 {
 		t.only = m.env.rcpts[0].Address
 	}
-	text := t.received()
-	made := "<" + m.id.String() + "@" + s.srv.o.Hostname + ">"
+	b := t.received(make([]byte, 0, 512))
+	made := "<" + t.id + "@" + s.srv.o.Hostname + ">"
 	m.messageID = smtpID(h.messageID, made)
 	if !h.hasID {
-		text += "Message-ID: " + made + "\r\n"
+		b = say(b, "Message-ID: ", made, "\r\n")
 	}
 	if !h.hasDate {
-		text += "Date: " + rfc5322Date(m.at) + "\r\n"
+		b = say(m.at.AppendFormat(say(b, "Date: "), dateLayout), "\r\n")
 	}
-	return text
+	return b
 }
 
 // maxMessageID is the length of a line without its end (RFC 5322 §2.1.1).

@@ -15,11 +15,11 @@ const (
 
 // field is one header field with its folded lines and its last line end.
 type field struct {
-	name string // as written
+	name []byte // as written
 	raw  []byte
 }
 
-func (f field) is(name string) bool { return strings.EqualFold(f.name, name) }
+func (f field) is(name string) bool { return bytes.EqualFold(f.name, []byte(name)) }
 
 // value is the field's body, unfolded (RFC 5322 §2.2.3).
 func (f field) value() string {
@@ -62,16 +62,16 @@ func fields(b []byte) iter.Seq[field] {
 
 // fieldName reads the name at the start of a field. White space before the
 // colon is obsolete but in use (RFC 5322 §4.5).
-func fieldName(b []byte) (string, bool) {
+func fieldName(b []byte) ([]byte, bool) {
 	i := 0
 	for i < len(b) && b[i] > ' ' && b[i] < 0x7f && b[i] != ':' {
 		i++
 	}
 	rest := bytes.TrimLeft(b[i:], " \t")
 	if i == 0 || len(rest) == 0 || rest[0] != ':' {
-		return "", false
+		return nil, false
 	}
-	return string(b[:i]), true
+	return b[:i], true
 }
 
 // fieldLength counts a field's octets up to the line end that no white space
@@ -115,7 +115,8 @@ func parseHeader(b []byte) header {
 			h.hasID, h.messageID = true, f.value()
 		case f.is("X-SMTPAPI"):
 			if h.smtpAPI == nil {
-				h.smtpAPI = &f
+				first := f // not f itself, which would be on the heap each time
+				h.smtpAPI = &first
 			}
 			if at > from {
 				h.keep = append(h.keep, b[from:at])

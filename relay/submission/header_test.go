@@ -51,9 +51,9 @@ func TestContentAsItIsStored(t *testing.T) {
 			}
 			c.expect("250 2.0.0 Ok")
 			for _, a := range w.in.all() {
-				date, id := "Date: "+rfc5322Date(a.m.Accepted)+"\r\n", "Message-ID: <"+a.m.ID.String()+"@relay.example>\r\n"
+				date, id := "Date: "+a.m.Accepted.Format(dateLayout)+"\r\n", "Message-ID: <"+a.m.ID.String()+"@relay.example>\r\n"
 				want := strings.NewReplacer("%s", "", "{date}", date, "{id}", id).Replace(tt.want)
-				rcv, rest, _ := strings.Cut(a.body, rfc5322Date(a.m.Accepted)+"\r\n")
+				rcv, rest, _ := strings.Cut(a.body, a.m.Accepted.Format(dateLayout)+"\r\n")
 				if !strings.HasPrefix(rcv, "Received: from client.example ([127.0.0.1])\r\n\tby relay.example with ESMTPA id "+a.m.ID.String()) ||
 					!strings.Contains(rcv, "\r\n\tfor <b@rcpt.example>;\r\n\t") {
 					t.Errorf("trace %q", rcv)
@@ -240,10 +240,10 @@ func FuzzPath(f *testing.F) {
 func TestReceived(t *testing.T) {
 	only, _ := relay.ParseAddress(`"a b"@c.example`, false)
 	tr := trace{
-		hello: "evil\r\nX: y", ip: netip.MustParseAddr("2001:db8::1"), host: host, at: time.Unix(0, 0).UTC(),
+		hello: "evil\r\nX: y", ip: netip.MustParseAddr("2001:db8::1"), host: host, id: relay.MessageID{}.String(), at: time.Unix(0, 0).UTC(),
 		esmtp: true, tls: "TLS 1.2:TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", only: only,
 	}
-	got := tr.received()
+	got := string(tr.received(nil))
 	want := "Received: from [IPv6:2001:db8::1] ([IPv6:2001:db8::1])\r\n\tby relay.example with ESMTPS id AAAAAAAAAAAAAAAAAAAAAA\r\n" +
 		"\t(TLS 1.2:TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256)\r\n\tfor <\"a b\"@c.example>;\r\n\tThu, 01 Jan 1970 00:00:00 +0000\r\n"
 	if got != want {

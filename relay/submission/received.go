@@ -2,7 +2,6 @@ package submission
 
 import (
 	"net/netip"
-	"strings"
 	"time"
 
 	"tlsrelay/policy/domain"
@@ -14,7 +13,7 @@ type trace struct {
 	hello    string // as the client gave it, unchecked
 	ip       netip.Addr
 	host     string // ours
-	id       relay.MessageID
+	id       string
 	at       time.Time
 	esmtp    bool
 	authed   bool
@@ -23,21 +22,26 @@ type trace struct {
 	only     relay.Address // the recipient, if there is but one
 }
 
-// received makes the trace field of RFC 5321 §4.4. Who has the API key is
+// received appends the trace field of RFC 5321 §4.4. Who has the API key is
 // said nowhere. The recipient is named only when that tells nobody of another.
-func (t trace) received() string {
-	var b strings.Builder
-	b.Grow(512)
-	b.WriteString("Received: from " + t.client() + " (" + literal(t.ip) + ")\r\n")
-	b.WriteString("\tby " + t.host + " with " + t.protocol() + " id " + t.id.String())
+func (t trace) received(b []byte) []byte {
+	b = say(b, "Received: from ", t.client(), " (", literal(t.ip), ")\r\n")
+	b = say(b, "\tby ", t.host, " with ", t.protocol(), " id ", t.id)
 	if t.tls != "" {
-		b.WriteString("\r\n\t(" + t.tls + ")")
+		b = say(b, "\r\n\t(", t.tls, ")")
 	}
 	if !t.only.IsNull() {
-		b.WriteString("\r\n\tfor <" + t.only.String() + ">")
+		b = say(b, "\r\n\tfor <", t.only.String(), ">")
 	}
-	b.WriteString(";\r\n\t" + rfc5322Date(t.at) + "\r\n")
-	return b.String()
+	b = t.at.AppendFormat(say(b, ";\r\n\t"), dateLayout)
+	return say(b, "\r\n")
+}
+
+func say(b []byte, words ...string) []byte {
+	for _, w := range words {
+		b = append(b, w...)
+	}
+	return b
 }
 
 // client is the client's own name if it is one, else its address: the field
@@ -78,4 +82,5 @@ func (t trace) protocol() string {
 	return p
 }
 
-func rfc5322Date(t time.Time) string { return t.Format("Mon, 02 Jan 2006 15:04:05 -0700") }
+// dateLayout is that of RFC 5322 §3.3.
+const dateLayout = "Mon, 02 Jan 2006 15:04:05 -0700"
