@@ -177,8 +177,11 @@ func (d Decision) Class() Class {
 }
 
 func referenceNames(f Facts) []string {
-	if f.Literal != "" {
+	switch {
+	case f.Literal != "":
 		return []string{f.Literal}
+	case f.Host.IsZero() && f.Recipient.IsZero():
+		return nil // of a decision that is no host's
 	}
 	names := make([]string, 0, 2)
 	for _, n := range []domain.Name{f.Host, f.Recipient} {

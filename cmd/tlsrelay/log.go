@@ -31,7 +31,7 @@ func newLogger(c configs.Log, to zapcore.WriteSyncer) (log *zap.Logger, stop fun
 		encoder = zapcore.NewConsoleEncoder(ec)
 	}
 	out := &zapcore.BufferedWriteSyncer{WS: lossy{to}, FlushInterval: logLag}
-	core := promptCore{zapcore.NewCore(encoder, out, level)}
+	core := &promptCore{zapcore.NewCore(encoder, out, level)}
 	return zap.New(core, zap.AddStacktrace(zap.ErrorLevel), zap.ErrorOutput(lossy{to})), out.Stop, nil
 }
 
@@ -54,10 +54,10 @@ func (lossy) Sync() error { return nil }
 type promptCore struct{ zapcore.Core }
 
 // With implements zapcore.Core.
-func (c promptCore) With(fields []zap.Field) zapcore.Core { return promptCore{c.Core.With(fields)} }
+func (c *promptCore) With(fields []zap.Field) zapcore.Core { return &promptCore{c.Core.With(fields)} }
 
 // Check implements zapcore.Core.
-func (c promptCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+func (c *promptCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
 	if c.Enabled(e.Level) {
 		return ce.AddCore(e, c)
 	}
@@ -65,7 +65,7 @@ func (c promptCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Ch
 }
 
 // Write implements zapcore.Core.
-func (c promptCore) Write(e zapcore.Entry, fields []zap.Field) error {
+func (c *promptCore) Write(e zapcore.Entry, fields []zap.Field) error {
 	err := c.Core.Write(e, fields)
 	if e.Level >= zap.WarnLevel {
 		err = errors.Join(err, c.Sync())

@@ -83,7 +83,6 @@ func (s *scan) fault() string {
 
 func hasEightBit(b []byte) bool {
 	const high = 0x8080808080808080
-	word := binary.LittleEndian.Uint64
 	for len(b) >= 32 {
 		if (word(b)|word(b[8:])|word(b[16:])|word(b[24:]))&high != 0 {
 			return true
@@ -97,3 +96,5 @@ func hasEightBit(b []byte) bool {
 	}
 	return false
 }
+
+func word(b []byte) uint64 { return binary.LittleEndian.Uint64(b) }
