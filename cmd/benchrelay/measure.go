@@ -216,7 +216,7 @@ func measureScenarios(ctx context.Context, o options, rep *report) error {
 			if err := measureScenario(ctx, o, s, rep, (*rig).startRelay); err != nil {
 				return err
 			}
-			if o.postfix && !s.Floor {
+			if o.postfix && !s.Floor && !s.Policy {
 				start := func(g *rig, ctx context.Context) error { return g.startPostfix(ctx, s) }
 				if err := measureScenario(ctx, o, s, rep, start); err != nil {
 					return err
@@ -243,6 +243,11 @@ func measureScenario(ctx context.Context, o options, s scenario, rep *report, st
 	if !s.Floor {
 		if err := start(g, ctx); err != nil {
 			return err
+		}
+	}
+	if p, ok := g.subject.(*relayProcess); ok && s.Policy {
+		if err := p.demand(ctx); err != nil {
+			return fmt.Errorf("%s: %w", s.Name, err)
 		}
 	}
 	if err := g.open(s); err != nil {

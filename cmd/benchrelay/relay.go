@@ -41,6 +41,7 @@ type relayProcess struct {
 	cmd    *exec.Cmd
 	ended  chan error
 	smtp   string
+	api    string
 	admin  string
 }
 
@@ -137,14 +138,34 @@ func (r *relayProcess) ready(log []byte) bool {
 		var l struct {
 			Msg        string
 			Submission []string
+			API        string
 			Admin      string
 		}
 		if json.Unmarshal(line, &l) == nil && l.Msg == "ready" && len(l.Submission) > 0 {
-			r.smtp, r.admin = l.Submission[0], l.Admin
+			r.smtp, r.api, r.admin = l.Submission[0], l.API, l.Admin
 			return true
 		}
 	}
 	return false
+}
+
+// demand sets the account's policy, as its owner would.
+func (r *relayProcess) demand(ctx context.Context) error {
+	const settings = `{"require_tls": true, "require_valid_cert": true, "version": 1.2}`
+	req, err := http.NewRequestWithContext(ctx, http.MethodPatch, "http://"+r.api+"/v3/user/settings/enforced_tls", strings.NewReader(settings))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+r.secret)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("setting the policy: %s", res.Status)
+	}
+	return nil
 }
 
 func (r *relayProcess) pid() int                     { return r.cmd.Process.Pid }

@@ -15,6 +15,7 @@ type scenario struct {
 	Domains int
 	Delay   time.Duration // until a receiving host answers
 	Floor   bool          // the generator straight to the hosts, no relay
+	Policy  bool          // the account demands TLS 1.2 with a valid certificate; the relay only
 	Half    bool          // measure once more at half the rate that was reached
 }
 
@@ -34,6 +35,7 @@ func scenarios() []scenario {
 		{Name: "plain/10KiB/1domain", Size: 10 * kib, Domains: 1},
 		{Name: "plain/10KiB/100domains", Size: 10 * kib, Domains: manyCount},
 		{Name: headline, TLS: true, Size: 10 * kib, Domains: 1, Half: true},
+		{Name: headline + "/policy", TLS: true, Size: 10 * kib, Domains: 1, Policy: true},
 		{Name: "starttls/10KiB/100domains", TLS: true, Size: 10 * kib, Domains: manyCount},
 		{Name: "starttls/1KiB/1domain", TLS: true, Size: kib, Domains: 1},
 		{Name: "starttls/100KiB/1domain", TLS: true, Size: 100 * kib, Domains: 1},
