@@ -151,7 +151,7 @@ func (f *certFacts) judgeFor(names []string, now time.Time) policy.Certificate {
 	c := policy.Certificate{Subject: f.subject, Issuer: f.issuer, SHA256: f.sha256}
 	expired := f.expired
 	if f.leaf != nil {
-		c.NotAfter = f.leaf.NotAfter
+		c.NotAfter = recordable(f.leaf.NotAfter)
 		c.Matched = f.match(names)
 		expired = expired || now.After(f.leaf.NotAfter)
 	}
@@ -172,6 +172,16 @@ func (f *certFacts) judgeFor(names []string, now time.Time) policy.Certificate {
 		}
 	}
 	return c
+}
+
+// recordable gives a date in UTC, or the zero time for one that RFC 3339 cannot
+// say: a certificate is a stranger's, crypto/x509 reads a zone of 24 hours in it,
+// and what cannot be recorded would stand in the way of the outcome.
+func recordable(t time.Time) time.Time {
+	if t = t.UTC(); t.Year() < 0 || t.Year() > 9999 {
+		return time.Time{}
+	}
+	return t
 }
 
 // match finds the first reference name that the certificate carries: SAN
