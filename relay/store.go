@@ -82,7 +82,7 @@ type Backlog struct {
 }
 
 // Errors that a Store returns; callers match them with errors.Is. All but
-// ErrNotFound and ErrStale may pass by themselves.
+// ErrNotFound, ErrStale and ErrUnrecordable may pass by themselves.
 var (
 	// ErrNotFound is the error of a message or delivery that is not there.
 	ErrNotFound = errors.New("relay: not found")
@@ -95,6 +95,10 @@ var (
 	// ErrUnavailable is the error of a store that cannot read or write at
 	// the moment; submission answers 451.
 	ErrUnavailable = errors.New("relay: the store is not available")
+	// ErrUnrecordable is the error of what there is no way to write down:
+	// nothing of it was applied. It should not happen, but part of an outcome
+	// comes from strangers, and waiting would not help.
+	ErrUnrecordable = errors.New("relay: cannot be recorded")
 	// ErrNoBody is the error of a queued message whose body is gone. It does
 	// not happen by our own doing, and it must not lose the message: the
 	// delivery is deferred until somebody has looked.
@@ -123,8 +127,8 @@ type Store interface {
 	// there is none.
 	Claim(ctx context.Context, lane Lane, who account.ID, now time.Time, n int, lease func(attempts int) time.Time) (got []Claimed, next time.Time, err error)
 
-	// Commit makes a transition happen. After an error other than ErrNotFound
-	// and ErrStale it may have; to commit the same transition again is safe,
+	// Commit makes a transition happen. After an error other than ErrNotFound,
+	// ErrStale and ErrUnrecordable it may have; to commit the same transition again is safe,
 	// and nil then tells that it has happened, once.
 	Commit(ctx context.Context, t Transition) error
 

@@ -226,6 +226,34 @@ func TestStoreFaultsPass(t *testing.T) {
 	})
 }
 
+// particular cannot write down any evidence.
+type particular struct{ *memory }
+
+func (s particular) Commit(ctx context.Context, t relay.Transition) error {
+	if t.After.Last != nil {
+		return relay.ErrUnrecordable
+	}
+	return s.memory.Commit(ctx, t)
+}
+
+// Evidence that cannot be recorded, of whatever a host came up with, does not
+// cost the outcome.
+func TestUnrecordableEvidence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{})
+		w.over = particular{w.store}
+		w.start()
+		w.send("a", "x@one.test")
+		w.hosts.set("two.test", after(time.Second, unreached))
+		w.send("a", "x@two.test")
+		time.Sleep(2 * time.Second)
+		if k := w.kinds(); k[events.Delivered] != 1 || k[events.Deferred] != 1 || w.store.done() != 1 || len(w.hosts.made()) != 2 {
+			t.Errorf("told %v, %d done, %d attempts", k, w.store.done(), len(w.hosts.made()))
+		}
+		w.stop()
+	})
+}
+
 // An outcome that cannot be committed shows, is tried at a bounded pace, and is
 // told only once it is.
 func TestCommitThatKeepsFailing(t *testing.T) {

@@ -263,6 +263,11 @@ func (c *crew) commit(t *relay.Transition, j *job) error {
 			zap.Bool("delivered", slices.ContainsFunc(t.Events, func(e events.Event) bool { return e.Kind == events.Delivered })),
 		}
 		switch {
+		case errors.Is(err, relay.ErrUnrecordable) && t.After.Last != nil:
+			// What a host showed must not cost the outcome.
+			c.log.Error("the evidence of an attempt cannot be recorded; the outcome goes without it", fields...)
+			t.After.Last, t.After.History = nil, policy.History{}
+			continue
 		case errors.Is(err, relay.ErrStale) && c.claimedAgain(j, &t.Before):
 			pause = commitPause
 		case errors.Is(err, relay.ErrStale), errors.Is(err, relay.ErrNotFound):

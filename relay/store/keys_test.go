@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -67,6 +68,19 @@ func TestStateRecord(t *testing.T) {
 	}
 	if moved.same(stateOf(d)) || !stateOf(d).same(state{attempts: 3, due: d.Due}) {
 		t.Fatal("a claim ends by attempts or due, not by a hold")
+	}
+}
+
+func TestUnrecordableDelivery(t *testing.T) {
+	nowhere := time.Now().In(time.FixedZone("", 24*60*60)) // RFC 3339 ends at 23:59
+	host := relay.HostEvidence{TLS: &policy.Session{Cert: policy.Certificate{NotAfter: nowhere}}}
+	for name, d := range map[string]relay.Delivery{
+		"evidence": {Last: &relay.Attempt{Hosts: []relay.HostEvidence{host}}},
+		"account":  {Account: account.ID(bytes.Repeat([]byte("1"), 256))},
+	} {
+		if _, err := encodeDelivery(d, true); !errors.Is(err, relay.ErrUnrecordable) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -77,7 +77,7 @@ func decodeState(v []byte) (a state, err error) {
 // appendDelivery writes the record of a delivery, waiting or finished.
 func appendDelivery(b []byte, d *relay.Delivery, done bool) ([]byte, error) {
 	if len(d.Account) > 255 {
-		return nil, fmt.Errorf("store: encode delivery %s: %w", d.Key, errRecord)
+		return nil, fmt.Errorf("store: encode delivery %s: %w: its account", d.Key, relay.ErrUnrecordable)
 	}
 	st := stateOf(*d)
 	st.done = done
@@ -85,7 +85,7 @@ func appendDelivery(b []byte, d *relay.Delivery, done bool) ([]byte, error) {
 	b = append(append(b, byte(len(d.Account))), d.Account...)
 	b, err := d.AppendJSON(b)
 	if err != nil {
-		return nil, fmt.Errorf("store: encode delivery %s: %w", d.Key, err)
+		return nil, fmt.Errorf("store: encode delivery %s: %w: %w", d.Key, relay.ErrUnrecordable, err)
 	}
 	return b, nil
 }
@@ -97,7 +97,7 @@ func encodeDelivery(d relay.Delivery, done bool) ([]byte, error) {
 func appendMessage(b []byte, m *relay.Message) ([]byte, error) {
 	b, err := m.AppendJSON(b)
 	if err != nil {
-		return nil, fmt.Errorf("store: encode message %s: %w", m.ID, err)
+		return nil, fmt.Errorf("store: encode message %s: %w: %w", m.ID, relay.ErrUnrecordable, err)
 	}
 	return b, nil
 }
