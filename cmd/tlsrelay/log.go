@@ -74,10 +74,10 @@ func (c *promptCore) Write(e zapcore.Entry, fields []zap.Field) error {
 }
 
 func rfc3339Millis(t time.Time, enc zapcore.PrimitiveArrayEncoder) {
-	inUTC(t.UTC(), enc)
+	millis(t.UTC(), enc)
 }
 
-var inUTC = zapcore.TimeEncoderOfLayout("2006-01-02T15:04:05.000Z07:00")
+var millis = zapcore.TimeEncoderOfLayout("2006-01-02T15:04:05.000Z07:00")
 
 func capitalLevel(l zapcore.Level, enc zapcore.PrimitiveArrayEncoder) {
 	enc.AppendString(l.CapitalString())

@@ -58,7 +58,7 @@ const gcPercent = 50
 // waits for the disk keeps its place until the scheduler takes it away, and the
 // log of the store is synced most of the time: on two CPUs, a sync under way
 // would leave all other work to one of them. GOMAXPROCS in the environment stands
-// above it.
+// above it. A container's quota is looked at once: a later change is not followed.
 const diskWaits = 2
 
 // tuneRuntime adapts the Go runtime to this program.

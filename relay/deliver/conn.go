@@ -114,14 +114,17 @@ func (w *wire) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// together writes b through t, which is TLS over w, in one write.
+// together writes b through t, which is TLS over w, in one write. TLS does not
+// hear of an error, so that after one nothing more may be written.
 func (w *wire) together(t net.Conn, b []byte) (n int, err error) {
 	w.held = flights.Get().(*[]byte)
 	n, err = t.Write(b)
 	records := w.held
 	w.held = nil
 	if err == nil {
-		_, err = w.Conn.Write(*records)
+		if _, err = w.Conn.Write(*records); err != nil {
+			n = 0
+		}
 	}
 	*records = (*records)[:0]
 	flights.Put(records)

@@ -48,19 +48,20 @@ type sub struct {
 
 // job is one claimed delivery in memory.
 type job struct {
-	lane    *lane
-	message relay.Message
-	began   time.Time
-	running *list.Element // in scheduler.running, while quick
-	slow    bool
+	lane     *lane
+	message  relay.Message
+	delivery relay.Delivery // as claimed
+	began    time.Time
+	running  *list.Element // in scheduler.running, while quick
+	slow     bool
 
-	// mu guards what the worker shares with the renewal of the lease.
-	mu       sync.Mutex
-	delivery relay.Delivery
-	renewed  *relay.Delivery // with the lease as it was last renewed
-	renewal  *time.Timer     // nil: not yet
-	over     bool
-	cancel   context.CancelFunc
+	// mu guards what the worker shares with the renewal of the lease. The loop
+	// takes it too, before there is a renewal that could hold it for long.
+	mu      sync.Mutex
+	renewed *relay.Delivery // with the lease as it was last renewed
+	renewal *time.Timer     // nil: not yet
+	over    bool
+	cancel  context.CancelFunc
 	// adopted is the delivery as this process claimed it again by accident.
 	adopted atomic.Pointer[relay.Delivery]
 }

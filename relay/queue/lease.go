@@ -27,7 +27,7 @@ func (c *crew) lease(j *job, t *tether) context.Context {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.cancel = t.cancel
-	if j.brief() {
+	if j.brief() || time.Since(j.began) >= slowAfter {
 		c.keep(j)
 	}
 	return t.ctx
@@ -38,9 +38,10 @@ func (c *crew) lease(j *job, t *tether) context.Context {
 // then on.
 func (j *job) brief() bool { return j.delivery.Due.Sub(j.began)/2 < slowAfter }
 
-// keep has the lease renewed when half of it is over. The caller holds j.mu.
+// keep has the lease of an attempt under way renewed when half of it is over. The
+// caller holds j.mu.
 func (c *crew) keep(j *job) {
-	if !j.over {
+	if j.cancel != nil && j.renewal == nil && !j.over {
 		half := j.held().Due.Sub(j.began) / 2
 		j.renewal = time.AfterFunc(time.Until(j.began.Add(half)), func() { c.renew(j) })
 	}

@@ -62,8 +62,8 @@ func (s *Store) admissible(ctx context.Context, d *draft) error {
 // other.
 func (w *write) accept(m relay.Message, ds []relay.Delivery, d *draft) error {
 	m.Size, m.Deliveries = d.size, len(ds)
-	err := w.head(&m)
-	if bytes.Compare(m.ID[:], w.s.sweptTo[:]) < 0 {
+	err := w.message(&m)
+	if err == nil && bytes.Compare(m.ID[:], w.s.sweptTo[:]) < 0 {
 		err = errSwept
 	}
 	for i := 0; err == nil && i < len(ds); i++ {
@@ -84,8 +84,8 @@ func (w *write) accept(m relay.Message, ds []relay.Delivery, d *draft) error {
 	return w.set(spooledKey(m.ID), nil)
 }
 
-// head adds the record of a message to w.
-func (w *write) head(m *relay.Message) error {
+// message adds the record of a message to w.
+func (w *write) message(m *relay.Message) error {
 	v, err := appendMessage((*w.scratch)[:0], m)
 	if err != nil {
 		return err

@@ -179,19 +179,22 @@ func (en *engine) waiting(k relay.DeliveryKey) (v []byte, st state, err error) {
 	if found {
 		st, err = decodeState(v)
 	}
-	return v, st, waits(k, found, st, err)
+	return v, st, stillQueued(k, found, st, err)
 }
 
-// standing reads no more of it than its state.
+// standing reads the state of a queued delivery, as waiting does, and no more of
+// its record than that.
 func (en *engine) standing(k relay.DeliveryKey) (st state, err error) {
 	found, err := en.read(deliveryKey(k), func(v []byte) (err error) {
 		st, err = decodeState(v)
 		return err
 	})
-	return st, waits(k, found, st, err)
+	return st, stillQueued(k, found, st, err)
 }
 
-func waits(k relay.DeliveryKey, found bool, st state, err error) error {
+// stillQueued is the error of having read the state of a delivery: err, or
+// relay.ErrNotFound when it is not queued.
+func stillQueued(k relay.DeliveryKey, found bool, st state, err error) error {
 	if err == nil && (!found || st.done) {
 		return fmt.Errorf("%w: delivery %s", relay.ErrNotFound, k)
 	}

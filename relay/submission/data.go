@@ -183,10 +183,10 @@ func (m *submitted) added(h *header) []byte {
 	made := "<" + t.id + "@" + s.srv.o.Hostname + ">"
 	m.messageID = smtpID(h.messageID, made)
 	if !h.hasID {
-		b = say(b, "Message-ID: ", made, "\r\n")
+		b = appendWords(b, "Message-ID: ", made, "\r\n")
 	}
 	if !h.hasDate {
-		b = say(m.at.AppendFormat(say(b, "Date: "), dateLayout), "\r\n")
+		b = appendWords(m.at.AppendFormat(appendWords(b, "Date: "), dateLayout), "\r\n")
 	}
 	return b
 }

@@ -25,19 +25,19 @@ type trace struct {
 // received appends the trace field of RFC 5321 §4.4. Who has the API key is
 // said nowhere. The recipient is named only when that tells nobody of another.
 func (t trace) received(b []byte) []byte {
-	b = say(b, "Received: from ", t.client(), " (", literal(t.ip), ")\r\n")
-	b = say(b, "\tby ", t.host, " with ", t.protocol(), " id ", t.id)
+	b = appendWords(b, "Received: from ", t.client(), " (", literal(t.ip), ")\r\n")
+	b = appendWords(b, "\tby ", t.host, " with ", t.protocol(), " id ", t.id)
 	if t.tls != "" {
-		b = say(b, "\r\n\t(", t.tls, ")")
+		b = appendWords(b, "\r\n\t(", t.tls, ")")
 	}
 	if !t.only.IsNull() {
-		b = say(b, "\r\n\tfor <", t.only.String(), ">")
+		b = appendWords(b, "\r\n\tfor <", t.only.String(), ">")
 	}
-	b = t.at.AppendFormat(say(b, ";\r\n\t"), dateLayout)
-	return say(b, "\r\n")
+	b = t.at.AppendFormat(appendWords(b, ";\r\n\t"), dateLayout)
+	return appendWords(b, "\r\n")
 }
 
-func say(b []byte, words ...string) []byte {
+func appendWords(b []byte, words ...string) []byte {
 	for _, w := range words {
 		b = append(b, w...)
 	}

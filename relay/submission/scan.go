@@ -18,9 +18,9 @@ type scan struct {
 
 // Words of refusal, as they stand in the reply.
 const (
-	bareCR = "Bare CR is not allowed in a message"
-	bareLF = "Bare LF is not allowed in a message"
-	nul    = "NUL is not allowed in a message"
+	bareCRWords = "Bare CR is not allowed in a message"
+	bareLFWords = "Bare LF is not allowed in a message"
+	nulWords    = "NUL is not allowed in a message"
 )
 
 // next looks at the next piece.
@@ -57,10 +57,10 @@ func (s *scan) next(b []byte) {
 	if s.cr {
 		lines++ // or not, as the next piece will show
 	}
-	s.bareCR = s.bareCR || bytes.Count(b, cr) > lines
+	s.bareCR = s.bareCR || bytes.Count(b, carriageReturn) > lines
 }
 
-var cr = []byte{'\r'}
+var carriageReturn = []byte{'\r'}
 
 // end is called after the last piece.
 func (s *scan) end() {
@@ -72,11 +72,11 @@ func (s *scan) end() {
 func (s *scan) fault() string {
 	switch {
 	case s.bareCR:
-		return bareCR
+		return bareCRWords
 	case s.bareLF:
-		return bareLF
+		return bareLFWords
 	case s.nul:
-		return nul
+		return nulWords
 	}
 	return ""
 }
