@@ -162,9 +162,9 @@ func (a *app) newQueue(reg prometheus.Registerer) *queue.Queue {
 	d := a.config.Delivery
 	metrics := events.NewMetrics(reg)
 	eventLog := a.log.Named("event")
-	tell := func(e events.Event) {
-		metrics.Count(e)
-		eventLog.Info(string(e.Kind), zap.Inline(&e))
+	tell := func(e *events.Event) {
+		metrics.Count(*e)
+		eventLog.Info(string(e.Kind), zap.Inline(e))
 	}
 	return queue.New(queue.Options{
 		Schedule: relay.Schedule{

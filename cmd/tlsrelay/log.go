@@ -73,11 +73,15 @@ func (c *promptCore) Write(e zapcore.Entry, fields []zap.Field) error {
 	return err
 }
 
+// rfc3339Millis writes the time of a line. The layout with a fraction has no fast
+// way through package time, and every message is two lines.
 func rfc3339Millis(t time.Time, enc zapcore.PrimitiveArrayEncoder) {
-	millis(t.UTC(), enc)
+	var room [len("2006-01-02T15:04:05.000Z")]byte
+	b := t.UTC().AppendFormat(room[:0], time.RFC3339)
+	ms := t.Nanosecond() / 1e6
+	b = append(b[:len(b)-1], '.', byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10), 'Z')
+	enc.AppendByteString(b)
 }
-
-var millis = zapcore.TimeEncoderOfLayout("2006-01-02T15:04:05.000Z07:00")
 
 func capitalLevel(l zapcore.Level, enc zapcore.PrimitiveArrayEncoder) {
 	enc.AppendString(l.CapitalString())

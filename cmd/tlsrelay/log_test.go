@@ -54,6 +54,32 @@ func TestLogLag(t *testing.T) {
 	})
 }
 
+func TestTimeOfALine(t *testing.T) {
+	for _, at := range []time.Time{
+		time.Unix(0, 0), time.Unix(1795650000, 7_000_000), time.Unix(1795650000, 89_999_999),
+		time.Date(2026, 1, 2, 3, 4, 5, 999_999_999, time.FixedZone("", -7*60*60)),
+	} {
+		var out unwritable
+		log, stop, err := newLogger(configs.Log{}, &out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		log.WithOptions(zap.WithClock(clock(at))).Info("x")
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		if want := `"time":"` + at.UTC().Format("2006-01-02T15:04:05.000Z") + `"`; !strings.Contains(out.String(), want) {
+			t.Errorf("%s, want %s", out.String(), want)
+		}
+	}
+}
+
+// clock has stopped.
+type clock time.Time
+
+func (c clock) Now() time.Time                       { return time.Time(c) }
+func (clock) NewTicker(d time.Duration) *time.Ticker { return time.NewTicker(d) }
+
 // unwritable is an output that can fail for a while.
 type unwritable struct {
 	mu      sync.Mutex

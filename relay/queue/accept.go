@@ -43,8 +43,8 @@ func (q *Queue) Accept(ctx context.Context, m relay.Message, rcpts []relay.Recip
 		return err
 	}
 	a.stored = true
-	for _, e := range evs {
-		q.tell(e) // before the loop can have anything delivered
+	for i := range evs {
+		q.tell(&evs[i]) // before the loop can have anything delivered
 	}
 	q.hand(s, a)
 	return nil

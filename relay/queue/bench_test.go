@@ -40,7 +40,7 @@ func BenchmarkFastPath(b *testing.B) {
 	for _, lanes := range []int{1, 1000} {
 		b.Run(fmt.Sprintf("lanes=%d", lanes), func(b *testing.B) {
 			delivered := make(chan struct{}, 1)
-			tell := func(e events.Event) {
+			tell := func(e *events.Event) {
 				if e.Kind == events.Delivered {
 					delivered <- struct{}{}
 				}
@@ -68,7 +68,7 @@ func BenchmarkBacklog(b *testing.B) {
 	w := newWorld(b, Options{})
 	var n atomic.Int64
 	done := make(chan struct{})
-	tell := func(e events.Event) {
+	tell := func(e *events.Event) {
 		if e.Kind == events.Delivered && n.Add(1) == int64(b.N) {
 			close(done)
 		}

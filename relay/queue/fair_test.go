@@ -118,7 +118,7 @@ func TestPanicInPuttingOffIsSurvived(t *testing.T) {
 		w.hosts.set("dead.test", after(30*time.Second, unreached))
 		w.start()
 		var panics atomic.Int32
-		w.q.tell = func(e events.Event) {
+		w.q.tell = func(e *events.Event) {
 			if strings.HasPrefix(e.Reply, "delivery temporarily suspended") && panics.Add(1) < 10 {
 				panic("bug")
 			}

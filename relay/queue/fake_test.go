@@ -436,10 +436,10 @@ func (w *world) start() {
 	w.t.Cleanup(w.stop)
 }
 
-func (w *world) told(e events.Event) {
+func (w *world) told(e *events.Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.events = append(w.events, e)
+	w.events = append(w.events, *e)
 }
 
 func (w *world) heard() []events.Event {

@@ -366,7 +366,7 @@ func TestPanicInTellingIsSurvived(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, Options{})
 		w.start()
-		w.q.tell = func(e events.Event) {
+		w.q.tell = func(e *events.Event) {
 			if e.Kind == events.Delivered {
 				panic("bug")
 			}

@@ -29,7 +29,7 @@ type Queue struct {
 	store     relay.Store
 	deliverer Deliverer
 	senders   Senders
-	tell      func(events.Event)
+	tell      func(*events.Event)
 	log       *zap.Logger
 	metrics   *metrics
 
@@ -42,8 +42,8 @@ type Queue struct {
 
 // New makes a queue. Nothing runs until [Queue.Run]; until then Accept only
 // stores. tell is called with every event after its commit, from many
-// goroutines at once, and must not block; reg may be nil.
-func New(o Options, store relay.Store, d Deliverer, s Senders, tell func(events.Event), log *zap.Logger, reg prometheus.Registerer) *Queue {
+// goroutines at once, and must neither block nor change it; reg may be nil.
+func New(o Options, store relay.Store, d Deliverer, s Senders, tell func(*events.Event), log *zap.Logger, reg prometheus.Registerer) *Queue {
 	o = o.withDefaults()
 	q := &Queue{
 		o: o, store: store, deliverer: d, senders: s, tell: tell, log: log,

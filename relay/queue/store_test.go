@@ -65,7 +65,7 @@ func TestRestartOnTheEmbeddedStore(t *testing.T) {
 	dir := t.TempDir()
 	g := &gate{taken: make(map[relay.MessageID]int), open: make(chan struct{})}
 	var delivered atomic.Int64
-	tell := func(e events.Event) {
+	tell := func(e *events.Event) {
 		if e.Kind == events.Delivered {
 			delivered.Add(1)
 		}

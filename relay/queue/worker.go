@@ -199,8 +199,8 @@ func (c *crew) settle(t *relay.Transition, j *job) error {
 	if err := c.commit(t, j); err != nil {
 		return err
 	}
-	for _, e := range t.Events {
-		c.tell(e)
+	for i := range t.Events {
+		c.tell(&t.Events[i])
 	}
 	return nil
 }
