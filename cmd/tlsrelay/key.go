@@ -71,7 +71,7 @@ func keyCreate() *cobra.Command {
 }
 
 func keyRevoke() *cobra.Command {
-	return remote(&cobra.Command{Use: "revoke ID", Short: "Revoke an API key by its id", Args: exactly("ID")},
+	return remote(&cobra.Command{Use: "revoke ID", Short: "Revoke an API key by its id (after -- if it begins with a dash)", Args: exactly("ID")},
 		func(ctx context.Context, c *client, args []string) error {
 			return c.call(ctx, http.MethodDelete, "/admin/v1/keys/"+url.PathEscape(args[0]), nil, nil)
 		})

@@ -40,7 +40,7 @@ func (f fixed) Key(_ context.Context, id string) (account.Key, error) {
 
 func TestNewSecret(t *testing.T) {
 	seen := map[string]bool{}
-	for range 100 {
+	for range 2000 {
 		secret := account.NewSecret()
 		id, hash, err := account.SplitSecret(secret)
 		if err != nil || len(secret) != 69 || len(id) != 22 || !strings.HasPrefix(secret, "SG."+id+".") {
@@ -48,6 +48,9 @@ func TestNewSecret(t *testing.T) {
 		}
 		if hash != sha256.Sum256([]byte(secret)) {
 			t.Error("the hash is not over the whole secret")
+		}
+		if id[0] == '-' {
+			t.Fatalf("a command line would take %s for a flag", id)
 		}
 		if seen[secret] || seen[id] {
 			t.Fatal("a secret came twice")

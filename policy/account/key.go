@@ -27,12 +27,17 @@ type Key struct {
 var ErrSecret = errors.New("an API key is SG.<22 characters>.<43 characters>")
 
 // NewSecret makes a fresh secret: "SG.", 16 random bytes, ".", 32 random
-// bytes, each in unpadded URL-safe base64 (contract §2.1).
+// bytes, each in unpadded URL-safe base64 (contract §2.1). Its id does not begin
+// with a dash: `key revoke` would take it for a flag.
 func NewSecret() string {
 	var b [48]byte
-	rand.Read(b[:]) // never fails since Go 1.24
 	enc := base64.RawURLEncoding
-	return "SG." + enc.EncodeToString(b[:16]) + "." + enc.EncodeToString(b[16:])
+	for {
+		rand.Read(b[:]) // never fails since Go 1.24
+		if id := enc.EncodeToString(b[:16]); id[0] != '-' {
+			return "SG." + id + "." + enc.EncodeToString(b[16:])
+		}
+	}
 }
 
 // SplitSecret checks the form of a secret and gives its public id and the
