@@ -128,8 +128,8 @@ type Store interface {
 	Claim(ctx context.Context, lane Lane, who account.ID, now time.Time, n int, lease func(attempts int) time.Time) (got []Claimed, next time.Time, err error)
 
 	// Commit makes a transition happen. After an error other than ErrNotFound,
-	// ErrStale and ErrUnrecordable it may have; to commit the same transition again is safe,
-	// and nil then tells that it has happened, once.
+	// ErrStale and ErrUnrecordable it may have; to commit the same transition
+	// again is safe, and nil then tells that it has happened, once.
 	Commit(ctx context.Context, t Transition) error
 
 	// Body opens the stored content of a message.

@@ -23,7 +23,7 @@ type acceptance struct {
 
 // Accept splits a message by destination and makes it durable: when it
 // returns nil the message may be answered for. It ends the draft, whatever it
-// returns; any error is temporary.
+// returns. Any error is taken for a temporary one, for none is the client's fault.
 func (q *Queue) Accept(ctx context.Context, m relay.Message, rcpts []relay.Recipient, body relay.Draft) error {
 	classes, err := q.classes(ctx, m, rcpts)
 	if err != nil {

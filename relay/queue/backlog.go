@@ -55,8 +55,8 @@ type job struct {
 	running  *list.Element // in scheduler.running, while quick
 	slow     bool
 
-	// mu guards what the worker shares with the renewal of the lease. The loop
-	// takes it too, before there is a renewal that could hold it for long.
+	// mu guards what the worker shares with the renewal of the lease, which may
+	// hold it while it waits for the loop.
 	mu      sync.Mutex
 	renewed *relay.Delivery // with the lease as it was last renewed
 	renewal *time.Timer     // nil: not yet

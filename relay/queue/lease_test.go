@@ -381,6 +381,33 @@ func TestPanicInTellingIsSurvived(t *testing.T) {
 	})
 }
 
+// A renewal holds the job's lock for as long as the store takes, and may wait for
+// the loop under it. The loop never waits for that lock.
+func TestLoopWaitsForNoRenewal(t *testing.T) {
+	bubble(t, Options{}, func(t *testing.T, w *world) {
+		w.hosts.set("slow.test", after(40*time.Minute, taken))
+		w.send("a", "x@slow.test")
+		time.Sleep(time.Second)
+		var held *job
+		w.q.call(func(s *scheduler, _ time.Time) {
+			for _, j := range s.inHand {
+				held = j
+			}
+		})
+		held.mu.Lock()
+		time.Sleep(slowAfter - time.Second)
+		for slow := false; !slow; { // until the loop has come to it
+			w.q.call(func(*scheduler, time.Time) { slow = held.slow })
+		}
+		w.q.call(func(*scheduler, time.Time) {})
+		held.mu.Unlock()
+		time.Sleep(time.Hour)
+		if n := len(w.hosts.to("slow.test")); n != 1 || w.store.done() != 1 {
+			t.Errorf("%d attempts, %d done", n, w.store.done())
+		}
+	})
+}
+
 // An attempt without end is cut off, and the next one is not cut off with it.
 func TestEndlessAttemptIsCutOff(t *testing.T) {
 	bubble(t, Options{}, func(t *testing.T, w *world) {

@@ -230,7 +230,7 @@ func TestStoreFaultsPass(t *testing.T) {
 type particular struct{ *memory }
 
 func (s particular) Commit(ctx context.Context, t relay.Transition) error {
-	if t.After.Last != nil {
+	if t.After.Last != nil && len(t.After.Last.Hosts) > 0 {
 		return relay.ErrUnrecordable
 	}
 	return s.memory.Commit(ctx, t)
@@ -243,12 +243,26 @@ func TestUnrecordableEvidence(t *testing.T) {
 		w := newWorld(t, Options{})
 		w.over = particular{w.store}
 		w.start()
+		seen := func(then func(deliver.Job) relay.Result) func(context.Context, deliver.Job) relay.Result {
+			return func(_ context.Context, job deliver.Job) relay.Result {
+				r := then(job)
+				r.Attempt.Hosts = []relay.HostEvidence{{Host: "mx.test"}}
+				r.History.Since = r.Attempt.At
+				return r
+			}
+		}
+		w.hosts.set("one.test", seen(taken))
+		w.hosts.set("two.test", seen(unreached))
 		w.send("a", "x@one.test")
-		w.hosts.set("two.test", after(time.Second, unreached))
 		w.send("a", "x@two.test")
 		time.Sleep(2 * time.Second)
 		if k := w.kinds(); k[events.Delivered] != 1 || k[events.Deferred] != 1 || w.store.done() != 1 || len(w.hosts.made()) != 2 {
 			t.Errorf("told %v, %d done, %d attempts", k, w.store.done(), len(w.hosts.made()))
+		}
+		for _, d := range w.store.look().queued {
+			if d.Last == nil || d.Last.At.IsZero() || d.Last.Hosts != nil || d.History.Since.IsZero() {
+				t.Errorf("last attempt %+v, history %+v", d.Last, d.History)
+			}
 		}
 		w.stop()
 	})

@@ -292,9 +292,12 @@ func (s *scheduler) markSlow(now time.Time) {
 		s.running.Remove(e)
 		j.running, j.slow = nil, true
 		if !j.brief() {
-			j.mu.Lock()
-			s.q.keep(j)
-			j.mu.Unlock()
+			// Not by the loop: a renewal may hold j.mu and wait for it.
+			s.q.pool.Go(func() {
+				j.mu.Lock()
+				defer j.mu.Unlock()
+				s.q.keep(j)
+			})
 		}
 		j.lane.slow++
 		s.restand(j.lane)

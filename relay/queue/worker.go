@@ -236,7 +236,8 @@ func reported(t relay.Transition) []relay.Backlog {
 // only when another hand has the delivery now, or the process ends. Meanwhile
 // it holds its slot, on purpose: a store that takes no outcomes must not be
 // given more of them. What keeps failing shows in the gauge of uncommitted
-// outcomes and, every few seconds, in the log.
+// outcomes and, every few seconds, in the log. All that a stranger adds to an
+// outcome is the evidence, so that nothing else can be unrecordable for good.
 //
 // With the store away for longer than the lease, the loop may claim the delivery
 // again before a commit succeeds. The outcome of j's attempt stands then, under
@@ -263,10 +264,12 @@ func (c *crew) commit(t *relay.Transition, j *job) error {
 			zap.Bool("delivered", slices.ContainsFunc(t.Events, func(e events.Event) bool { return e.Kind == events.Delivered })),
 		}
 		switch {
-		case errors.Is(err, relay.ErrUnrecordable) && t.After.Last != nil:
+		case errors.Is(err, relay.ErrUnrecordable) && t.After.Last != nil && len(t.After.Last.Hosts) > 0:
 			// What a host showed must not cost the outcome.
 			c.log.Error("the evidence of an attempt cannot be recorded; the outcome goes without it", fields...)
-			t.After.Last, t.After.History = nil, policy.History{}
+			bare := *t.After.Last
+			bare.Hosts = nil
+			t.After.Last = &bare
 			continue
 		case errors.Is(err, relay.ErrStale) && c.claimedAgain(j, &t.Before):
 			pause = commitPause
