@@ -21,9 +21,9 @@ import (
 // the delivery since. A delivery that was held since is not stale: what was
 // tried has happened, and if it waits on, it waits held.
 //
-// Nor is anything with relay.ErrUnrecordable. After any other error it may have
-// happened or not. Another Commit of the same
-// transition finds out: it makes it happen, or returns nil because it had.
+// With relay.ErrUnrecordable nothing is applied either. After any other error it may
+// have happened or not. Another Commit of the same transition finds out: it makes it
+// happen, or returns nil because it had.
 func (s *Store) Commit(_ context.Context, t relay.Transition) error {
 	en, err := s.enter()
 	if err != nil {

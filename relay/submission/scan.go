@@ -97,4 +97,5 @@ func hasEightBit(b []byte) bool {
 	return false
 }
 
+// word reads eight octets, in whatever order.
 func word(b []byte) uint64 { return binary.LittleEndian.Uint64(b) }
