@@ -36,33 +36,42 @@ const (
 	nothing   found = false
 )
 
-// drain takes turns until nothing is left. It looks twice before it ends: the
-// store may tell of rows a moment before it hands them out.
+// drain takes turns until nothing is left. The store tells of rows a moment
+// before it hands them out, so the loop ends only when it has looked again
+// after a whole flush interval in which nobody told of any.
 func (l *loop) drain(ctx context.Context) {
-	for lastLook := false; ctx.Err() == nil; {
+	for rested := false; ctx.Err() == nil; {
+		if l.told() {
+			rested = false
+		}
 		if l.turn(ctx) == something {
-			lastLook = false
+			rested = false
 			continue
 		}
 		l.note(EndpointStatus{})
-		if lastLook && l.s.finish(l) {
+		if rested && l.s.finish(l) {
 			return
 		}
-		l.sleep(ctx, l.s.o.FlushInterval, l.woken)
-		lastLook = true
+		rested = l.sleep(ctx, l.s.o.FlushInterval, l.woken)
 	}
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
 	delete(l.s.loops, l.id)
 }
 
+// told takes the token of rows that the coming turn will see.
+func (l *loop) told() bool {
+	select {
+	case <-l.woken:
+		return true
+	default:
+		return false
+	}
+}
+
 // turn reads the endpoint and its oldest rows anew, for either may have
 // changed, and does the one thing that is due: drop, wait, or send.
 func (l *loop) turn(ctx context.Context) found {
-	select {
-	case <-l.woken: // for what this turn will see
-	default:
-	}
 	e, exists, err := l.s.box.Endpoint(ctx, l.id)
 	var rows []Row
 	if err == nil {
@@ -253,16 +262,19 @@ func (l *loop) note(st EndpointStatus) {
 	l.status = st
 }
 
-// sleep waits for d, for ctx to end, or for early (nil: never).
-func (l *loop) sleep(ctx context.Context, d time.Duration, early <-chan struct{}) {
+// sleep waits for d, for ctx to end, or for early (nil: never). It reports
+// whether d passed.
+func (l *loop) sleep(ctx context.Context, d time.Duration, early <-chan struct{}) bool {
 	if d <= 0 {
-		return
+		return true
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
-	case <-ctx.Done():
 	case <-t.C:
+		return true
+	case <-ctx.Done():
 	case <-early:
 	}
+	return false
 }
