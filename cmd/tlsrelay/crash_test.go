@@ -182,23 +182,24 @@ func (c *crash) load(n int) (stop func()) {
 	return func() { c.addresses.stop(); clients.Wait() }
 }
 
-// work waits until so many more recipients are answered for, however slow the
-// machine is.
+// work waits until so many more recipients are answered for, and any message
+// that went to a spool file, however slow the machine is.
 func (c *crash) work(p *process, n int) {
 	c.t.Helper()
-	count := func() int {
+	count := func() (recipients, large int) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return len(c.acked)
+		return len(c.acked), c.large
 	}
-	goal := count() + n
+	before, _ := count()
 	eventually(c.t, "the load goes on", func() bool {
 		select {
 		case <-p.ended:
 			c.t.Fatalf("the relay ended by itself\n%s", p.logged())
 		default:
 		}
-		return count() >= goal
+		recipients, large := count()
+		return recipients >= before+n && large > 0
 	})
 }
 
