@@ -68,8 +68,13 @@ type Store interface {
 	Key(ctx context.Context, id string) (Key, error)
 	// Keys lists an account's keys in the order they were made.
 	Keys(ctx context.Context, owner ID) ([]Key, error)
-	// PutKey stores a key, new or changed.
+	// PutKey stores a new key.
 	PutKey(ctx context.Context, k Key) error
+	// UpdateKey changes the name or the scopes of a key: change is called with
+	// the stored key, alone, and its result stored unless it returns an error.
+	// ErrNotFound when there is no such key, or no longer: a key that somebody
+	// revokes meanwhile does not come back.
+	UpdateKey(ctx context.Context, id string, change func(*Key) error) (Key, error)
 	// DeleteKey revokes a key; ErrNotFound when there is none.
 	DeleteKey(ctx context.Context, id string) error
 }

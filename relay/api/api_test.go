@@ -154,6 +154,42 @@ func TestStoreAway(t *testing.T) {
 	}
 }
 
+// revoking revokes a key, as an operator does, right after it was read for the
+// nth time.
+type revoking struct {
+	account.Store
+	id string
+	n  int
+}
+
+func (r *revoking) Key(ctx context.Context, id string) (account.Key, error) {
+	k, err := r.Store.Key(ctx, id)
+	if id == r.id {
+		if r.n--; r.n == 0 {
+			err = errors.Join(err, r.Store.DeleteKey(ctx, id))
+		}
+	}
+	return k, err
+}
+
+// Nobody keeps a key alive by changing it while the operator revokes it.
+func TestRevokedKeyStaysRevoked(t *testing.T) {
+	for n := range 4 {
+		accounts := &revoking{n: n}
+		w := newWorldWith(t, Options{}, func(d *Deps) { accounts.Store, d.Accounts = d.Accounts, accounts })
+		accounts.id = w.vars["full_id"]
+		res, body := w.get(t, "PATCH", "/v3/api_keys/"+accounts.id, "full", `{"name":"mine"}`)
+		_, err := w.store.Key(t.Context(), accounts.id)
+		revoked := n > 0 && accounts.n <= 0
+		if errors.Is(err, account.ErrNotFound) != revoked {
+			t.Errorf("revoked after read %d: %v; PATCH %d %s", n, err, res.StatusCode, body)
+		}
+		if revoked && res.StatusCode != 404 || !revoked && res.StatusCode != 200 {
+			t.Errorf("revoked after read %d: PATCH %d %s", n, res.StatusCode, body)
+		}
+	}
+}
+
 func TestKeyLimit(t *testing.T) {
 	w := newWorld(t, Options{})
 	for i := range maxKeys - 1 { // sub1 has one

@@ -171,28 +171,28 @@ func (s *server) replaceKey(r *request) (any, error) {
 	return viewKey(k), nil
 }
 
-// changeKey changes the key of the path and stores it.
+// changeKey changes the key of the path. Whether it exists is told last
+// (contract §2.3).
 func (s *server) changeKey(r *request, change func(account.Key) (account.Key, error)) (account.Key, error) {
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	before, missing := s.findKey(r)
-	if missing != nil && !errors.Is(missing, account.ErrNotFound) {
-		return account.Key{}, missing
+	id := r.PathValue("id")
+	var before account.Key
+	after, err := s.Accounts.UpdateKey(r.Context(), id, func(k *account.Key) (err error) {
+		if k.Owner != r.on.ID {
+			return account.ErrNotFound
+		}
+		before = *k
+		*k, err = change(before)
+		return err
+	})
+	if errors.Is(err, account.ErrNotFound) {
+		if _, bad := change(account.Key{ID: id}); bad != nil {
+			err = bad
+		}
 	}
-	if missing != nil {
-		before.ID = r.PathValue("id") // an unknown id is told last (contract §2.3)
-	}
-	after, err := change(before)
 	if err != nil {
 		return account.Key{}, err
 	}
-	if missing != nil {
-		return account.Key{}, missing
-	}
-	if err := s.Accounts.PutKey(r.Context(), after); err != nil {
-		return account.Key{}, err
-	}
-	s.audit(r, "api key changed", after.ID, viewKey(before), viewKey(after))
+	s.audit(r, "api key changed", id, viewKey(before), viewKey(after))
 	return after, nil
 }
 

@@ -324,8 +324,7 @@ func (s *Store) Keys(_ context.Context, owner account.ID) ([]account.Key, error)
 	return keys, nil
 }
 
-// PutKey stores a key, new or changed; account.ErrNotFound when its owner is
-// gone.
+// PutKey stores a new key; account.ErrNotFound when its owner is gone.
 func (s *Store) PutKey(ctx context.Context, k account.Key) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -334,6 +333,26 @@ func (s *Store) PutKey(ctx context.Context, k account.Key) error {
 	}
 	k = copyKey(k)
 	return s.put(keyKey(k.ID), k, func(m *memory) { m.keys[k.ID] = k })
+}
+
+// UpdateKey changes a key and returns it as stored.
+func (s *Store) UpdateKey(ctx context.Context, id string, change func(*account.Key) error) (account.Key, error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	was, err := s.Key(ctx, id)
+	if err != nil {
+		return account.Key{}, err
+	}
+	k := copyKey(was)
+	if err := change(&k); err != nil {
+		return account.Key{}, err
+	}
+	k.ID, k.Hash, k.Owner = was.ID, was.Hash, was.Owner
+	k = copyKey(k)
+	if err := s.put(keyKey(id), k, func(m *memory) { m.keys[id] = k }); err != nil {
+		return account.Key{}, err
+	}
+	return copyKey(k), nil
 }
 
 // DeleteKey revokes a key.

@@ -140,7 +140,27 @@ func testKeys(h *harness) {
 		h.equal(keys[1].Scopes, []account.Scope{account.MailSend}, "scopes")
 		h.equal(keys[1].Hash, [32]byte{1}, "hash")
 	}
+	changed, err := h.UpdateKey(h.ctx, "b", func(k *account.Key) error {
+		k.Name, k.ID, k.Owner, k.Hash = "named", "z", sub.ID, [32]byte{}
+		return nil
+	})
+	h.ok(err)
+	refused := errors.New("refused")
+	if _, err := h.UpdateKey(h.ctx, "b", func(k *account.Key) error { k.Name = "other"; return refused }); !errors.Is(err, refused) {
+		h.Fatal(err)
+	}
+	h.reopen()
+	b, err := h.Key(h.ctx, "b")
+	h.ok(err)
+	h.equal(b, changed, "as it was returned")
+	h.equal(b, account.Key{
+		ID: "b", Owner: account.Parent, Hash: [32]byte{2}, Name: "named",
+		Scopes: []account.Scope{account.MailSend}, Created: b.Created,
+	}, "only what may change")
 	h.ok(h.DeleteKey(h.ctx, "a"))
+	if _, err := h.UpdateKey(h.ctx, "a", func(*account.Key) error { return nil }); !errors.Is(err, account.ErrNotFound) {
+		h.Fatal("a revoked key comes back")
+	}
 	if _, err := h.Key(h.ctx, "a"); !errors.Is(err, account.ErrNotFound) {
 		h.Fatal("a revoked key opens still")
 	}
