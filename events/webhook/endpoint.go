@@ -92,8 +92,8 @@ type Outbox interface {
 	Rows(ctx context.Context, endpoint string, maxBytes int) ([]Row, error)
 	// Sent removes rows up to and including seq.
 	Sent(ctx context.Context, endpoint string, seq uint64) error
-	// Wake is told the id of an endpoint whenever rows for it are committed.
-	// The function must not block.
+	// Wake is told the id of an endpoint whenever rows of it come to where Rows
+	// hands them out, and not before. The function must not block.
 	Wake(f func(endpoint string))
 }
 

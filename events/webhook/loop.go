@@ -36,42 +36,29 @@ const (
 	nothing   found = false
 )
 
-// drain takes turns until nothing is left. The store tells of rows a moment
-// before it hands them out, so the loop ends only when it has looked again
-// after a whole flush interval in which nobody told of any.
+// drain takes turns until nothing is left.
 func (l *loop) drain(ctx context.Context) {
-	for rested := false; ctx.Err() == nil; {
-		if l.told() {
-			rested = false
-		}
+	for ctx.Err() == nil {
 		if l.turn(ctx) == something {
-			rested = false
 			continue
 		}
 		l.note(EndpointStatus{})
-		if rested && l.s.finish(l) {
+		if l.s.finish(l) {
 			return
 		}
-		rested = l.sleep(ctx, l.s.o.FlushInterval, l.woken)
 	}
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
 	delete(l.s.loops, l.id)
 }
 
-// told takes the token of rows that the coming turn will see.
-func (l *loop) told() bool {
-	select {
-	case <-l.woken:
-		return true
-	default:
-		return false
-	}
-}
-
 // turn reads the endpoint and its oldest rows anew, for either may have
 // changed, and does the one thing that is due: drop, wait, or send.
 func (l *loop) turn(ctx context.Context) found {
+	select {
+	case <-l.woken: // for what this turn will see
+	default:
+	}
 	e, exists, err := l.s.box.Endpoint(ctx, l.id)
 	var rows []Row
 	if err == nil {
@@ -120,7 +107,8 @@ func (l *loop) expired(e Endpoint, rows []Row) int {
 // ripe reports whether rows are to be sent now: old enough, big enough, or
 // overdue by an earlier failure.
 func (l *loop) ripe(rows []Row) bool {
-	if l.failures > 0 || time.Since(rows[0].At) >= l.s.o.FlushInterval {
+	age := time.Since(rows[0].At)
+	if l.failures > 0 || age >= l.s.o.FlushInterval || age < 0 { // the clock was set back
 		return true
 	}
 	total, biggest := 0, 0
@@ -136,7 +124,7 @@ func (l *loop) ripe(rows []Row) bool {
 // because every look reads the whole batch.
 func (l *loop) gather(ctx context.Context, oldest time.Time) {
 	interval := l.s.o.FlushInterval
-	wait := min(interval, time.Until(oldest.Add(interval))) // a clock may have been set back
+	wait := min(interval, time.Until(oldest.Add(interval))) // a clock may be set back right now
 	pause := min(wait, interval/8)
 	l.sleep(ctx, pause, nil)
 	l.sleep(ctx, wait-pause, l.woken)
@@ -262,19 +250,16 @@ func (l *loop) note(st EndpointStatus) {
 	l.status = st
 }
 
-// sleep waits for d, for ctx to end, or for early (nil: never). It reports
-// whether d passed.
-func (l *loop) sleep(ctx context.Context, d time.Duration, early <-chan struct{}) bool {
+// sleep waits for d, for ctx to end, or for early (nil: never).
+func (l *loop) sleep(ctx context.Context, d time.Duration, early <-chan struct{}) {
 	if d <= 0 {
-		return true
+		return
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
-	case <-t.C:
-		return true
 	case <-ctx.Done():
+	case <-t.C:
 	case <-early:
 	}
-	return false
 }

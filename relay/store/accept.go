@@ -80,6 +80,8 @@ func (w *write) accept(m relay.Message, ds []relay.Delivery, d *draft) error {
 	if err := d.keep(m.ID); err != nil {
 		return err
 	}
+	// Before anybody can see the message and want its body.
+	w.s.spooled.add(m.ID)
 	w.spooled = append(w.spooled, m.ID)
 	return w.set(spooledKey(m.ID), nil)
 }
@@ -163,9 +165,8 @@ type write struct {
 	moved                   []move
 	inserted                [][]byte
 	claimed                 []indexEntry
-	spooled                 []relay.MessageID
+	spooled                 []relay.MessageID // messages whose bodies are in spool files, until they are committed
 	ticket                  *ticket
-	wake                    []string // endpoints with new rows
 }
 
 // move is a change of the number of index entries of a destination.
@@ -209,13 +210,10 @@ func (w *write) commit(sync bool) error {
 	for _, e := range w.claimed {
 		w.s.flight.add(e.key, e.due)
 	}
-	for _, id := range w.spooled {
-		w.s.spooled.add(id)
-	}
+	w.spooled = nil
 	for _, key := range w.inserted {
 		w.s.lows.lower(key)
 	}
-	w.s.wakeAll(w.wake)
 	return nil
 }
 
@@ -223,6 +221,10 @@ func (w *write) commit(sync bool) error {
 func (w *write) close() {
 	w.s.tickets.end(w.ticket)
 	w.ticket = nil
+	for _, id := range w.spooled {
+		w.s.spooled.drop(id)
+	}
+	w.spooled = nil
 	if w.batch != nil && w.en.failure() == nil {
 		w.batch.Close()
 	}

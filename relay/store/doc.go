@@ -30,7 +30,8 @@
 // disk this is a crash at that point, which pebble recovers from. Run
 // (engine.go) then closes the instance and opens the database anew, until
 // that works. A message whose Accept failed on the way may have reached the
-// log all the same; it is taken out again before anybody sees it. What was
+// log all the same, and may even have been claimed while the log was on its way
+// to the disk; what is left of it is taken out when the database is opened. What was
 // delivered, and committed without waiting for the disk, is committed anew
 // (redo.go).
 package store

@@ -1,8 +1,12 @@
 package store_test
 
 import (
+	"bytes"
+	"context"
 	"errors"
+	"runtime"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -10,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
+	"tlsrelay/policy/account"
 	"tlsrelay/relay"
 	"tlsrelay/relay/store/storetest"
 )
@@ -90,6 +95,128 @@ func TestCommitInDoubtHappened(t *testing.T) {
 		}
 		if err := s.Commit(t.Context(), step); err == nil {
 			t.Errorf("done %v: told twice", step.Done)
+		}
+	}
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// stalling is a disk whose syncs of the log can be held up.
+type stalling struct {
+	vfs.FS
+	until atomic.Pointer[chan struct{}] // nil: they are not
+}
+
+func newStalling() *stalling {
+	d := &stalling{}
+	d.FS = errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if until := d.until.Load(); until != nil && op.Kind == errorfs.OpFileSyncData && strings.HasSuffix(op.Path, ".log") {
+			<-*until
+		}
+		return nil
+	}))
+	return d
+}
+
+// stall holds syncs up until resume is called.
+func (d *stalling) stall() (resume func()) {
+	until := make(chan struct{})
+	d.until.Store(&until)
+	return func() { d.until.Store(nil); close(until) }
+}
+
+// seen waits until a message can be seen, which it can before it is synced.
+func (r *running) seen(id relay.MessageID) {
+	r.t.Helper()
+	for start := time.Now(); ; runtime.Gosched() {
+		_, _, err := r.Message(r.t.Context(), id)
+		if err == nil {
+			return
+		}
+		if time.Since(start) > 20*time.Second {
+			r.t.Fatal(err)
+		}
+	}
+}
+
+// A message can be claimed before its Accept has returned, and its body is
+// there then, in a spool file as well.
+func TestLargeBodyBeforeItsSync(t *testing.T) {
+	d := newStalling()
+	s := run(t, d)
+	resume := d.stall()
+	m, ds := storetest.NewMessage(time.Now(), "a@example.com")
+	body := bytes.Repeat([]byte("large\r\n"), 300<<10/7)
+	accepted := make(chan error, 1)
+	go func() { accepted <- storetest.Accept(context.Background(), s.Store, m, ds, body) }()
+	s.seen(m.ID)
+	got, _, err := s.Claim(t.Context(), ds[0].Lane, ds[0].Account, time.Now(), 5, func(int) time.Time { return time.Now().Add(time.Hour) })
+	if err != nil || len(got) != 1 {
+		t.Fatalf("claimed %v, %v", got, err)
+	}
+	if got, err := storetest.ReadBody(t.Context(), s.Store, m.ID); err != nil || !bytes.Equal(got, body) {
+		t.Errorf("%d octets, %v", len(got), err)
+	}
+	resume()
+	if err := <-accepted; err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.Verify(), s.stop()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// An endpoint is told of its rows once they are handed out, and not while the
+// batch of another account holds them up.
+func TestWakeWaitsForEarlierRows(t *testing.T) {
+	d := newStalling()
+	s := run(t, d)
+	for _, id := range []string{"1", "2"} {
+		e := webhookEndpoint()
+		e.ID, e.Account = "e"+id, id
+		if err := s.PutEndpoint(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	letter := func(who account.ID) (relay.Message, []relay.Delivery) {
+		m, ds := storetest.NewMessage(time.Now(), "a@example.com")
+		m.Account, ds[0].Account = who, who
+		ds[0].Attempts, ds[0].Due = 1, time.Now().Add(time.Hour)
+		return m, ds
+	}
+	m2, ds2 := letter("2")
+	if err := storetest.Accept(t.Context(), s.Store, m2, ds2, []byte("x\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	woken := make(chan string, 10)
+	s.Wake(func(id string) { woken <- id })
+
+	resume := d.stall()
+	m1, ds1 := letter("1")
+	accepted := make(chan error, 1)
+	go func() { accepted <- storetest.Accept(context.Background(), s.Store, m1, ds1, []byte("x\r\n")) }()
+	s.seen(m1.ID)
+	if err := s.Commit(t.Context(), storetest.Delivered(relay.Claimed{Message: m2, Delivery: ds2[0]}, time.Now())); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case id := <-woken:
+		t.Errorf("%s was woken for what it cannot have", id)
+	default:
+	}
+	resume()
+	if err := <-accepted; err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"e1", "e2"} { // both in the course of that Accept
+		select {
+		case id := <-woken:
+			if rows, err := s.Rows(t.Context(), id, 1<<20); id != want || err != nil || len(rows) == 0 {
+				t.Errorf("woken %s for %d rows, %v", id, len(rows), err)
+			}
+		default:
+			t.Errorf("%s was not woken", want)
 		}
 	}
 	if err := s.stop(); err != nil {

@@ -28,8 +28,9 @@ type tickets struct {
 
 // ticket is the claim of one batch on its numbers.
 type ticket struct {
-	first uint64
-	done  bool
+	first     uint64
+	endpoints []string // with rows in the batch
+	done      bool
 }
 
 // begin gives n numbers.
@@ -42,19 +43,29 @@ func (k *tickets) begin(n int) *ticket {
 	return t
 }
 
-// end says that the batch can be seen, or never will be. A nil t is none.
+// end says that the batch can be seen, or never will be, and wakes the
+// endpoints whose rows can be handed out by that: its own and those of later
+// batches that it held up, none while an earlier one is on its way. A nil t is
+// none.
 func (k *tickets) end(t *ticket) {
 	if t == nil {
 		return
 	}
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	t.done = true
-	n := 0
-	for n < len(k.open) && k.open[n].done {
-		n++
+	var endpoints []string
+	for len(k.open) > 0 && k.open[0].done {
+		endpoints = append(endpoints, k.open[0].endpoints...)
+		k.open = k.open[1:]
 	}
-	k.open = k.open[n:]
+	wake := k.wake
+	k.mu.Unlock()
+	if wake == nil {
+		return
+	}
+	for _, id := range endpoints {
+		wake(id)
+	}
 }
 
 // limit is the number below which every row can be seen that ever will be.
@@ -89,26 +100,12 @@ func (k *tickets) resume(next uint64) {
 	k.durable = 0
 }
 
-// Wake is told the id of an endpoint whenever rows for it are committed.
+// Wake is told the id of an endpoint whenever rows of it come to where Rows
+// hands them out.
 func (s *Store) Wake(f func(endpoint string)) {
 	s.tickets.mu.Lock()
 	defer s.tickets.mu.Unlock()
 	s.tickets.wake = f
-}
-
-func (s *Store) wakeAll(endpoints []string) {
-	if len(endpoints) == 0 {
-		return
-	}
-	s.tickets.mu.Lock()
-	wake := s.tickets.wake
-	s.tickets.mu.Unlock()
-	if wake == nil {
-		return
-	}
-	for _, id := range endpoints {
-		wake(id)
-	}
 }
 
 // tell adds the rows of events to w, for every endpoint that wants them.
@@ -139,8 +136,8 @@ func (w *write) tell(evs []events.Event) {
 	for i, r := range rows {
 		// A batch of ours has no reason to refuse a key.
 		_ = w.set(outboxKey(r.endpoint, w.ticket.first+uint64(i)), r.value)
-		if len(w.wake) == 0 || w.wake[len(w.wake)-1] != r.endpoint {
-			w.wake = append(w.wake, r.endpoint)
+		if t := w.ticket; len(t.endpoints) == 0 || t.endpoints[len(t.endpoints)-1] != r.endpoint {
+			t.endpoints = append(t.endpoints, r.endpoint)
 		}
 	}
 }

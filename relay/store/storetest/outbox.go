@@ -117,35 +117,29 @@ func testOutboxOrder(h *harness) {
 	}
 	seen := make(map[string]bool)
 	var last uint64
-	drain := func() int {
-		rows, err := h.Rows(h.ctx, "e", 4000)
-		h.ok(err)
-		for _, r := range rows {
-			var e struct {
-				ID string `json:"sg_event_id"`
+	drain := func() {
+		for {
+			rows, err := h.Rows(h.ctx, "e", 4000)
+			h.ok(err)
+			if len(rows) == 0 {
+				return
 			}
-			h.ok(json.Unmarshal(r.Object, &e))
-			if seen[e.ID] || r.Seq <= last {
-				h.Fatalf("row %d (%s) after %d: seen before, or out of order", r.Seq, e.ID, last)
+			for _, r := range rows {
+				var e struct {
+					ID string `json:"sg_event_id"`
+				}
+				h.ok(json.Unmarshal(r.Object, &e))
+				if seen[e.ID] || r.Seq <= last {
+					h.Fatalf("row %d (%s) after %d: seen before, or out of order", r.Seq, e.ID, last)
+				}
+				seen[e.ID], last = true, r.Seq
 			}
-			seen[e.ID], last = true, r.Seq
-		}
-		if len(rows) > 0 {
 			h.ok(h.Sent(h.ctx, "e", last))
 		}
-		return len(rows)
 	}
-	done := make(chan struct{})
-	go func() { wg.Wait(); close(done) }()
-	for running := true; running; {
-		select {
-		case <-done:
-			running = false
-		case <-woken:
-		}
+	go func() { wg.Wait(); close(woken) }()
+	for range woken { // and at no other time: every row that can be had was told of
 		drain()
-	}
-	for drain() > 0 {
 	}
 	h.equal(len(seen), writers*each*2, "events")
 }
