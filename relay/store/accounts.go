@@ -31,19 +31,29 @@ type memory struct {
 
 const counterAccounts = pCounter + "accounts" // the highest id given out
 
-// loadMemory reads the copy anew.
+// loadMemory reads the copy anew, all of it or nothing: while the database
+// cannot be read, what was known before goes on being known.
 func (s *Store) loadMemory(en *engine) error {
+	accounts, err := loadAll(en, pAccount, func(a account.Account) account.ID { return a.ID })
+	if err != nil {
+		return err
+	}
+	keys, err := loadAll(en, pKey, func(k account.Key) string { return k.ID })
+	if err != nil {
+		return err
+	}
+	overrides, err := loadAll(en, pOverride, idOfOverride)
+	if err != nil {
+		return err
+	}
+	endpoints, err := loadAll(en, pEndpoint, func(e webhook.Endpoint) string { return e.ID })
+	if err != nil {
+		return err
+	}
 	m := &s.mem
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var errs [4]error
-	m.accounts, errs[0] = loadAll(en, pAccount, func(a account.Account) account.ID { return a.ID })
-	m.keys, errs[1] = loadAll(en, pKey, func(k account.Key) string { return k.ID })
-	m.overrides, errs[2] = loadAll(en, pOverride, idOfOverride)
-	m.endpoints, errs[3] = loadAll(en, pEndpoint, func(e webhook.Endpoint) string { return e.ID })
-	if err := errors.Join(errs[:]...); err != nil {
-		return err
-	}
+	m.accounts, m.keys, m.overrides, m.endpoints = accounts, keys, overrides, endpoints
 	m.groupEndpoints()
 	m.sent.at = nil // a removal may have been lost
 	return s.resumeOutbox(en)
