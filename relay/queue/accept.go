@@ -70,12 +70,12 @@ func (q *Queue) classes(ctx context.Context, m relay.Message, rcpts []relay.Reci
 // ask asks the loop for places and claims what was granted. Without a loop
 // there are none: everything waits in the store for the next Run.
 func (q *Queue) ask(a *acceptance) *scheduler {
+	a.granted = make([]bool, len(a.ds))
 	s := q.loop.Load()
 	if s == nil {
 		return nil
 	}
 	a.answer = make(chan struct{}, 1)
-	a.granted = make([]bool, len(a.ds))
 	select {
 	case s.asks <- a:
 		<-a.answer
@@ -93,6 +93,10 @@ func (q *Queue) ask(a *acceptance) *scheduler {
 
 // hand tells the loop how it came out.
 func (q *Queue) hand(s *scheduler, a *acceptance) {
+	if s == nil {
+		// One that has begun since may have scanned the store too early.
+		s = q.loop.Load()
+	}
 	if s == nil || !a.stored && !a.any {
 		return
 	}

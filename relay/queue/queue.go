@@ -66,9 +66,9 @@ func (q *Queue) Run(ctx context.Context) error {
 	defer cutCommits()
 	c := &crew{Queue: q, openings: openings, attempts: attempts, commits: commits}
 	s := newScheduler(c)
+	q.loop.Store(s) // before the first scan: see hand
 	c.pool.Go(func() { c.scan(ctx, s) })
 	c.pool.Go(func() { s.bound(ctx, cutOpenings, cutAttempts, cutCommits) })
-	q.loop.Store(s)
 	s.loop(ctx)
 	q.loop.Store(nil)
 	close(s.gone)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
+	"go.uber.org/zap"
 
 	"tlsrelay/events"
 	"tlsrelay/policy"
@@ -424,5 +425,56 @@ func TestGuardPutsDropsOff(t *testing.T) {
 		if k := w.kinds(); k[events.Bounce] != 6 {
 			t.Errorf("after the release, told %v", k)
 		}
+	})
+}
+
+// What has been delivered leaves nothing in memory behind.
+func TestLanesAreForgotten(t *testing.T) {
+	bubble(t, Options{}, func(t *testing.T, w *world) {
+		for i := range 50 {
+			w.send("a", fmt.Sprintf("x@d%d.test", i))
+		}
+		synctest.Wait()
+		if n := w.store.done(); n != 50 {
+			t.Fatalf("%d were delivered", n)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if n := len(w.q.Lanes()); n != 0 {
+			t.Errorf("%d lanes are remembered an hour later", n)
+		}
+	})
+}
+
+// beforeAccept does something just before a message is stored.
+type beforeAccept struct {
+	relay.Store
+	do func()
+}
+
+func (b beforeAccept) Accept(ctx context.Context, m relay.Message, ds []relay.Delivery, body relay.Draft, evs []events.Event) error {
+	b.do()
+	return b.Store.Accept(ctx, m, ds, body, evs)
+}
+
+// A message that was on its way in when Run began, and scanned the store before
+// it was there, is delivered at once all the same.
+func TestAcceptAcrossTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{})
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		store := beforeAccept{w.over, func() {
+			go func() { ended <- w.q.Run(ctx) }()
+			synctest.Wait()
+		}}
+		w.q = New(w.o, store, w.hosts, w.senders, w.told, zap.NewNop(), nil)
+		w.send("a", "x@one.test")
+		synctest.Wait()
+		if n := w.store.done(); n != 1 {
+			t.Errorf("%d delivered", n)
+		}
+		cancel()
+		<-ended
 	})
 }

@@ -3,6 +3,7 @@ package queue
 import (
 	"container/list"
 	"context"
+	"maps"
 	"time"
 
 	"go.uber.org/zap"
@@ -377,9 +378,11 @@ func (s *scheduler) settle(b *sub, now time.Time) {
 	}
 }
 
-// forget drops the lanes that have had nothing to do for long.
+// forget drops the accounts that have nothing to do, and the lanes that have
+// had nothing to do for long.
 func (s *scheduler) forget(now time.Time) {
 	for key, l := range s.lanes {
+		maps.DeleteFunc(l.subs, func(_ account.ID, b *sub) bool { return b.idle() })
 		if len(l.subs) == 0 && l.busy+l.held == 0 && !l.pace.resting(now) && now.Sub(l.touched) > keepIdle {
 			s.alarms.off(&l.wake)
 			delete(s.lanes, key)
