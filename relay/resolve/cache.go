@@ -80,12 +80,6 @@ func (c *cache[K, V]) sweep(now time.Time) {
 	}
 }
 
-func (c *cache[K, V]) clear() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	clear(c.m)
-}
-
 func (c *cache[K, V]) len() int {
 	c.mu.RLock()
 	defer c.mu.RUnlock()

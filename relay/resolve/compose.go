@@ -20,6 +20,7 @@ type composed struct {
 	preferences []uint16 // of route.Hosts; nil: their order is fixed
 	failure     *relay.Failure
 	believed    bool // the resolver's AD bit was
+	net         *network
 	expires     time.Time
 }
 
@@ -37,7 +38,7 @@ type composing struct {
 func (r *Resolver) compose(ctx context.Context, destination string, believed bool) composed {
 	c := &composing{Resolver: r, net: r.net.Load(), believed: believed, expires: r.now().Add(maxTTL)}
 	out := c.destination(ctx, destination)
-	out.believed, out.expires = believed, c.expires
+	out.believed, out.net, out.expires = believed, c.net, c.expires
 	return out
 }
 

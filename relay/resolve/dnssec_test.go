@@ -117,7 +117,7 @@ func TestSelfTestRepeats(t *testing.T) {
 			}
 		}
 		step(time.Second, true)
-		r.routes.put("example.com", composed{believed: true}, time.Now(), time.Now().Add(time.Hour))
+		r.routes.put("example.com", composed{believed: true, net: r.net.Load()}, time.Now(), time.Now().Add(time.Hour))
 
 		fake.set(troubled(unanswered, "timeout")) // says nothing of validation
 		step(10*time.Minute, true)
@@ -138,16 +138,56 @@ func TestSelfTestRepeats(t *testing.T) {
 	})
 }
 
-func TestNetworkChanges(t *testing.T) {
-	_, r := world(t, Options{})
-	r.net.Store(lookAround(nil))
-	r.routes.put("example.com", composed{}, time.Now(), time.Now().Add(time.Hour))
-	if r.lookAgain(); r.routes.len() != 1 {
-		t.Error("routes were forgotten for nothing")
+// gate holds look-ups up until it is opened.
+type gate struct {
+	asker
+	asked, open chan struct{}
+}
+
+func (g gate) ask(ctx context.Context, q question) answer {
+	select {
+	case g.asked <- struct{}{}:
+	default:
 	}
-	r.net.Store(&network{v4: true})
-	if r.lookAgain(); r.routes.len() != 0 {
+	<-g.open
+	return g.asker.ask(ctx, q)
+}
+
+// A route is used on the network that it was composed for, and not kept for
+// another: not even when the look-ups were under way as it changed.
+func TestNetworkChanges(t *testing.T) {
+	z, r := world(t, Options{})
+	z.MX("example.com", "mx.example.com", 10)
+	z.A("mx.example.com", ip("198.41.0.4"))
+	r.believed(t.Context())
+	g := gate{r.asker, make(chan struct{}, 1), make(chan struct{})}
+	r.asker = g
+
+	r.net.Store(&network{v6: true})
+	over := make(chan struct{})
+	go func() {
+		_, _ = r.Route(t.Context(), "example.com") // of either network
+		close(over)
+	}()
+	<-g.asked
+	r.net.Store(&network{v4: true, v6: true}) // IPv4 has come
+	close(g.open)
+	<-over
+	if route, f := r.Route(t.Context(), "example.com"); f != nil {
+		t.Errorf("with IPv4: %s", show(route, f))
+	}
+	r.net.Store(&network{v6: true})
+	if _, f := r.Route(t.Context(), "example.com"); f == nil {
 		t.Error("a route kept the addresses of another network")
+	}
+	r.net.Store(lookAround(nil))
+	same := r.net.Load()
+	if r.lookAgain(); r.net.Load() != same {
+		t.Error("routes are forgotten for nothing")
+	}
+	r.net.Store(&network{})
+	if r.lookAgain(); !r.net.Load().equal(same) {
+		t.Error("the network was not looked at")
 	}
 }
 

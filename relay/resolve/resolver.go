@@ -154,12 +154,12 @@ func (r *Resolver) Run(ctx context.Context) error {
 	}
 }
 
-// lookAgain looks at this machine's addresses again. Routes are made anew
-// when they changed, for they leave out what cannot be dialled.
+// lookAgain looks at this machine's addresses again. When they changed no route
+// composed for the former ones is used any more, for it leaves out what could not
+// be dialled.
 func (r *Resolver) lookAgain() {
-	now := lookAround(r.o.SourceAddresses)
-	if was := r.net.Swap(now); !was.equal(now) {
-		r.routes.clear()
+	if now := lookAround(r.o.SourceAddresses); !r.net.Load().equal(now) {
+		r.net.Store(now)
 	}
 }
 
@@ -176,7 +176,7 @@ func (r *Resolver) untilTest() time.Duration {
 // is shared: do not change it.
 func (r *Resolver) Route(ctx context.Context, destination string) (Route, *relay.Failure) {
 	c, ok := r.routes.get(destination, r.now())
-	if ok && c.believed == r.trust.current() {
+	if ok && c.believed == r.trust.current() && c.net == r.net.Load() {
 		r.metrics.routeHits.Inc()
 	} else if c, ok = r.composeOnce(ctx, destination); !ok {
 		return Route{}, dnsTrouble.destination("look-up of " + destination + " cut short")
