@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,9 +25,10 @@ func limitFiles(t *testing.T, pid int, bytes uint64) {
 }
 
 // A store that cannot write puts mail off, says that it is not ready, loses
-// nothing, and comes back by itself.
+// nothing, and comes back by itself. Nobody kills the relay meanwhile.
 func TestDiskFails(t *testing.T) {
-	o := startOwn(t)
+	socket := filepath.Join(t.TempDir(), "notify")
+	o := startOwn(t, "WATCHDOG_USEC=200000", "NOTIFY_SOCKET="+socket)
 	host := o.world.Host(t, "mx.good.test", relaytest.Script{Greeting: relaytest.Reply{Code: 421}})
 	send := func(want string) {
 		t.Helper()
@@ -60,6 +62,9 @@ func TestDiskFails(t *testing.T) {
 		send("45") // 451, or 452 if the disk says that it is full
 	}
 	ready(http.StatusServiceUnavailable)
+	systemd := listenAsManager(t, socket)
+	systemd.hear(t, "WATCHDOG=1")
+	systemd.hear(t, "WATCHDOG=1")
 	limitFiles(t, o.cmd.Process.Pid, ^uint64(0))
 	ready(http.StatusOK)
 	send("250 2.0.0")

@@ -103,8 +103,10 @@ func serve(ctx context.Context, c configs.Config) error {
 	})
 }
 
-// watchdog tells systemd that the relay is alive for as long as its store is,
-// twice in every interval that the unit asks for.
+// watchdog tells systemd that the relay is alive for as long as its queue is,
+// twice in every interval that the unit asks for. A store that cannot write is
+// no reason to be killed: outcomes wait in memory for it, and a new process would
+// not have a better disk. /readyz tells of it.
 func watchdog(ctx context.Context, a *app) {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil || interval == 0 {
@@ -117,7 +119,7 @@ func watchdog(ctx context.Context, a *app) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if a.store.Ready() == nil {
+			if a.queue.Responds() {
 				daemon.SdNotify(false, daemon.SdNotifyWatchdog)
 			}
 		}

@@ -198,28 +198,39 @@ func TestSecondStart(t *testing.T) {
 	next.signal(syscall.SIGTERM)
 }
 
-// systemd hears when the relay is ready, that it is alive, and that it stops.
-func TestSystemd(t *testing.T) {
-	socket := filepath.Join(t.TempDir(), "notify")
-	heard, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+// manager is the end of the notify socket at which systemd listens.
+type manager struct{ *net.UnixConn }
+
+func listenAsManager(t *testing.T, socket string) manager {
+	t.Helper()
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer heard.Close()
-	hear := func(t *testing.T, want string) {
-		t.Helper()
-		heard.SetReadDeadline(time.Now().Add(30 * time.Second))
-		buf := make([]byte, 1000)
-		for {
-			n, err := heard.Read(buf)
-			if err != nil {
-				t.Fatalf("no %s: %v", want, err)
-			}
-			if strings.Contains(string(buf[:n]), want) {
-				return
-			}
+	t.Cleanup(func() { l.Close() })
+	return manager{l}
+}
+
+// hear waits for a notification.
+func (m manager) hear(t *testing.T, want string) {
+	t.Helper()
+	m.SetReadDeadline(time.Now().Add(30 * time.Second))
+	buf := make([]byte, 1000)
+	for {
+		n, err := m.Read(buf)
+		if err != nil {
+			t.Fatalf("no %s: %v", want, err)
+		}
+		if strings.Contains(string(buf[:n]), want) {
+			return
 		}
 	}
+}
+
+// systemd hears when the relay is ready, that it is alive, and that it stops.
+func TestSystemd(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "notify")
+	systemd := listenAsManager(t, socket)
 	for _, c := range []struct {
 		name     string
 		env      []string
@@ -230,16 +241,16 @@ func TestSystemd(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := startOwn(t, append(c.env, "NOTIFY_SOCKET="+socket)...)
-			hear(t, "READY=1")
+			systemd.hear(t, "READY=1")
 			if c.watchdog {
-				hear(t, "WATCHDOG=1")
-				hear(t, "WATCHDOG=1")
+				systemd.hear(t, "WATCHDOG=1")
+				systemd.hear(t, "WATCHDOG=1")
 			}
 			busy := talk(t, o.submission)
 			busy.say("EHLO app.test", "250")
 			busy.say("MAIL FROM:<app@sender.test>", "250")
 			o.cmd.Process.Signal(syscall.SIGTERM)
-			hear(t, "STOPPING=1") // while the drain goes on
+			systemd.hear(t, "STOPPING=1") // while the drain goes on
 			busy.say("QUIT", "221")
 			if code := o.wait(); code != 0 {
 				t.Errorf("exit code %d\n%s", code, o.logged())

@@ -33,6 +33,10 @@ type LaneStatus struct {
 	Last     events.Reason `json:"last,omitempty"`    // of the newest attempt that failed for now
 }
 
+// Responds waits for a turn of the loop, however long that takes; false while
+// Run is not on.
+func (q *Queue) Responds() bool { return q.call(func(*scheduler, time.Time) {}) }
+
 // Lanes gives the lanes in memory, in no order; nil while Run is not on.
 func (q *Queue) Lanes() []LaneStatus {
 	var all []LaneStatus
