@@ -168,7 +168,8 @@ func (c *conn) pending() bool {
 		c.raw.SetReadDeadline(time.Unix(1, 0))
 	}
 	_, err := c.r.Peek(1)
-	return !isTimeout(err)
+	// What waits still was not looked at in time, and may be the end.
+	return !isTimeout(err) || waiting && readable(c.raw)
 }
 
 // quit leaves politely but does not wait for the answer.
