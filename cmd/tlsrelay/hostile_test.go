@@ -59,7 +59,7 @@ func (r *rig) calm(hosts ...*relaytest.Host) {
 }
 
 func impatient(c *configs.Config) {
-	c.Delivery.ConnectTimeout, c.Delivery.HandshakeTimeout, c.Delivery.CommandTimeout = time.Second, time.Second, time.Second
+	c.Delivery.ConnectTimeout, c.Delivery.HandshakeTimeout, c.Delivery.CommandTimeout = 2*time.Second, 2*time.Second, 2*time.Second
 }
 
 // Whatever a receiver does to hold an attempt up, the attempt ends, the mail
@@ -195,7 +195,7 @@ func tarpits(t *testing.T, connections int, proven bool) {
 	const pits, each = 200, 10
 	r := newRig(t, func(c *configs.Config) {
 		c.Delivery.MaxConnections = connections
-		c.Delivery.ConnectTimeout, c.Delivery.CommandTimeout = time.Minute, time.Minute
+		c.Delivery.ConnectTimeout, c.Delivery.CommandTimeout = 10*time.Minute, 10*time.Minute
 	})
 	var tar, good []*relaytest.Host
 	for i := range 5 {
@@ -211,7 +211,7 @@ func tarpits(t *testing.T, connections int, proven bool) {
 	}
 	for i := range pits {
 		name := fmt.Sprintf("pit%d.test", i)
-		tar = append(tar, r.world.Host(t, "mx."+name, relaytest.Script{Greeting: relaytest.Reply{Do: relaytest.Drip, Pace: time.Minute}}))
+		tar = append(tar, r.world.Host(t, "mx."+name, relaytest.Script{Greeting: relaytest.Reply{Do: relaytest.Drip, Pace: 10 * time.Minute}}))
 		r.submit("app@sender.test", "a@"+name)
 	}
 	hanging := func() (n int) {
@@ -287,7 +287,7 @@ func TestIdleSubmitters(t *testing.T) {
 
 // Who takes too long is told 421.
 func TestIdleTimeout(t *testing.T) {
-	r := newRig(t, trusting, func(c *configs.Config) { c.Submission.IdleTimeout = 300 * time.Millisecond })
+	r := newRig(t, trusting, func(c *configs.Config) { c.Submission.IdleTimeout = 2 * time.Second })
 	addr := r.app.submission.Addrs()[0].String()
 	silent, midway := talk(t, addr), talk(t, addr)
 	midway.say("EHLO app.test", "250")
@@ -300,9 +300,9 @@ func TestIdleTimeout(t *testing.T) {
 		k.over()
 	}
 	eventually(t, "both have left", func() bool { return r.metric("tlsrelay_submission_connections") == 0 })
-	if n := r.metric(`tlsrelay_submission_messages_total{outcome="aborted"}`); n != 1 {
-		t.Errorf("%v aborted messages are counted", n)
-	}
+	eventually(t, "one aborted message is counted", func() bool {
+		return r.metric(`tlsrelay_submission_messages_total{outcome="aborted"}`) == 1
+	})
 	r.calm()
 }
 

@@ -61,7 +61,11 @@ func TestGoTexts(t *testing.T) {
 				}
 			}
 			asked := false
-			raw.SetDeadline(time.Now().Add(700 * time.Millisecond))
+			limit := relaytest.Patience
+			if c.fault == policy.Timeout {
+				limit = 700 * time.Millisecond
+			}
+			raw.SetDeadline(time.Now().Add(limit))
 			err = tls.Client(raw, &tls.Config{
 				InsecureSkipVerify: true, MinVersion: tls.VersionTLS12, ServerName: mx,
 				GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {

@@ -126,7 +126,7 @@ func engine(t testing.TB, w *relaytest.World, r resolve.Route, change ...func(*O
 
 // hasty bounds every step so that a silent host costs little.
 func hasty(o *Options) {
-	o.HandshakeTimeout, o.CommandTimeout = 500*time.Millisecond, time.Second
+	o.HandshakeTimeout, o.CommandTimeout = 2*time.Second, 3*time.Second
 }
 
 func failureOf(r relay.Result) relay.Failure {

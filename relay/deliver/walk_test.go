@@ -414,8 +414,8 @@ func TestNothingNewIsOpened(t *testing.T) {
 		end  relaytest.Reply
 		fate string
 	}{
-		"taken":   {relaytest.Reply{Delay: 100 * time.Millisecond}, "tls"},
-		"put off": {relaytest.Reply{Delay: 100 * time.Millisecond, Code: 451}, "defer"},
+		"taken":   {relaytest.Reply{Delay: time.Second}, "tls"},
+		"put off": {relaytest.Reply{Delay: time.Second, Code: 451}, "defer"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := relaytest.Start(t)
@@ -444,7 +444,7 @@ func mailed(h *relaytest.Host) func() bool {
 // relay had to stop.
 func TestInterruptedWalkRulesNothing(t *testing.T) {
 	w := relaytest.Start(t)
-	hangsUp := relaytest.Reply{Delay: 100 * time.Millisecond, Do: relaytest.Close}
+	hangsUp := relaytest.Reply{Delay: time.Second, Do: relaytest.Close}
 	first := w.Host(t, "mx1.example.test", relaytest.Script{KeywordsInTLS: []string{"PIPELINING"}, Rcpt: hangsUp})
 	second := w.Host(t, "mx2.example.test")
 	job := jobTo(t, modeT)

@@ -109,7 +109,7 @@ func TestRestartOnTheEmbeddedStore(t *testing.T) {
 	close(g.open)
 	_, stop = run()
 	want := int64(3 * each * 2)
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for delivered.Load() < want {
 		select {
 		case <-deadline:

@@ -20,7 +20,8 @@ import (
 // each trap of dependencies §1.2, and fail without the defence.
 
 func TestTrap1StalledDataIsNotReadAsCommands(t *testing.T) {
-	w := start(t, func(o *Options) { o.IdleTimeout = 150 * time.Millisecond })
+	t.Parallel()
+	w := start(t, func(o *Options) { o.IdleTimeout = time.Second })
 	for _, chunked := range []bool{false, true} {
 		c := w.ready()
 		c.envelope()
@@ -42,16 +43,17 @@ func TestTrap1StalledDataIsNotReadAsCommands(t *testing.T) {
 }
 
 func TestTrap2SlowButSteadyContentIsAccepted(t *testing.T) {
-	const idle = 200 * time.Millisecond
+	t.Parallel()
+	const idle = 2 * time.Second
 	w := start(t, func(o *Options) { o.IdleTimeout = idle })
 	c := w.dialTLS()
 	c.cmd("250", "EHLO client.example")
 	c.auth()
 	c.envelope()
 	c.cmd("354", "DATA")
-	tick := time.NewTicker(idle / 5)
+	tick := time.NewTicker(idle / 4)
 	defer tick.Stop()
-	for range 15 { // three idle times in all
+	for range 6 { // one and a half idle times in all
 		c.send("X-Slow: yes\r\n")
 		<-tick.C
 	}
