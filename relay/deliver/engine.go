@@ -56,12 +56,17 @@ func (e *Engine) Run(ctx context.Context) error {
 func (e *Engine) Deliver(ctx context.Context, job Job) relay.Result {
 	begin := time.Now()
 	job.Sender.RequireTLS = job.Sender.RequireTLS || job.Message.RequireTLS
-	route, failure := e.router.Route(ctx, job.Delivery.Lane.Destination)
+	looking := ctx
+	if job.Opening != nil {
+		looking = job.Opening
+	}
+	route, failure := e.router.Route(looking, job.Delivery.Lane.Destination)
 	if failure != nil {
 		if policy.Decide(job.Sender, policy.Facts{}).Opportunistic() {
 			job.Delivery.History = policy.History{} // as policy.Conclude would
 		}
 		r := relay.FailAll(job.Delivery, *failure, begin)
+		r.Cut = looking.Err() != nil
 		e.metrics.delivery(r)
 		return r
 	}

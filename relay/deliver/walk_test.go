@@ -407,6 +407,40 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// lookingUp is a router that finds nothing until it is told to stop.
+type lookingUp struct{ begun chan struct{} }
+
+func (l lookingUp) Route(ctx context.Context, _ string) (resolve.Route, *relay.Failure) {
+	close(l.begun)
+	<-ctx.Done()
+	return resolve.Route{}, &relay.Failure{Class: relay.Temporary, Reach: relay.ReachDestination, Reason: events.DNSFail, Status: "4.4.3"}
+}
+
+// TestInterruptedLookUp: an attempt that has to end does not wait for DNS.
+func TestInterruptedLookUp(t *testing.T) {
+	for _, all := range []bool{true, false} {
+		l := lookingUp{make(chan struct{})}
+		e := engine(t, relaytest.Start(t), resolve.Route{})
+		e.router = l
+		ctx, cancel := context.WithTimeout(context.Background(), relaytest.Patience)
+		defer cancel()
+		ends, end := context.WithCancel(ctx)
+		job := jobTo(t, modeT)
+		if all {
+			ctx = ends
+		} else {
+			job.Opening = ends
+		}
+		go func() { <-l.begun; end() }()
+		if r := e.Deliver(ctx, job); !r.Cut || how(r) != "defer" {
+			t.Errorf("%+v", r)
+		}
+		if !all && ctx.Err() != nil {
+			t.Error("it waited for DNS")
+		}
+	}
+}
+
 // TestNothingNewIsOpened: what has come to MAIL goes on, and its answer
 // counts; no other host is asked after it.
 func TestNothingNewIsOpened(t *testing.T) {
