@@ -89,10 +89,27 @@ func (h History) Violated() bool { return !h.Since.IsZero() }
 // Over reports whether the policy window has ended: what was seen decides now.
 func (h History) Over(now time.Time) bool { return !h.Ends.IsZero() && !now.Before(h.Ends) }
 
+// Under gives what h means under a decision: nothing where nobody demands any
+// more what failed, or no longer as much. To forget can only put a drop off.
+func (h History) Under(d Decision) History {
+	if d.Opportunistic() {
+		return History{}
+	}
+	f := h.Violation.Failed
+	if !h.Violated() || f.Requirement == "" {
+		return h
+	}
+	if now, stands := d.demand(f.Requirement); !stands || now.Version < f.Version {
+		return History{}
+	}
+	return h
+}
+
 // Conclude weighs the hosts of one pass, in preference order, under a
 // decision with demands (tls-policy §3.1), and returns the history to keep.
-// An opportunistic decision is never blocked, and forgets: nobody demands any
-// more what failed. Without hosts nothing was learned, and nothing is forgotten.
+// An opportunistic decision is never blocked, and forgets, as does one without the
+// demand that failed. Without hosts nothing was learned, and nothing else is
+// forgotten.
 //
 //	every host c                         Block
 //	c and i, none u                      Retry; i that repeats once counts as c
@@ -107,7 +124,7 @@ func Conclude(d Decision, hosts []HostVerdict, h History, now time.Time, r Rules
 	if d.Opportunistic() {
 		return Unreached, History{}
 	}
-	h = h.record(hosts, now, r)
+	h = h.Under(d).record(hosts, now, r)
 	h.Ends = time.Time{}
 	if !h.Violated() {
 		return Unreached, h

@@ -115,6 +115,39 @@ func TestLooseSettingsForget(t *testing.T) {
 	}
 }
 
+// Evidence counts for as long as what it speaks against is demanded, and as much
+// of it.
+func TestEvidenceEndsWithItsDemand(t *testing.T) {
+	demands := func(s Settings) Decision { return Decide(Sender{Account: s}, Facts{}) }
+	valid := demands(Settings{RequireTLS: true, RequireValidCert: true})
+	newest := demands(Settings{RequireTLS: true, MinVersion: TLS13})
+	encrypt := demands(Settings{RequireTLS: true, MinVersion: TLS12})
+	unreached := HostVerdict{"mx2", Verdict{Class: Unreachable}}
+	for _, c := range []struct {
+		name       string
+		under, now Decision
+		failed     Requirement
+		want       Ruling
+	}{
+		{"the same demand", valid, valid, ValidCert, Block},
+		{"no valid certificate any more", valid, encrypt, ValidCert, Unreached},
+		{"encryption all the time", valid, encrypt, Encryption, Block},
+		{"the same version", newest, newest, MinimumVersion, Block},
+		{"a lower version", newest, encrypt, MinimumVersion, Unreached},
+		{"a higher version", encrypt, newest, MinimumVersion, Block},
+	} {
+		bad := HostVerdict{"mx1", c.under.violates("row", Conclusive, events.TLSVersion, c.failed)}
+		_, h := Conclude(c.under, []HostVerdict{bad, unreached}, History{}, start, testRules)
+		if !h.Violated() {
+			t.Fatalf("%s: %+v", c.name, h)
+		}
+		down := []HostVerdict{{"mx1", Verdict{Class: Unreachable}}, unreached}
+		if r, h := Conclude(c.now, down, h, start.Add(testRules.Window), testRules); r != c.want {
+			t.Errorf("%s: %s, want %s; %+v", c.name, r, c.want, h)
+		}
+	}
+}
+
 // Before the window ends, nothing is blocked while some host is unreachable
 // or suspicious, and never once a host complies.
 func TestBlockNeedsEveryHost(t *testing.T) {

@@ -96,11 +96,19 @@ func Decide(s Sender, f Facts) Decision {
 		d.add(Demand{Requirement: Encryption, Source: FromMessage})
 		d.add(Demand{Requirement: ValidCert, Source: FromMessage})
 		d.add(Demand{Requirement: MXAuthentic, Source: FromMessage})
-		if !s.Account.RelaxedRequireTLS {
+		if !s.relaxed() {
 			d.add(Demand{Requirement: HostKeyword, Source: FromMessage})
 		}
 	}
 	return d
+}
+
+// relaxed reports whether a last hop without the REQUIRETLS keyword will do. A
+// subuser is not looser than a parent that enforces its settings (tls-policy
+// §14).
+func (s Sender) relaxed() bool {
+	enforced := s.Parent != nil && s.Parent.EnforceOnSubusers
+	return s.Account.RelaxedRequireTLS && (!enforced || s.Parent.RelaxedRequireTLS)
 }
 
 // addSettings turns one set of settings into demands.

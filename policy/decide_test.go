@@ -34,6 +34,24 @@ func TestParentIsAFloorOnlyWhereItSaysSo(t *testing.T) {
 	}
 }
 
+// A subuser is strict about REQUIRETLS where its parent is and says so.
+func TestSubuserIsNotLooserThanItsFloor(t *testing.T) {
+	for _, c := range []struct {
+		parent  *Settings
+		relaxed bool
+	}{
+		{nil, true},
+		{&Settings{RequireTLS: true}, true},
+		{&Settings{EnforceOnSubusers: true}, false},
+		{&Settings{EnforceOnSubusers: true, RelaxedRequireTLS: true}, true},
+	} {
+		d := Decide(Sender{Account: Settings{RelaxedRequireTLS: true}, Parent: c.parent, RequireTLS: true}, Facts{})
+		if _, strict := d.demand(HostKeyword); strict == c.relaxed {
+			t.Errorf("parent %+v: %+v", c.parent, d.Demands)
+		}
+	}
+}
+
 func TestUnknownValuesFailClosed(t *testing.T) {
 	for _, v := range []Version{1, SSL30, TLS10, 0x0305, 0xffff} {
 		d := Decide(Sender{Account: Settings{RequireTLS: true, MinVersion: v}}, Facts{})

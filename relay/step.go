@@ -36,9 +36,10 @@ func (d Delivery) Step(m Message, r Result, now time.Time, s Schedule) Transitio
 }
 
 // Drop ends d by an operator's hand: every waiting recipient is told of as
-// blocked, with the words given.
-func (d Delivery) Drop(m Message, now time.Time, words string) Transition {
-	st := stepper{m: m, d: d, now: now, end: now, history: d.History}
+// blocked, with the words given. demanding is whether the sender demands
+// anything, as Result.Demanding is.
+func (d Delivery) Drop(m Message, now time.Time, words string, demanding bool) Transition {
+	st := stepper{m: m, d: d, now: now, end: now, history: d.History, demanded: demanding}
 	st.d.Recipients = slices.Clone(d.Recipients)
 	for _, open := range d.Waiting() {
 		rcpt := &st.d.Recipients[open]

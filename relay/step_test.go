@@ -181,8 +181,14 @@ func TestReportsOnDemands(t *testing.T) {
 	if tr := d.Step(m, Result{Outcomes: []Outcome{outcome}, Demanding: true}, accepted, schedule); !tr.Notice.HeadersOnly {
 		t.Error("the bounce carries the body")
 	}
+	if tr := d.Drop(m, accepted, "no", false); tr.Notice.HeadersOnly {
+		t.Error("nothing was demanded, and yet the body of a drop is kept back")
+	}
+	if tr := d.Drop(m, accepted, "no", true); !tr.Notice.HeadersOnly {
+		t.Error("the report of a drop carries the body")
+	}
 	d.History.Since = accepted
-	if tr := d.Drop(m, accepted, "no"); !tr.Notice.HeadersOnly {
+	if tr := d.Drop(m, accepted, "no", false); !tr.Notice.HeadersOnly {
 		t.Error("the report of a drop carries the body")
 	}
 }
@@ -235,7 +241,7 @@ func TestDelaysGrowByHalf(t *testing.T) {
 func TestDropTellsEveryWaitingRecipient(t *testing.T) {
 	m := testMessage()
 	d := testDelivery(m, policy.ClassOpportunistic, 0, NotifyNever)
-	tr := d.Drop(m, accepted, "dropped by the operator")
+	tr := d.Drop(m, accepted, "dropped by the operator", false)
 	if !tr.Done || len(tr.Events) != 2 || len(tr.Blocks) != 2 || len(tr.Notice.Recipients) != 1 ||
 		tr.Events[0].Reply != "dropped by the operator" || tr.After.Recipients[1].State != Dropped {
 		t.Errorf("%+v", tr)

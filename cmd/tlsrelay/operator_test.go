@@ -233,6 +233,7 @@ func TestQueueCommands(t *testing.T) {
 	r.fails("not a message id", "queue", "show", "x")
 	r.fails("not a destination", "queue", "retry", "--destination", "a b")
 	r.fails("not found", "queue", "retry", "--account", "nobody")
+	r.fails("not found", "queue", "drop", relay.MessageID{}.String()) // which is not all of them
 	for _, verb := range []string{"retry", "hold", "release", "drop"} {
 		r.fails("name a message", "queue", verb)
 		r.fails("name a message", "queue", verb, ids["a"], ids["b"])

@@ -110,6 +110,9 @@ func (s *server) selection(r *http.Request, a QueueAction) (sel relay.Selection,
 		if sel.Message, err = relay.ParseMessageID(a.Message); err != nil {
 			return sel, badRequest("not a message id")
 		}
+		if sel.Message == (relay.MessageID{}) {
+			return sel, relay.ErrNotFound // where it stands for every message
+		}
 	}
 	if a.Destination != "" {
 		address, err := relay.ParseAddress("postmaster@"+a.Destination, true)

@@ -62,9 +62,8 @@ func (e *Engine) Deliver(ctx context.Context, job Job) relay.Result {
 	}
 	route, failure := e.router.Route(looking, job.Delivery.Lane.Destination)
 	if failure != nil {
-		if policy.Decide(job.Sender, policy.Facts{}).Opportunistic() {
-			job.Delivery.History = policy.History{} // as policy.Conclude would
-		}
+		// As policy.Conclude would:
+		job.Delivery.History = job.Delivery.History.Under(policy.Decide(job.Sender, policy.Facts{}))
 		r := relay.FailAll(job.Delivery, *failure, begin)
 		r.Cut = looking.Err() != nil
 		e.metrics.delivery(r)

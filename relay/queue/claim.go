@@ -178,24 +178,22 @@ func (c *crew) putOff(x relay.Claimed, f relay.Failure) (due time.Time, elsewher
 	return due, reported(t)
 }
 
-// suspend is the result of an attempt that was not made. Where the policy
-// window has ended it decides, so that then, and only then, it is asked whether
-// the sender still demands anything.
+// suspend is the result of an attempt that was not made. It says what is demanded
+// now all the same: the end of the policy window decides by that, and a report
+// has no body where anything is.
 func (c *crew) suspend(x relay.Claimed, f relay.Failure) relay.Result {
-	d, now := x.Delivery, time.Now()
-	if !d.History.Over(now) {
-		return relay.FailAll(d, f, now)
-	}
+	d := x.Delivery
 	sender, err := c.demands(c.commits, x.Message, d.Lane.Destination)
 	if err != nil {
 		return c.unsent(d, err)
 	}
-	demanding := !policy.Decide(sender, policy.Facts{}).Opportunistic()
-	if !demanding {
-		d.History = policy.History{}
+	demanded := policy.Decide(sender, policy.Facts{})
+	d.History = d.History.Under(demanded)
+	r := relay.FailAll(d, f, time.Now())
+	r.Demanding = !demanded.Opportunistic()
+	if r.Attempt.Ruling != policy.Block {
+		return r // nor does the guard count what was not attempted
 	}
-	r := relay.FailAll(d, f, now)
-	r.Demanding = demanding
 	return c.guarded(d, r)
 }
 

@@ -15,9 +15,10 @@ import (
 // guarded tells the mass-violation guard of an attempt and, while it holds,
 // makes a deferral of what would be a block (tls-policy §3.1). Attempts
 // without a demand cannot violate one and are not counted: however many
-// messages leave without conditions, they prove nothing about our TLS.
+// messages leave without conditions, they prove nothing about our TLS. Nor do
+// faults of our own.
 func (q *Queue) guarded(d relay.Delivery, r relay.Result) relay.Result {
-	if !r.Demanding || q.o.GuardDomains <= 0 {
+	if !r.Demanding || r.Attempt.Reason == events.Internal || q.o.GuardDomains <= 0 {
 		return r
 	}
 	block := r.Attempt.Ruling == policy.Block

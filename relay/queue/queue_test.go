@@ -404,6 +404,90 @@ func TestDemandMadeLater(t *testing.T) {
 	})
 }
 
+// No report returns the body of mail whose sender demands TLS by now, in
+// whatever way it ended: with its destination dead and no attempt made, by an
+// operator, or by a fault of our own.
+func TestNoBodyUnderALaterDemand(t *testing.T) {
+	for name, story := range map[string]func(w *world){
+		"put off": func(w *world) {
+			w.hosts.set("x.test", after(30*time.Second, unreached))
+			w.pile(200, "tenant", "x@x.test")
+		},
+		"dropped": func(w *world) {
+			w.hosts.set("x.test", after(0, unreached))
+			w.pile(1, "tenant", "x@x.test")
+			for _, d := range w.store.look().queued {
+				var m relay.Message
+				w.store.with(func() { m = w.store.messages[d.Key.Message] })
+				if err := w.q.Drop(context.Background(), relay.Claimed{Message: m, Delivery: d}, "by hand"); err != nil {
+					w.t.Error(err)
+				}
+			}
+		},
+		"panicked": func(w *world) {
+			w.hosts.set("x.test", func(context.Context, deliver.Job) relay.Result { panic("a bug") })
+			w.pile(1, "tenant", "x@x.test")
+		},
+		"nothing known": func(w *world) {
+			w.senders.fail(errDisk)
+			w.pile(1, "tenant", "x@x.test")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, Options{}, func(t *testing.T, w *world) {
+				w.t = t
+				story(w)
+				w.q.Rescan()
+				time.Sleep(80 * time.Hour)
+				synctest.Wait()
+				reports := w.store.look().reports
+				if len(reports) == 0 {
+					t.Fatal("nothing was reported")
+				}
+				for _, r := range reports {
+					if strings.Contains(string(r.Body), "message/rfc822") {
+						t.Fatalf("one of %d reports returns the body:\n%s", len(reports), r.Body)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A delivery that runs out of time in a dead lane is not told as a TLS block for
+// what nobody demands any more.
+func TestExpiryAfterLooserSettings(t *testing.T) {
+	bubble(t, Options{}, func(t *testing.T, w *world) {
+		w.hosts.set("x.test", after(30*time.Second, func(job deliver.Job) relay.Result {
+			job.Delivery.History = policy.History{} // as the engine does without demands
+			return unreached(job)
+		}))
+		w.pile(200, "loosened", "x@x.test")
+		w.store.with(func() {
+			for k, d := range w.store.queued {
+				d.History.Since = time.Now() // under on_violation: defer, without an end
+				d.History.Violation.Host = "mx.x.test"
+				w.store.queued[k] = d
+			}
+		})
+		w.q.Rescan()
+		time.Sleep(80 * time.Hour)
+		synctest.Wait()
+		ended := 0
+		for _, e := range w.heard() {
+			if e.Kind != events.Bounce {
+				continue
+			}
+			if ended++; e.Reply == events.TLSBlocked {
+				t.Fatal("told as a TLS block")
+			}
+		}
+		if ended != 200 {
+			t.Errorf("%d ended", ended)
+		}
+	})
+}
+
 func TestGuardPutsDropsOff(t *testing.T) {
 	bubble(t, Options{GuardDomains: 5, GuardWithin: 10 * time.Minute}, func(t *testing.T, w *world) {
 		for _, name := range []string{"a", "b", "c", "d", "e", "f"} {

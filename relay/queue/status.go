@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tlsrelay/events"
+	"tlsrelay/policy"
 	"tlsrelay/relay"
 )
 
@@ -98,7 +99,10 @@ func (q *Queue) Rescan() {
 // sender why.
 func (q *Queue) Drop(ctx context.Context, c relay.Claimed, words string) error {
 	w := &crew{Queue: q, attempts: ctx, commits: ctx}
-	t := c.Delivery.Drop(c.Message, time.Now(), words)
+	// A sender that cannot be asked may demand anything.
+	sender, err := q.demands(ctx, c.Message, c.Delivery.Lane.Destination)
+	demanding := err != nil || !policy.Decide(sender, policy.Facts{}).Opportunistic()
+	t := c.Delivery.Drop(c.Message, time.Now(), words, demanding)
 	if err := w.settle(&t, nil); err != nil {
 		return err
 	}

@@ -153,11 +153,15 @@ func (c *crew) unsent(d relay.Delivery, err error) relay.Result {
 	return r
 }
 
+// internal is the result of a fault of our own. What was demanded may not be
+// known, so something was.
 func internal(d relay.Delivery) relay.Result {
-	return relay.FailAll(d, relay.Failure{
+	r := relay.FailAll(d, relay.Failure{
 		Class: relay.Temporary, Reach: relay.ReachMessage, Reason: events.Internal, Status: "4.3.0",
 		Reply: relay.Reply{Text: "temporary fault of the relay"},
 	}, time.Now())
+	r.Demanding = true
+	return r
 }
 
 // heard reports whether the attempt brought anything that must not be lost: an

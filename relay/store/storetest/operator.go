@@ -88,7 +88,7 @@ func testDrop(h *harness) {
 		c, err := h.Take(h.ctx, d.Key, worker.Delivery.Due)
 		h.ok(err)
 		h.equal(len(h.claim(d.Lane, h.now, 10)), 0, "taken")
-		h.ok(h.Commit(h.ctx, c.Delivery.Drop(c.Message, h.now, "dropped by the operator")))
+		h.ok(h.Commit(h.ctx, c.Delivery.Drop(c.Message, h.now, "dropped by the operator", false)))
 	}
 	if err := h.Commit(h.ctx, Delivered(worker, h.now)); !errors.Is(err, relay.ErrNotFound) {
 		h.Fatalf("delivered after the drop: %v", err)
