@@ -6,8 +6,10 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"tlsrelay/configs"
+	"tlsrelay/events"
 	"tlsrelay/relay"
 	"tlsrelay/relay/deliver"
 	"tlsrelay/relay/relaytest"
@@ -34,6 +36,23 @@ func TestDropKeepsItsReports(t *testing.T) {
 		t.Errorf("after the drop: %+v", rows)
 	}
 	r.calm(sender)
+}
+
+// A policy that is set while an attempt waits for a slow host holds for it: the
+// message is not handed over by the old one, and there is no wait for the next
+// attempt either.
+func TestPolicyOvertakesAnAttempt(t *testing.T) {
+	r := newRig(t)
+	slow := r.world.Host(t, "mx.slow.test", relaytest.Script{NoTLS: true, Greeting: relaytest.Reply{Delay: 3 * time.Second}})
+	receiver, _ := r.webhook()
+	r.submit("app@sender.test", "a@slow.test")
+	eventually(t, "the attempt has begun", func() bool { return slow.Open() > 0 })
+	r.set(`{"require_tls":true}`)
+	e := r.event(receiver, "a@slow.test", "bounce")
+	if e["type"] != "blocked" || e["reason"] != events.TLSBlocked || slow.LeakedInClear() {
+		t.Errorf("%v; in clear: %q", e, slow.ClearCommands())
+	}
+	r.calm(slow)
 }
 
 // check with an account begins with what holds for its mail, rules for

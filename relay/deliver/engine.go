@@ -71,6 +71,7 @@ func (e *Engine) Deliver(ctx context.Context, job Job) relay.Result {
 	}
 	w := newWalk(ctx, e, route, job.Sender)
 	w.carry(&job)
+	w.begin = begin // when the demands were those of job
 	w.run()
 	r := w.result(begin)
 	e.metrics.delivery(r)

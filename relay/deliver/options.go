@@ -64,6 +64,10 @@ type Job struct {
 	// Opening ends when no connection may be opened any more: what is on its
 	// way to MAIL then is closed, and what has come so far goes on. nil: never.
 	Opening context.Context
+	// Changed reports whether other things are demanded by now than Sender says.
+	// An attempt that has come to MAIL late asks, and goes no further then. nil:
+	// nothing changes.
+	Changed func(*Job) bool
 }
 
 // patience bounds a whole walk: when it is over, no further connection is

@@ -50,6 +50,7 @@ func (w *walk) result(begin time.Time) relay.Result {
 			r.Attempt.Reason = f.Reason
 		}
 	}
+	r.Changed = w.changed
 	r.Feedback = w.feedback(r, cut)
 	w.tell(r)
 	return r

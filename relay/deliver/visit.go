@@ -26,7 +26,7 @@ type recipient struct {
 type end int
 
 const (
-	answered  end = iota // every recipient was asked about
+	answered  end = iota // every recipient was asked about, or none may be any more
 	exhausted            // the session carries no more; the host may
 	dead                 // an idle session was gone before MAIL was answered
 	lost                 // the connection broke before the message was out
@@ -117,6 +117,9 @@ func (w *walk) serve(h *host, s *session, seen sighting) (end, *exchange) {
 	for {
 		batch := w.batch(s)
 		if len(batch) == 0 {
+			return answered, x
+		}
+		if w.overtaken() {
 			return answered, x
 		}
 		if s.broken || s.ext.mailMax > 0 && s.mails >= s.ext.mailMax {

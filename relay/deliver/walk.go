@@ -17,6 +17,10 @@ const (
 	maxAddresses = 20
 )
 
+// demandsHold is how long into an attempt its demands are taken for those that
+// stand.
+const demandsHold = time.Second
+
 // walk is one pass over the hosts of a destination, with or without a message.
 type walk struct {
 	ctx   context.Context
@@ -31,6 +35,7 @@ type walk struct {
 	dials   int
 	visits  int
 	stop    bool // nothing more may be tried: the end was sent without an answer
+	changed bool // nor may it since the demands are others than the walk began with
 
 	evidence  []relay.HostEvidence
 	sightings []events.Session // one per evidence
@@ -103,9 +108,18 @@ func (w *walk) done() bool {
 	return true
 }
 
+// overtaken asks late in an attempt whether the demands have changed. What a slow
+// host takes the message for then is for another attempt to say.
+func (w *walk) overtaken() bool {
+	if !w.changed && w.job.Changed != nil && time.Since(w.begin) > demandsHold {
+		w.changed = w.job.Changed(w.job)
+	}
+	return w.changed
+}
+
 // interrupted reports whether no connection may be opened any more.
 func (w *walk) interrupted() bool {
-	return w.ctx.Err() != nil || w.job != nil && w.job.Opening != nil && w.job.Opening.Err() != nil
+	return w.changed || w.ctx.Err() != nil || w.job != nil && w.job.Opening != nil && w.job.Opening.Err() != nil
 }
 
 // opening gives the context of a connection on its way to MAIL.

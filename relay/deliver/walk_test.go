@@ -441,6 +441,38 @@ func TestInterruptedLookUp(t *testing.T) {
 	}
 }
 
+// TestDemandsChange: an attempt that comes to MAIL late asks whether its demands
+// still stand, and hands nothing over where they do not.
+func TestDemandsChange(t *testing.T) {
+	slow := relaytest.Script{NoTLS: true, Greeting: relaytest.Reply{Delay: demandsHold + 100*time.Millisecond}}
+	for _, changed := range []bool{false, true} {
+		w := relaytest.Start(t)
+		first, second := w.Host(t, "mx1.example.test", slow), w.Host(t, "mx2.example.test")
+		job := jobTo(t, modeO)
+		asked := 0
+		job.Changed = func(*Job) bool { asked++; return changed }
+		e := engine(t, w, routeTo(first, second))
+		r := e.Deliver(context.Background(), job)
+		if r.Changed != changed || r.Cut != changed || asked == 0 || (how(r) == "defer") != changed {
+			t.Errorf("changed %v: %s, asked %d times: %+v", changed, how(r), asked, r)
+		}
+		if changed && (first.LeakedInClear() || mailed(first)() || second.Connections() > 0) {
+			t.Errorf("changed, and yet: %q, %d connections to the next host", first.ClearCommands(), second.Connections())
+		}
+	}
+	w := relaytest.Start(t)
+	job, begun := jobTo(t, modeO), time.Now()
+	job.Changed = func(*Job) bool {
+		if time.Since(begun) < demandsHold {
+			t.Error("a quick attempt asked")
+		}
+		return false
+	}
+	if r := engine(t, w, routeTo(w.Host(t, "mx1.example.test"))).Deliver(context.Background(), job); how(r) != "tls" {
+		t.Errorf("%+v", r)
+	}
+}
+
 // TestNothingNewIsOpened: what has come to MAIL goes on, and its answer
 // counts; no other host is asked after it.
 func TestNothingNewIsOpened(t *testing.T) {

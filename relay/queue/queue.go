@@ -65,6 +65,7 @@ func (q *Queue) Run(ctx context.Context) error {
 	commits, cutCommits := context.WithCancel(context.WithoutCancel(ctx))
 	defer cutCommits()
 	c := &crew{Queue: q, openings: openings, attempts: attempts, commits: commits}
+	c.changed = c.demandsChanged
 	s := newScheduler(c)
 	q.loop.Store(s) // before the first scan: see hand
 	c.pool.Go(func() { c.scan(ctx, s) })

@@ -33,6 +33,7 @@ type crew struct {
 	openings context.Context // ends when attempts that have not come to MAIL are cut off
 	attempts context.Context // ends when all attempts are
 	commits  context.Context // ends when commits are, too
+	changed  func(*deliver.Job) bool
 	pool     sync.WaitGroup
 }
 
@@ -70,7 +71,7 @@ func (c *crew) attempt(j *job, t *tether) (f finished) {
 	r := c.deliver(c.lease(j, t), j.message, j.delivery)
 	d := j.end()
 	r = c.guarded(d, r)
-	cut := c.attempts.Err() != nil || r.Cut && c.openings.Err() != nil
+	cut := c.attempts.Err() != nil || r.Changed || r.Cut && c.openings.Err() != nil
 	if cut && !heard(r) {
 		f.due = c.release(relay.Claimed{Message: j.message, Delivery: d})
 		return f
@@ -107,7 +108,7 @@ func (c *crew) deliver(ctx context.Context, m relay.Message, d relay.Delivery) (
 		return internal(d)
 	}
 	defer body.Close()
-	r = c.deliverer.Deliver(ctx, deliver.Job{Message: m, Delivery: d, Sender: sender, Body: body, Opening: c.openings})
+	r = c.deliverer.Deliver(ctx, deliver.Job{Message: m, Delivery: d, Sender: sender, Body: body, Opening: c.openings, Changed: c.changed})
 	if len(r.Outcomes) != len(d.Waiting()) {
 		c.log.Error("an attempt lost recipients", zap.Stringer("delivery", d.Key), zap.Int("outcomes", len(r.Outcomes)))
 		return internal(d)
@@ -134,6 +135,13 @@ func (q *Queue) demands(ctx context.Context, m relay.Message, destination string
 	s, err := q.sender(ctx, m, destination)
 	s.RequireTLS = s.RequireTLS || m.RequireTLS
 	return s, err
+}
+
+// demandsChanged reports whether the sender of a job demands other things by now,
+// or cannot be asked.
+func (c *crew) demandsChanged(j *deliver.Job) bool {
+	now, err := c.demands(c.attempts, j.Message, j.Delivery.Lane.Destination)
+	return err != nil || !slices.Equal(policy.Decide(now, policy.Facts{}).Demands, policy.Decide(j.Sender, policy.Facts{}).Demands)
 }
 
 // unsent is the result of an attempt without the sender's demands. Mail of an
