@@ -149,6 +149,12 @@ func (d Decision) Opportunistic() bool { return len(d.Demands) == 0 }
 // Floor is the lowest version that will do; 0 when no demand names one.
 func (d Decision) Floor() Version { return d.floor }
 
+// NeedsAuthenticMX reports whether it decides how the host was learned.
+func (d Decision) NeedsAuthenticMX() bool {
+	_, wants := d.demand(MXAuthentic)
+	return wants
+}
+
 // NeedsValidCert reports whether the certificate decides.
 func (d Decision) NeedsValidCert() bool { return d.validCert }
 

@@ -209,7 +209,7 @@ func (d Decision) judgeReady(o Observed) Verdict {
 	if _, wants := d.demand(HostKeyword); wants && !o.RequireTLS {
 		return d.violates("C9", Conclusive, events.RequireTLSUnsupported, HostKeyword)
 	}
-	if _, wants := d.demand(MXAuthentic); wants && d.MX != MXDNSSEC {
+	if d.NeedsAuthenticMX() && d.MX != MXDNSSEC {
 		return d.violates("C9", Conclusive, events.MXUnauthenticated, MXAuthentic)
 	}
 	v := Verdict{Row: "ENC", Action: Proceed, Class: OK}

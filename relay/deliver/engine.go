@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"tlsrelay/events"
 	"tlsrelay/policy"
 	"tlsrelay/relay"
 	"tlsrelay/relay/resolve"
@@ -60,7 +61,7 @@ func (e *Engine) Deliver(ctx context.Context, job Job) relay.Result {
 	if job.Opening != nil {
 		looking = job.Opening
 	}
-	route, failure := e.router.Route(looking, job.Delivery.Lane.Destination)
+	route, failure := e.route(looking, job.Delivery.Lane.Destination, job.Sender)
 	if failure != nil {
 		// As policy.Conclude would:
 		job.Delivery.History = job.Delivery.History.Under(policy.Decide(job.Sender, policy.Facts{}))
@@ -76,6 +77,17 @@ func (e *Engine) Deliver(ctx context.Context, job Job) relay.Result {
 	r := w.result(begin)
 	e.metrics.delivery(r)
 	return r
+}
+
+// route finds the hosts of a destination. Where the sender demands that they were
+// found by signed DNS, and whether the resolver can tell is not known yet, that is
+// a failure for now: nothing was seen that could be held against the destination.
+func (e *Engine) route(ctx context.Context, destination string, s policy.Sender) (resolve.Route, *relay.Failure) {
+	route, f := e.router.Route(ctx, destination)
+	if f == nil && route.Unproven && policy.Decide(s, policy.Facts{}).NeedsAuthenticMX() {
+		f = failure(relay.Temporary, relay.ReachDestination, events.DNSFail, "4.4.3", "the resolver's DNSSEC validation could not be tested yet")
+	}
+	return route, f
 }
 
 // key gives the pool key of an address of a host; ok is false when no source

@@ -40,7 +40,7 @@ func (e *Engine) Probe(ctx context.Context, destination string, s policy.Sender)
 	begin := time.Now()
 	rep := Report{Destination: destination, Class: policy.Decide(s, policy.Facts{}).Class()}
 	rep.Demands = policy.Decide(s, policy.Facts{}).Demands
-	route, failure := e.router.Route(ctx, destination)
+	route, failure := e.route(ctx, destination, s)
 	if failure != nil {
 		rep.Failure, rep.Ruling, rep.Took = failure, policy.Unreached, time.Since(begin)
 		return rep

@@ -441,6 +441,25 @@ func TestInterruptedLookUp(t *testing.T) {
 	}
 }
 
+// TestUnprovenResolver: what our own resolver cannot tell yet is not held
+// against a destination, and keeps nobody who does not ask for it.
+func TestUnprovenResolver(t *testing.T) {
+	w := relaytest.Start(t)
+	route := routeTo(w.Host(t, "mx1.example.test"))
+	route.Unproven = true
+	e := engine(t, w, route)
+	job := jobTo(t, modeV)
+	job.Message.RequireTLS = true
+	r := e.Deliver(context.Background(), job)
+	if f := failureOf(r); how(r) != "defer" || f.Status != "4.4.3" || r.Attempt.Ruling != policy.Unreached || r.History.Violated() {
+		t.Errorf("%s: %+v", how(r), r)
+	}
+	deliverOne(t, e, modeV, "tls")
+	if rep := e.Probe(context.Background(), "example.test", policy.Sender{RequireTLS: true}); rep.Deliverable() || rep.Failure.Class != relay.Temporary {
+		t.Errorf("%+v", rep)
+	}
+}
+
 // TestDemandsChange: an attempt that comes to MAIL late asks whether its demands
 // still stand, and hands nothing over where they do not.
 func TestDemandsChange(t *testing.T) {

@@ -29,14 +29,16 @@ type composing struct {
 	*Resolver
 	net      *network
 	believed bool // the AD bit is
+	unproven bool // whether it may be is not known
 
 	mu      sync.Mutex
 	expires time.Time // the earliest of all that was learned
 }
 
 // compose finds the hosts of a destination.
-func (r *Resolver) compose(ctx context.Context, destination string, believed bool) composed {
-	c := &composing{Resolver: r, net: r.net.Load(), believed: believed, expires: r.now().Add(maxTTL)}
+func (r *Resolver) compose(ctx context.Context, destination string) composed {
+	believed, unproven := r.believed(ctx)
+	c := &composing{Resolver: r, net: r.net.Load(), believed: believed, unproven: unproven, expires: r.now().Add(maxTTL)}
 	out := c.destination(ctx, destination)
 	out.believed, out.net, out.expires = believed, c.net, c.expires
 	return out
@@ -65,7 +67,9 @@ func (c *composing) destination(ctx context.Context, destination string) compose
 		// Submission lets no such address in.
 		return composed{failure: internal.destination("not a destination: " + destination)}
 	}
-	return c.domain(ctx, name)
+	out := c.domain(ctx, name)
+	out.route.Unproven = c.unproven
+	return out
 }
 
 func (c *composing) configured(destination string) (smartHost, bool) {

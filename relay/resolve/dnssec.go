@@ -23,6 +23,7 @@ type trust struct {
 	loopback bool
 	first    sync.Once
 	proven   atomic.Bool
+	tested   atomic.Bool // proven is the verdict of a test
 }
 
 func newTrust(mode, server string) *trust {
@@ -40,14 +41,20 @@ func (t *trust) current() bool {
 	return t.mode == DNSSECTrust || t.wants() && t.proven.Load()
 }
 
+// unproven reports whether there is no verdict yet where there is to be one.
+func (t *trust) unproven() bool {
+	return t.mode == DNSSECAuto && t.loopback && !t.tested.Load()
+}
+
 // believed is current, but the first call waits for the first
 // self-test: a message that demands an authentic MX must not be refused for
-// being early.
-func (r *Resolver) believed(ctx context.Context) bool {
+// being early. unproven is whether that was not answered, nor any after it.
+func (r *Resolver) believed(ctx context.Context) (believed, unproven bool) {
 	if r.trust.mode == DNSSECAuto && r.trust.loopback {
 		r.trust.first.Do(func() { r.selfTest(context.WithoutCancel(ctx)) })
 	}
-	return r.trust.current()
+	unproven = r.trust.unproven() // before current, which a test may change
+	return r.trust.current(), unproven
 }
 
 // verdict is what a self-test found.
@@ -89,6 +96,7 @@ func (r *Resolver) selfTest(ctx context.Context) verdict {
 		return v
 	}
 	r.trust.proven.Store(v == validates)
+	r.trust.tested.Store(true)
 	r.metrics.validating.Set(float64(rank(v == validates)))
 	return v
 }

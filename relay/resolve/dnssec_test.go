@@ -63,6 +63,39 @@ func TestAuthentic(t *testing.T) {
 	}
 }
 
+// Until a self-test was answered, an unsigned MX proves nothing, and is looked at
+// again once one was.
+func TestSelfTestUnanswered(t *testing.T) {
+	for _, signed := range []bool{true, false} {
+		z, r := world(t, Options{Timeout: 5 * time.Second})
+		if signed {
+			z.Validate()
+			z.Sign("example.com")
+		}
+		z.MX("example.com", "mx.example.com", 10)
+		z.A("mx.example.com", ip("198.41.0.4"))
+		z.Trouble(".", dns.TypeSOA, relaytest.Trouble{Rcode: dns.RcodeServerFailure})
+		for range 2 { // the second time from the cache
+			route, f := r.Route(t.Context(), "example.com")
+			if f != nil || !route.Unproven || route.Hosts[0].Facts.MX != policy.MXUnsigned {
+				t.Fatalf("before: %+v %v", route, f)
+			}
+		}
+		z.Trouble(".", dns.TypeSOA, relaytest.Trouble{})
+		if v := r.selfTest(t.Context()); v == unknown {
+			t.Fatal("the test was not answered")
+		}
+		want := policy.MXUnsigned
+		if signed {
+			want = policy.MXDNSSEC
+		}
+		route, f := r.Route(t.Context(), "example.com")
+		if f != nil || route.Unproven || route.Hosts[0].Facts.MX != want {
+			t.Errorf("after, signed %v: %+v %v", signed, route, f)
+		}
+	}
+}
+
 func TestAutoBelievesLoopbackOnly(t *testing.T) {
 	for server, want := range map[string]bool{
 		"127.0.0.1:53": true, "127.5.0.1:53": true, "[::1]:53": true,
@@ -113,7 +146,7 @@ func TestSelfTestRepeats(t *testing.T) {
 			t.Helper()
 			time.Sleep(d)
 			synctest.Wait()
-			if got := r.believed(ctx); got != believed {
+			if got, _ := r.believed(ctx); got != believed {
 				t.Errorf("believed %v, want %v", got, believed)
 			}
 		}

@@ -176,7 +176,7 @@ func (r *Resolver) untilTest() time.Duration {
 // is shared: do not change it.
 func (r *Resolver) Route(ctx context.Context, destination string) (Route, *relay.Failure) {
 	c, ok := r.routes.get(destination, r.now())
-	if ok && c.believed == r.trust.current() && c.net == r.net.Load() {
+	if ok && r.stands(c) {
 		r.metrics.routeHits.Inc()
 	} else if c, ok = r.composeOnce(ctx, destination); !ok {
 		return Route{}, dnsTrouble.destination("look-up of " + destination + " cut short")
@@ -190,11 +190,16 @@ func (r *Resolver) Route(ctx context.Context, destination string) (Route, *relay
 	return route, nil
 }
 
+// stands reports whether a cached route was composed as it would be now.
+func (r *Resolver) stands(c composed) bool {
+	return c.believed == r.trust.current() && c.net == r.net.Load() && (!c.route.Unproven || r.trust.unproven())
+}
+
 // composeOnce composes the route, once for all who wait for it.
 func (r *Resolver) composeOnce(ctx context.Context, destination string) (composed, bool) {
 	ch := r.routing.DoChan(destination, func() (any, error) {
 		ctx := context.WithoutCancel(ctx)
-		c := r.compose(ctx, destination, r.believed(ctx))
+		c := r.compose(ctx, destination)
 		r.routes.put(destination, c, r.now(), c.expires)
 		return c, nil
 	})

@@ -12,6 +12,9 @@ import (
 type Route struct {
 	Recipient domain.Name // zero for an address literal
 	Hosts     []Host      // in the order in which they are to be tried
+	// Unproven: whether the resolver validates could not be tested yet, so that
+	// what Facts.MX says of an unsigned MX means nothing.
+	Unproven bool
 }
 
 // Host is one host of a route, with every address it may be dialled at.
