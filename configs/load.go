@@ -1,9 +1,11 @@
 package configs
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"reflect"
 	"slices"
@@ -98,13 +100,20 @@ func (l *loader) parse(file string, text []byte) {
 	if l.origin == nil {
 		l.origin, l.broken = make(map[string]Fault), make(map[string]bool)
 	}
-	var doc yaml.Node
-	if err := yaml.Unmarshal(text, &doc); err != nil {
-		l.faults = append(l.faults, syntaxFault(file, err))
-		return
-	}
-	if len(doc.Content) == 0 {
+	in := yaml.NewDecoder(bytes.NewReader(text))
+	var doc, next yaml.Node
+	err := in.Decode(&doc)
+	if err == io.EOF {
 		return // an empty file sets nothing
+	}
+	if err == nil {
+		if err = in.Decode(&next); err == nil {
+			l.fault(Fault{File: file, Line: next.Line, Text: "a second YAML document; one is read"})
+		}
+	}
+	if err != nil && err != io.EOF {
+		l.fault(syntaxFault(file, err))
+		return
 	}
 	l.mapping(file, "", doc.Content[0], reflect.ValueOf(&l.config).Elem())
 }
@@ -218,6 +227,11 @@ func (l *loader) environment(env []string) {
 			l.fault(Fault{Key: "TLSRELAY_ADMIN_TOKEN_FILE", Text: readFault(err)})
 		} else {
 			vars["TLSRELAY_ADMIN_TOKEN"] = strings.TrimSpace(string(text))
+		}
+	}
+	for _, name := range []string{"TLSRELAY_STORE", "TLSRELAY_STORE_FILE"} {
+		if vars[name] != "" {
+			l.fault(Fault{Key: name, Text: "there is no other store than the one in data_dir"})
 		}
 	}
 	l.section("", reflect.ValueOf(&l.config).Elem(), vars)

@@ -1,7 +1,14 @@
 package configs
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
+	"fmt"
+	"math/big"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -73,8 +80,7 @@ admin:
 		t.Fatalf("got %v", err)
 	}
 	got := strings.ReplaceAll(faults.Error(), path, "F")
-	want := `admin.token: must be set to listen beyond loopback
-F:1: hostname: "not a name" is not a domain name
+	want := `F:1: hostname: "not a name" is not a domain name
 F:2: data_dir: must not be empty
 F:3: colour: unknown key
 F:5: submission.listen: "127.0.0.1" is not host:port
@@ -86,9 +92,90 @@ F:11: delivery.polcy_window: unknown key
 F:12: delivery.opportunistic_min_version: must be a TLS version: 1.0, 1.1, 1.2 or 1.3
 F:13: delivery.dnssec: must be auto, trust or off
 F:14: delivery.port: is set already in line 9
-F:15: webhooks: must hold keys and values`
+F:15: webhooks: must hold keys and values
+F:17: admin.token: must be set to listen beyond loopback`
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// A key that is at fault beside another has that one's line where it stands
+// nowhere itself.
+func TestFaultsBesideAnotherKey(t *testing.T) {
+	for text, want := range map[string]string{
+		"webhooks:\n  retry_after: 20m\n": "F:2: webhooks.retry_max: must not be shorter than retry_after",
+		"delivery:\n  retry_max: 1m\n":    "F:2: delivery.retry_max: must not be shorter than retry_after",
+		"api:\n  key_file: load.go\n":     "F:2: api.cert_file: must be set together with key_file",
+		"a: 1\n---\nb: 2\n":               "F:1: a: unknown key\nF:2: a second YAML document; one is read",
+	} {
+		path := write(t, text)
+		_, err := Load(path, nil)
+		if err == nil || strings.ReplaceAll(err.Error(), path, "F") != want {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	_, err := Load("", []string{"TLSRELAY_ADMIN_LISTEN=0.0.0.0:1"})
+	if want := "admin.token: must be set to listen beyond loopback"; err == nil || err.Error() != want {
+		t.Errorf("%v", err)
+	}
+}
+
+// What is named as a certificate is one, and the key is its own.
+func TestCertificateFiles(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string, blocks ...*pem.Block) string {
+		var text []byte
+		for _, b := range blocks {
+			text = append(text, pem.EncodeToMemory(b)...)
+		}
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	pair := func() (cert, key *pem.Block) {
+		secret, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		template := &x509.Certificate{SerialNumber: big.NewInt(1)}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, secret.Public(), secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pkcs8, err := x509.MarshalPKCS8PrivateKey(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &pem.Block{Type: "CERTIFICATE", Bytes: der}, &pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}
+	}
+	c, k := pair()
+	_, k2 := pair()
+	cert, key, other, empty := file("cert", c), file("key", k), file("other", k2), file("empty")
+	for _, x := range []struct{ cert, key, roots, want string }{
+		{cert, key, cert, ""},
+		{cert, other, "", "TLSRELAY_API_KEY_FILE: " + other + ": not the private key of " + cert},
+		{key, key, "", "TLSRELAY_API_CERT_FILE: " + key + ": holds no certificate in PEM"},
+		{cert, key, empty, "TLSRELAY_DELIVERY_ROOT_CA_FILE: " + empty + ": holds no certificate in PEM"},
+		{cert, dir, "", "TLSRELAY_API_KEY_FILE: " + dir + ": no such file, or not readable"},
+	} {
+		_, err := Load("", []string{"TLSRELAY_API_CERT_FILE=" + x.cert, "TLSRELAY_API_KEY_FILE=" + x.key, "TLSRELAY_DELIVERY_ROOT_CA_FILE=" + x.roots})
+		if got := fmt.Sprint(err); (err != nil || x.want != "") && got != x.want {
+			t.Errorf("got %s, want %s", got, x.want)
+		}
+	}
+}
+
+// There is one store, and nobody is left to think that another is used.
+func TestNoOtherStore(t *testing.T) {
+	for _, name := range []string{"TLSRELAY_STORE", "TLSRELAY_STORE_FILE"} {
+		if _, err := Load("", []string{name + "=postgres://db.example/mail"}); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := Load("", []string{name + "="}); err != nil {
+			t.Errorf("%s empty: %v", name, err)
+		}
 	}
 }
 

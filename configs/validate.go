@@ -1,6 +1,8 @@
 package configs
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net"
 	"net/netip"
@@ -26,14 +28,22 @@ func (l *loader) validate() {
 
 // check reports a fault at key unless ok holds.
 func (l *loader) check(ok bool, key, text string, args ...any) {
-	if ok || l.broken[key] {
+	l.beside(ok, key, key, text, args...)
+}
+
+// beside is check for a key that is at fault, if it is, only beside another one:
+// where key has its default, that one has the line.
+func (l *loader) beside(ok bool, key, other, text string, args ...any) {
+	if ok || l.broken[key] || l.broken[other] {
 		return
 	}
 	f := l.origin[key]
 	if f.File == defaultsName {
-		// The default is at fault only beside another setting; it has no line
-		// in the operator's file.
-		f = Fault{Key: key}
+		f = l.origin[other]
+		f.Key = key
+	}
+	if f.File == defaultsName {
+		f.File, f.Line = "", 0 // and not in the operator's file
 	}
 	f.Text = fmt.Sprintf(text, args...)
 	l.fault(f)
@@ -75,7 +85,7 @@ func (l *loader) listeners(c *Config) {
 	l.pair("api", c.API.CertFile, c.API.KeyFile)
 	l.check(c.API.RequestsPerMinute >= 0, "api.requests_per_minute", "must not be negative")
 	l.addresses("admin.listen", []string{c.Admin.Listen})
-	l.check(c.Admin.Token != "" || isLoopback(c.Admin.Listen), "admin.token", "must be set to listen beyond loopback")
+	l.beside(c.Admin.Token != "" || isLoopback(c.Admin.Listen), "admin.token", "admin.listen", "must be set to listen beyond loopback")
 }
 
 func (l *loader) delivery(d Delivery) {
@@ -84,7 +94,9 @@ func (l *loader) delivery(d Delivery) {
 		l.addresses("delivery.resolver", []string{d.Resolver})
 	}
 	l.check(d.DNSSEC == "auto" || d.DNSSEC == "trust" || d.DNSSEC == "off", "delivery.dnssec", "must be auto, trust or off")
-	l.readable("delivery.root_ca_file", d.RootCAFile)
+	if text := l.readable("delivery.root_ca_file", d.RootCAFile); text != nil {
+		l.certificates("delivery.root_ca_file", d.RootCAFile, text)
+	}
 	for name, target := range d.Routes {
 		_, err := domain.Parse(name)
 		l.check(name == "*" || err == nil, "delivery.routes", "%q is neither a domain name nor *", name)
@@ -101,7 +113,7 @@ func (l *loader) delivery(d Delivery) {
 	} {
 		l.positive("delivery."+key, t)
 	}
-	l.check(d.RetryMax >= d.RetryAfter, "delivery.retry_max", "must not be shorter than retry_after")
+	l.beside(d.RetryMax >= d.RetryAfter, "delivery.retry_max", "delivery.retry_after", "must not be shorter than retry_after")
 	for key, n := range map[string]int{
 		"max_connections": d.MaxConnections, "max_connections_per_destination": d.MaxConnectionsPerDestination,
 		"max_recipients_per_transaction": d.MaxRecipientsPerTransaction,
@@ -114,7 +126,7 @@ func (l *loader) webhooks(w Webhooks) {
 	l.positive("webhooks.flush_interval", w.FlushInterval)
 	l.check(w.FlushBytes > 0, "webhooks.flush_bytes", "must be at least 1")
 	l.positive("webhooks.retry_after", w.RetryAfter)
-	l.check(w.RetryMax >= w.RetryAfter, "webhooks.retry_max", "must not be shorter than retry_after")
+	l.beside(w.RetryMax >= w.RetryAfter, "webhooks.retry_max", "webhooks.retry_after", "must not be shorter than retry_after")
 	l.positive("webhooks.retry_for", w.RetryFor)
 }
 
@@ -126,21 +138,34 @@ func (l *loader) addresses(key string, list []string) {
 
 // pair checks that a certificate comes with its key.
 func (l *loader) pair(section, cert, key string) {
-	l.check(cert != "" || key == "", section+".cert_file", "must be set together with key_file")
-	l.check(key != "" || cert == "", section+".key_file", "must be set together with cert_file")
-	l.readable(section+".cert_file", cert)
-	l.readable(section+".key_file", key)
-}
-
-func (l *loader) readable(key, file string) {
-	if file == "" {
+	certFile, keyFile := section+".cert_file", section+".key_file"
+	l.beside(cert != "" || key == "", certFile, keyFile, "must be set together with key_file")
+	l.beside(key != "" || cert == "", keyFile, certFile, "must be set together with cert_file")
+	chain, secret := l.readable(certFile, cert), l.readable(keyFile, key)
+	if len(chain) == 0 || len(secret) == 0 {
 		return
 	}
-	f, err := os.Open(file)
-	if err == nil {
-		f.Close()
+	if l.certificates(certFile, cert, chain) {
+		_, err := tls.X509KeyPair(chain, secret)
+		l.check(err == nil, keyFile, "%s: not the private key of %s", key, cert)
 	}
+}
+
+// certificates checks that there is a certificate in the text of a file.
+func (l *loader) certificates(key, file string, text []byte) bool {
+	found := x509.NewCertPool().AppendCertsFromPEM(text)
+	l.check(found, key, "%s: holds no certificate in PEM", file)
+	return found
+}
+
+// readable gives the text of a file that there must be, if one is named.
+func (l *loader) readable(key, file string) []byte {
+	if file == "" {
+		return nil
+	}
+	text, err := os.ReadFile(file)
 	l.check(err == nil, key, "%s: no such file, or not readable", file)
+	return text
 }
 
 func isHostPort(s string) bool {
