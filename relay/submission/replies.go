@@ -101,6 +101,9 @@ func (c *conn) translate(reply []byte) {
 	case c.verb == "EHLO" && bytes.HasPrefix(reply, []byte("250-")):
 		c.wire = append(c.wire, c.extensions()...)
 		return
+	case c.verb == "MAIL" && bytes.HasPrefix(reply, []byte("501 5.5.4 Unable to parse SIZE")) && declaresSize(c.raw):
+		c.say("552 5.3.4 " + tooBig)
+		return
 	}
 	for _, w := range ourWords[c.verb] {
 		if bytes.HasPrefix(reply, []byte(w.theirs)) && bytes.Count(reply, []byte("\n")) == 1 {
@@ -109,6 +112,18 @@ func (c *conn) translate(reply []byte) {
 		}
 	}
 	c.wire = append(c.wire, reply...)
+}
+
+// declaresSize reports whether a MAIL command has a SIZE that is a number, however
+// large: RFC 1870 §4 allows twenty digits, and go-smtp reads 32 bits.
+func declaresSize(command string) bool {
+	for _, word := range strings.Fields(command) {
+		key, value, _ := strings.Cut(word, "=")
+		if strings.EqualFold(key, "SIZE") {
+			return value != "" && len(value) <= 20 && strings.Trim(value, "0123456789") == ""
+		}
+	}
+	return false
 }
 
 // extensions is the reply to EHLO (interface §4). Its first word is our name,

@@ -225,6 +225,10 @@ func TestTrap8ExactlyTheSizeThatIsOffered(t *testing.T) {
 	c.cmd("250", fmt.Sprintf("MAIL FROM:<a@sender.example> SIZE=%d", limit))
 	c.cmd("250", "RSET")
 	c.cmd("552 5.3.4", fmt.Sprintf("MAIL FROM:<a@sender.example> SIZE=%d", limit+1))
+	c.cmd("552 5.3.4", "MAIL FROM:<a@sender.example> SIZE=4294967296")
+	c.cmd("552 5.3.4", "MAIL FROM:<a@sender.example> size=99999999999999999999")
+	c.cmd("501 5.5.4", "MAIL FROM:<a@sender.example> SIZE=999999999999999999999")
+	c.cmd("501 5.5.4", "MAIL FROM:<a@sender.example> SIZE=x")
 }
 
 func TestTrap8EndlessDataIsCutOff(t *testing.T) {
