@@ -362,7 +362,7 @@ func TestLoginFlood(t *testing.T) {
 	}
 	flood := talk(t, addr)
 	flood.say("EHLO flood.test", "250")
-	for range 4 {
+	for range 5 {
 		flood.say(auth("SG.wrong.wrong"), "535 5.7.8")
 	}
 	flood.say(auth("SG.wrong.wrong"), "421 4.7.0")

@@ -75,9 +75,7 @@ func (s *session) failed(reply error) error {
 	ip := s.conn.peer.ip
 	s.srv.metrics.authFailures.Inc()
 	s.srv.log.Info("submission authentication failed", zap.Stringer("client", ip))
-	if s.srv.guard.failed(ip, time.Now()) {
-		return s.tooMany()
-	}
+	s.srv.guard.failed(ip, time.Now())
 	return reply
 }
 

@@ -224,8 +224,9 @@ func TestTooManyFailuresPauseTheSource(t *testing.T) {
 	c := w.dial()
 	c.cmd("250", "EHLO client.example")
 	bad := "AUTH PLAIN " + plainResponse("apikey", account.NewSecret())
-	c.cmd("535", bad)
-	c.cmd("535", bad)
+	for range 3 {
+		c.cmd("535", bad)
+	}
 	c.cmd("421 4.7.0", bad)
 	c.closed()
 	c = w.dial()
@@ -241,11 +242,19 @@ func TestGuardForgetsAfterAMinute(t *testing.T) {
 	g := newGuard(2)
 	ip, now := loopback()[0].Addr(), time.Now()
 	g.failed(ip, now)
-	if g.paused(ip, now) || !g.failed(ip, now.Add(30*time.Second)) || !g.paused(ip, now.Add(89*time.Second)) {
+	if g.paused(ip, now) {
+		t.Error("one failure pauses")
+	}
+	g.failed(ip, now.Add(30*time.Second))
+	if !g.paused(ip, now.Add(30*time.Second)) || !g.paused(ip, now.Add(89*time.Second)) {
 		t.Error("two failures within a minute do not pause")
 	}
-	if g.paused(ip, now.Add(91*time.Second)) || g.failed(ip, now.Add(91*time.Second)) {
+	over := now.Add(91 * time.Second)
+	if g.paused(ip, over) {
 		t.Error("the pause does not end")
+	}
+	if g.failed(ip, over); g.paused(ip, over) {
+		t.Error("one failure after the pause pauses again")
 	}
 	g.sweep(now.Add(time.Hour))
 	if len(g.seen) != 0 {

@@ -47,8 +47,8 @@ func (g *guard) paused(ip netip.Addr, now time.Time) bool {
 	return f.n >= g.perMinute && now.Before(f.until)
 }
 
-// failed counts one failure and reports whether the pause begins.
-func (g *guard) failed(ip netip.Addr, now time.Time) bool {
+// failed counts one failure. The pause begins with the last that is allowed.
+func (g *guard) failed(ip netip.Addr, now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	key := source(ip)
@@ -56,19 +56,16 @@ func (g *guard) failed(ip netip.Addr, now time.Time) bool {
 	if !known && len(g.seen) >= maxSeen {
 		g.sweep(now)
 		if len(g.seen) >= maxSeen {
-			return false
+			return
 		}
 	}
 	if !now.Before(f.until) {
 		f = failures{until: now.Add(time.Minute)}
 	}
-	f.n++
-	full := f.n >= g.perMinute
-	if full {
+	if f.n++; f.n >= g.perMinute {
 		f.until = now.Add(time.Minute)
 	}
 	g.seen[key] = f
-	return full
 }
 
 func (g *guard) sweep(now time.Time) {
