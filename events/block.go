@@ -3,6 +3,7 @@ package events
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 )
 
@@ -12,9 +13,20 @@ var ErrNoBlock = errors.New("events: no such block")
 // BlockFilter narrows a list of blocks. The zero BlockFilter lets all through.
 type BlockFilter struct {
 	From, To time.Time // of Created, inclusive, to the second; zero: open
-	Prefix   string    // of the address, in any case of letters
+	Prefix   string    // of the address, in any case of letters; % stands for anything
 	Offset   int
 	Limit    int // 0: no limit
+}
+
+// Finds reports whether an address begins as Prefix says.
+func (f BlockFilter) Finds(email string) bool {
+	first, rest, any := strings.Cut(strings.ToLower(f.Prefix), "%")
+	email, ok := strings.CutPrefix(strings.ToLower(email), first)
+	for ok && any {
+		first, rest, any = strings.Cut(rest, "%")
+		_, email, ok = strings.Cut(email, first)
+	}
+	return ok
 }
 
 // BlockStore is the block list. relay/store implements it; rows come into it

@@ -222,7 +222,7 @@ func (a *app) listenAPI(reg prometheus.Registerer) (err error) {
 			return fmt.Errorf("api: %w", err)
 		}
 	}
-	a.api, err = listenHTTP(c.Listen, config, handler)
+	a.api, err = listenHTTP(c.Listen, config, handler, a.log.Named("api"))
 	return err
 }
 
@@ -234,7 +234,7 @@ func (a *app) listenAdmin(reg *prometheus.Registry) (err error) {
 		Lanes:    func() any { return a.queue.Lanes() },
 		Ready:    a.ready,
 		Metrics:  reg, Log: a.log.Named("admin"),
-	}))
+	}), a.log.Named("admin"))
 	return err
 }
 

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // httpServer is one bound HTTP listener.
@@ -14,7 +16,11 @@ type httpServer struct {
 	server   *http.Server
 }
 
-func listenHTTP(addr string, config *tls.Config, h http.Handler) (*httpServer, error) {
+func listenHTTP(addr string, config *tls.Config, h http.Handler, log *zap.Logger) (*httpServer, error) {
+	remarks, err := zap.NewStdLogAt(log, zap.DebugLevel) // on what strangers do
+	if err != nil {
+		return nil, err
+	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, err
@@ -24,7 +30,7 @@ func listenHTTP(addr string, config *tls.Config, h http.Handler) (*httpServer, e
 	}
 	return &httpServer{l, &http.Server{
 		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
-		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10, ErrorLog: remarks,
 	}}, nil
 }
 

@@ -96,7 +96,7 @@ func serve(ctx context.Context, c configs.Config) error {
 	defer untold()
 	return a.run(ctx, func() {
 		log.Info("ready",
-			zap.Stringers("submission", a.submission.Addrs()), zap.String("api", a.api.addr()), zap.String("admin", a.admin.addr()),
+			zap.Stringers("submission", a.submission.Addrs()), zap.Stringers("submission_tls", a.submission.AddrsTLS()), zap.String("api", a.api.addr()), zap.String("admin", a.admin.addr()),
 			zap.String("hostname", hostname(c)), zap.String("version", buildVersion))
 		daemon.SdNotify(false, daemon.SdNotifyReady)
 		go watchdog(ctx, a)

@@ -197,7 +197,7 @@ func (s *Sender) Status() []EndpointStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	var all []EndpointStatus
+	all := []EndpointStatus{}
 	for _, l := range s.loops {
 		if st := l.status; !st.Oldest.IsZero() {
 			st.ID, st.Lag = l.id, max(0, now.Sub(st.Oldest))

@@ -64,10 +64,7 @@ func readBlockFilter(r *request) (events.BlockFilter, error) {
 	if to >= 0 {
 		f.To = time.Unix(to, 0)
 	}
-	f.Prefix = strings.TrimRight(r.URL.Query().Get("email"), "%")
-	if strings.Contains(f.Prefix, "%") {
-		return f, invalidField("email", "email may have % at its end only")
-	}
+	f.Prefix = r.URL.Query().Get("email")
 	return f, nil
 }
 

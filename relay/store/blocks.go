@@ -72,13 +72,12 @@ func (s *Store) Blocks(ctx context.Context, who string, f events.BlockFilter) (r
 	if bytes.Compare(lower, upper) >= 0 {
 		return nil, 0, nil
 	}
-	match := strings.ToLower(f.Prefix)
 	err = en.each(lower, upper, func(key, _ []byte) (bool, error) {
 		_, email, err := parseBlockTimeKey(key, prefix)
 		if err != nil {
 			return false, err
 		}
-		if !strings.HasPrefix(email, match) {
+		if !f.Finds(email) {
 			return true, ctx.Err()
 		}
 		total++
