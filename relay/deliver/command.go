@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"strconv"
+	"strings"
 
 	"tlsrelay/relay"
 )
@@ -113,7 +114,7 @@ func appendUTF8Xtext(b []byte, s string) []byte {
 		if r < 0x10 {
 			b = append(b, '0')
 		}
-		b = append(strconv.AppendInt(b, int64(r), 16), '}')
+		b = append(append(b, strings.ToUpper(strconv.FormatInt(int64(r), 16))...), '}')
 	}
 	return b
 }

@@ -133,6 +133,14 @@ func (w *wire) together(t net.Conn, b []byte) (n int, err error) {
 
 // command sends one line and reads its reply.
 func (c *conn) command(line string) (reply, error) {
+	if c.r.Buffered() > 0 {
+		// Said unasked. That may be a 421 (RFC 5321 §3.8); after anything else
+		// every reply would be taken for the answer to another command.
+		if rep, err := c.read(c.timeout); err != nil || rep.code == 421 {
+			return rep, err
+		}
+		return reply{}, errReply
+	}
 	c.out = append(append(c.out, line...), "\r\n"...)
 	if err := c.flush(); err != nil {
 		return c.lastWords(err)

@@ -169,6 +169,8 @@ func (o *opening) greet() bool {
 		return o.fail(err)
 	case !rep.positive():
 		return o.refuse(rep)
+	case rep.code != 220:
+		return o.fail(errReply)
 	}
 	return true
 }
@@ -180,10 +182,13 @@ func (o *opening) ehlo() bool {
 	if err != nil {
 		return o.fail(err)
 	}
-	if rep.positive() {
+	if rep.code == 250 {
 		o.s.ext = parseExtensions(rep)
 		o.observed.StartTLS = o.s.ext.startTLS
 		return true
+	}
+	if rep.positive() {
+		return o.fail(errReply) // the answer to something else
 	}
 	o.refuse(rep)
 	if o.verdict.Action != policy.SayHELO {

@@ -57,7 +57,11 @@ func (s *session) transact(job *Job, rcpts []*relay.Recipient) *exchange {
 	s.out = (*buf)[:0]
 	s.end = time.Now().Add(6*s.timeout + time.Duration(job.Body.Size()/slowest)*time.Second)
 	s.mails++
-	x.run()
+	if s.r.Buffered() > 0 {
+		x.err = errReply // out of step, as in command
+	} else {
+		x.run()
+	}
 	s.end, s.out = time.Time{}, nil
 	s.cold = false
 	buffers.Put(buf)
@@ -167,6 +171,7 @@ func (x *exchange) afterData(rep reply) {
 	case rep.code < 400:
 		x.err = errReply
 	default:
+		x.closing(rep)
 		x.final = rep.export()
 	}
 }
@@ -260,6 +265,7 @@ func (x *exchange) hear(sent error, reset bool) bool {
 }
 
 func (x *exchange) heardReset(rep reply) bool {
+	x.closing(rep)
 	if !rep.positive() {
 		x.err = errReply // a session that cannot be reset is of no use
 		return false
@@ -284,7 +290,7 @@ func (x *exchange) heardRcpt(i int, rep reply) bool {
 		a.standing = taken
 	default:
 		a.standing, a.reply = refused, rep.export()
-		if isTooMany(a.reply) {
+		if isTooMany(a.reply, x.anyTaken()) {
 			a.standing = tooMany
 		}
 		x.closing(rep)
@@ -321,24 +327,28 @@ func (x *exchange) closing(rep reply) {
 	}
 }
 
-func (x *exchange) anyTaken() bool {
+func (x *exchange) anyTaken() bool { return x.taken() > 0 }
+
+// taken counts the recipients that RCPT accepted.
+func (x *exchange) taken() (n int) {
 	for i := range x.answers {
 		if x.answers[i].standing == taken {
-			return true
+			n++
 		}
 	}
-	return false
+	return n
 }
 
 // isTooMany recognises the refusal of one recipient too many (RFC 5321
-// §4.5.3.1.10), which old hosts say with 552. With an enhanced code for
-// something else, such as a full disk, it is not that.
-func isTooMany(r relay.Reply) bool {
-	switch r.Code {
-	case 452:
-		return r.Enhanced == "" || r.Enhanced == "4.5.3"
-	case 552:
-		return r.Enhanced == "5.5.3"
+// §4.5.3.1.10), which old hosts say with 552: without an enhanced code that is
+// too many where others were taken before. With an enhanced code for something
+// else, such as a full disk, it is not that.
+func isTooMany(r relay.Reply, others bool) bool {
+	switch {
+	case r.Code == 552:
+		return r.Enhanced == "5.5.3" || r.Enhanced == "" && others
+	case r.Code == 452 && r.Enhanced == "":
+		return true
 	}
-	return false
+	return r.Code/100 == 4 && r.Enhanced == "4.5.3"
 }

@@ -3,7 +3,9 @@ package deliver
 import (
 	"cmp"
 	"errors"
+	"slices"
 	"strings"
+	"unicode"
 
 	"go.uber.org/zap"
 
@@ -177,7 +179,7 @@ func (w *walk) apply(h *host, x *exchange, batch []*recipient, told events.Sessi
 	switch {
 	case x.err == nil || w.allHeard(x):
 		return answered
-	case x.ended, isOwn(x.err):
+	case x.ended && !x.s.hungUp, isOwn(x.err):
 		return unknown
 	}
 	return lost
@@ -191,7 +193,7 @@ func (x *exchange) diedIdle() bool {
 	if x.mailed {
 		return x.mail.Code == 421
 	}
-	return !x.ended && !isTimeout(x.err) && !isOwn(x.err)
+	return x.s.hungUp || !x.ended && !isTimeout(x.err) && !isOwn(x.err)
 }
 
 // take settles a recipient that RCPT accepted by the answer to the message.
@@ -214,6 +216,7 @@ func (w *walk) postpone(h *host, x *exchange, batch []*recipient, progress bool,
 		switch a := x.answers[i]; {
 		case a.standing == tooMany && progress && x.err == nil:
 			r.visit = 0
+			x.s.ext.rcptMax = max(1, x.taken()) // asking more again would be for nothing
 		case a.standing == tooMany:
 			f := replyFailure(a.reply, relay.ReachRecipient, h.Name)
 			f.Class, f.Reason = relay.Temporary, events.ReplyTemp
@@ -241,7 +244,7 @@ func (w *walk) allHeard(x *exchange) bool {
 
 // mailRefused spreads the refusal of MAIL over everybody who waits.
 func (w *walk) mailRefused(h *host, x *exchange, told events.Session) end {
-	if x.s.seen.TLS == nil && asksForTLS(x.mail) {
+	if x.asksForTLS(x.mail) {
 		return wantsTLS
 	}
 	reach := relay.ReachMessage
@@ -267,9 +270,9 @@ func (x *exchange) tlsFirst() bool {
 	var word relay.Reply
 	for _, a := range x.answers {
 		switch {
-		case a.standing == refused && asksForTLS(a.reply):
+		case a.standing == refused && x.asksForTLS(a.reply):
 			word = a.reply
-		case a.standing != taken || !asksForTLS(x.final):
+		case a.standing != taken || !x.asksForTLS(x.final):
 			return false
 		default:
 			word = x.final
@@ -283,22 +286,39 @@ func (x *exchange) tlsFirst() bool {
 // not for good, whomever else the host has served (C12).
 func (x *exchange) refusal(r relay.Reply, reach relay.Reach, host string) *relay.Failure {
 	f := replyFailure(r, reach, host)
-	if x.s.seen.TLS == nil && asksForTLS(r) {
+	if x.asksForTLS(r) {
 		f.Class, f.Reason = relay.Temporary, events.StartTLSTempfail
 		f.Status = policy.Status(f.Reason, "", false)
 	}
 	return f
 }
 
-// asksForTLS recognises "530 5.7.0 Must issue a STARTTLS command first" (RFC
-// 3207 §4) and its variations.
-func asksForTLS(r relay.Reply) bool {
-	if r.Code == 530 {
-		return true
+// asksForTLS recognises, of a session in clear, "530 5.7.0 Must issue a STARTTLS
+// command first" (RFC 3207 §4) and its variations. A 530 that does not say so is
+// one only from a host that knows STARTTLS: from others it asks for AUTH (RFC 4954
+// §6).
+func (x *exchange) asksForTLS(r relay.Reply) bool {
+	seen := x.s.seen
+	switch {
+	case seen.TLS != nil:
+		return false
+	case r.Code == 530:
+		return seen.Plain || seen.StartTLS != policy.NotOffered || speaksOfTLS(r.Text)
 	}
-	text := strings.ToUpper(r.Text)
-	return r.Code >= 500 && strings.HasPrefix(r.Enhanced, "5.7.") &&
-		(strings.Contains(text, "STARTTLS") || strings.Contains(text, "TLS"))
+	return r.Code >= 500 && strings.HasPrefix(r.Enhanced, "5.7.") && speaksOfTLS(r.Text)
+}
+
+// speaksOfTLS looks for the word, but not within an address.
+func speaksOfTLS(text string) bool {
+	before, address, found := strings.Cut(text, "<")
+	if found {
+		_, after, _ := strings.Cut(address, ">")
+		return speaksOfTLS(before) || speaksOfTLS(after)
+	}
+	isNoLetter := func(r rune) bool { return !unicode.IsLetter(r) }
+	return slices.ContainsFunc(strings.FieldsFunc(text, isNoLetter), func(word string) bool {
+		return strings.EqualFold(word, "TLS") || strings.EqualFold(word, "STARTTLS")
+	})
 }
 
 // answer notes a failure: a permanent one settles, a temporary one stands

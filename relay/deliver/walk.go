@@ -132,12 +132,21 @@ func (w *walk) opening() (ctx context.Context, done func()) {
 	return ctx, func() { stop(); cancel() }
 }
 
+// betterGone is how long a session with a worse host tells that the better ones
+// were not to be had: it was opened because they were not.
+const betterGone = 30 * time.Second
+
 // reuse looks for an idle session to any host of the route, the preferred
-// first, that is good enough for this message.
+// first, that is good enough for this message. A host of a lower preference is
+// not used for longer than a moment without asking the others first (RFC 5321
+// §5.1); after that it comes in its turn.
 func (w *walk) reuse() {
 	for i, h := range w.hosts {
+		best := h.Preference == w.hosts[0].Preference
 		// In clear only in its turn: a better host may have TLS by now.
-		usable := func(s *session) bool { return (i == 0 || s.seen.TLS != nil) && h.usable(s) }
+		usable := func(s *session) bool {
+			return (i == 0 || s.seen.TLS != nil) && (best || time.Since(s.opened) < betterGone) && h.usable(s)
+		}
 		for _, addr := range h.Addrs {
 			k, ok := w.e.key(h.Host, addr)
 			if !ok {

@@ -16,12 +16,11 @@ import (
 
 // composed is a route as the cache keeps it.
 type composed struct {
-	route       Route
-	preferences []uint16 // of route.Hosts; nil: their order is fixed
-	failure     *relay.Failure
-	believed    bool // the resolver's AD bit was
-	net         *network
-	expires     time.Time
+	route    Route
+	failure  *relay.Failure
+	believed bool // the resolver's AD bit was
+	net      *network
+	expires  time.Time
 }
 
 // composing is a route in the making.
@@ -249,8 +248,8 @@ func conclude(route Route, order []mx) composed {
 		c.failure = summary(route.Hosts)
 		return c
 	}
-	for _, m := range order {
-		c.preferences = append(c.preferences, m.preference)
+	for i, m := range order {
+		c.route.Hosts[i].Preference = m.preference
 	}
 	return c
 }

@@ -36,14 +36,14 @@ func exchangers(set []mx) (ordered []mx, null bool) {
 // reshuffle gives hosts anew in an order that respects preference: shuffled
 // among equals, those that are not well behind the others. A route without
 // equals is given as it is.
-func reshuffle(hosts []Host, preferences []uint16, unwell func(host string) bool) []Host {
-	if len(hosts) < 2 || !hasEquals(preferences) {
+func reshuffle(hosts []Host, unwell func(host string) bool) []Host {
+	if !hasEquals(hosts) {
 		return hosts
 	}
 	mixed := slices.Clone(hosts)
-	for from := 0; from < len(preferences); {
+	for from := 0; from < len(mixed); {
 		to := from + 1
-		for to < len(preferences) && preferences[to] == preferences[from] {
+		for to < len(mixed) && mixed[to].Preference == mixed[from].Preference {
 			to++
 		}
 		group := mixed[from:to]
@@ -63,9 +63,9 @@ func rank(unwell bool) int {
 	return 0
 }
 
-func hasEquals(preferences []uint16) bool {
-	for i := 1; i < len(preferences); i++ {
-		if preferences[i] == preferences[i-1] {
+func hasEquals(hosts []Host) bool {
+	for i := 1; i < len(hosts); i++ {
+		if hosts[i].Preference == hosts[i-1].Preference {
 			return true
 		}
 	}

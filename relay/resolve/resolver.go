@@ -186,7 +186,7 @@ func (r *Resolver) Route(ctx context.Context, destination string) (Route, *relay
 		return c.route, &f
 	}
 	route := c.route
-	route.Hosts = reshuffle(route.Hosts, c.preferences, r.o.Unwell)
+	route.Hosts = reshuffle(route.Hosts, r.o.Unwell)
 	return route, nil
 }
 

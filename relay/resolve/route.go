@@ -26,6 +26,8 @@ type Host struct {
 	Failure *relay.Failure
 	// SNI is the server name to send; "" for an address literal.
 	SNI string
+	// Preference is that of the MX record: hosts with a lower one come first.
+	Preference uint16
 	// RouteOverride marks a host that the operator's configuration named
 	// instead of an MX record.
 	RouteOverride bool
