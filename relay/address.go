@@ -27,11 +27,10 @@ var (
 	ErrAddressUTF8   = errors.New("address needs SMTPUTF8")
 )
 
-// Bounds of RFC 5321 §4.5.3.1.
-const (
-	maxLocal = 64
-	maxPath  = 254
-)
+// maxPath is the bound of RFC 5321 §4.5.3.1.3 without the angle brackets. The 64
+// octets of a local part there are the least that has to be taken: senders with
+// VERP or SRS have more.
+const maxPath = 254
 
 // ParseAddress reads local@domain as it stands between < and >, quoted or not.
 // Without smtputf8 only ASCII is allowed. Source routes (RFC 5321 appendix
@@ -61,7 +60,7 @@ func ParseAddress(s string, smtputf8 bool) (Address, error) {
 // a bracketed address literal. It is for callers whose parser has unquoted
 // already, as go-smtp's has.
 func MakeAddress(local, host string, smtputf8 bool) (Address, error) {
-	if len(local) > maxLocal || len(local)+1+len(host) > maxPath {
+	if len(local)+1+len(host) > maxPath {
 		return Address{}, ErrAddressLength
 	}
 	if local == "" || !utf8.ValidString(local) || strings.ContainsFunc(local, isControl) {

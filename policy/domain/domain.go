@@ -39,7 +39,7 @@ func Parse(s string) (Name, error) {
 	if s == "" || len(s) > 1000 || !utf8.ValidString(s) {
 		return Name{}, ErrInvalid
 	}
-	ascii := s
+	ascii := strings.ToLower(s)
 	if !plain(s) {
 		var err error
 		if ascii, err = lookup.ToASCII(s); err != nil {
@@ -73,16 +73,16 @@ func MustParse(s string) Name {
 	return n
 }
 
-// plain tells a name that is canonical already but for its check of labels,
-// which is nearly every name on the path of a message.
+// plain tells a name that is canonical already but for its case and its check
+// of labels, which is nearly every name on the path of a message.
 func plain(s string) bool {
 	for i := range len(s) {
-		c := s[i]
-		if c >= 0x80 || 'A' <= c && c <= 'Z' {
+		if s[i] >= 0x80 {
 			return false
 		}
 	}
-	return !strings.HasPrefix(s, "xn--") && !strings.Contains(s, ".xn--")
+	lower := strings.ToLower(s)
+	return !strings.HasPrefix(lower, "xn--") && !strings.Contains(lower, ".xn--")
 }
 
 func validLabel(l string) bool {

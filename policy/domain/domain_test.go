@@ -13,6 +13,7 @@ func TestParse(t *testing.T) {
 		{"example.com", "example.com"},
 		{"EXAMPLE.Com", "example.com"},
 		{"example.com.", "example.com"},
+		{"R3---SN.example", "r3---sn.example"},
 		{"localhost", "localhost"},
 		{"bücher.example", "xn--bcher-kva.example"},
 		{"BÜCHER.example", "xn--bcher-kva.example"},

@@ -36,7 +36,7 @@ func Write(m relay.Message, n relay.Notice, body relay.Body, o Options) relay.Re
 	utf8 := m.SMTPUTF8 && international(m, n)
 	c := cleaner{utf8: utf8}
 	orig, hasOriginal := original(m, n, body, utf8)
-	parts := []part{c.words(m, n, o, orig.full), c.status(m, n, o)}
+	parts := []part{c.words(m, n, o, hasOriginal, orig.full), c.status(m, n, o)}
 	if hasOriginal {
 		parts = append(parts, orig.part)
 	}

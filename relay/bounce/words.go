@@ -9,7 +9,7 @@ import (
 )
 
 // words writes the part for people.
-func (c cleaner) words(m relay.Message, n relay.Notice, o Options, full bool) part {
+func (c cleaner) words(m relay.Message, n relay.Notice, o Options, attached, full bool) part {
 	var b strings.Builder
 	b.WriteString(fold("", "", "This is the mail relay at "+c.token(o.Hostname)+"."))
 	c.group(&b, n, relay.ActionFailed, "Your message could not be delivered to the recipients below. No further attempt will be made.")
@@ -20,7 +20,7 @@ func (c cleaner) words(m relay.Message, n relay.Notice, o Options, full bool) pa
 	c.group(&b, n, relay.ActionDelayed, "Your message could not be delivered to the recipients below yet. It is being retried"+until+"; you need not send it again.")
 	c.group(&b, n, relay.ActionRelayed, "Your message was delivered to the mail servers of the recipients below. They send no further report.")
 	b.WriteString("\r\n")
-	b.WriteString(fold("", "", closing(m, n, full)))
+	b.WriteString(fold("", "", closing(m, n, attached, full)))
 	charset := "us-ascii"
 	if c.utf8 {
 		charset = "utf-8"
@@ -77,8 +77,10 @@ func (c cleaner) host(h relay.HostEvidence) string {
 	return name + " " + reason(h.Verdict.Reason) + " (" + none(string(h.Verdict.Reason)) + ")"
 }
 
-func closing(m relay.Message, n relay.Notice, full bool) string {
+func closing(m relay.Message, n relay.Notice, attached, full bool) string {
 	switch {
+	case !attached:
+		return "The message cannot be attached."
 	case full:
 		return "The message is attached."
 	case n.HeadersOnly || m.RequireTLS:

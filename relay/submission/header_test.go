@@ -252,6 +252,13 @@ func TestReceived(t *testing.T) {
 	if m, err := mail.ReadMessage(strings.NewReader(got + "\r\n")); err != nil || len(m.Header) != 1 {
 		t.Error(m, err)
 	}
+	for address, want := range map[string]string{"b@bücher.example": "for <b@xn--bcher-kva.example>", "bücher@x.example": ""} {
+		tr.only, _ = relay.ParseAddress(address, true)
+		got := string(tr.received(nil))
+		if hasEightBit([]byte(got)) || want != "" && !strings.Contains(got, want) || want == "" && strings.Contains(got, "for <") {
+			t.Errorf("%s: %q", address, got)
+		}
+	}
 	if p := (trace{}).protocol(); p != "SMTP" {
 		t.Error(p)
 	}

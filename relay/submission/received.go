@@ -30,8 +30,9 @@ func (t trace) received(b []byte) []byte {
 	if t.tls != "" {
 		b = appendWords(b, "\r\n\t(", t.tls, ")")
 	}
-	if !t.only.IsNull() {
-		b = appendWords(b, "\r\n\tfor <", t.only.String(), ">")
+	// In ASCII, or not at all: the message need not be internationalized.
+	if only, ok := t.only.ASCII(); ok && !t.only.IsNull() {
+		b = appendWords(b, "\r\n\tfor <", only, ">")
 	}
 	b = t.at.AppendFormat(appendWords(b, ";\r\n\t"), dateLayout)
 	return appendWords(b, "\r\n")

@@ -82,7 +82,8 @@ func TestTrap3AddressesKeepTheirQuotesAndAreChecked(t *testing.T) {
 		{"<>", "501 5.1.3"},
 		{"<a@192.0.2.1>", "501 5.1.3"},
 		{"<a@[192.0.2.1]>", "250 2.1.5"},
-		{"<" + strings.Repeat("l", 65) + "@ok.test>", "501 5.1.3"},
+		{"<" + strings.Repeat("l", 65) + "@ok.test>", "250 2.1.5"}, // VERP and SRS have more than 64
+		{"<" + strings.Repeat("l", 255) + "@ok.test>", "501 5.1.3"},
 	} {
 		t.Run(tt.path, func(t *testing.T) {
 			c.t = t
