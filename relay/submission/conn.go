@@ -114,25 +114,28 @@ func (c *conn) command() bool {
 		c.startTLS(c.verb == "STARTTLS" && strings.TrimSpace(arg) == "")
 		return false
 	case c.verb == "BDAT":
-		c.chunk = chunkSize(arg)
+		var known bool
+		if c.chunk, known = chunkSize(arg); !known {
+			c.hangup = true // what follows may be the chunk, and is no command
+		}
 	case c.verb == "EHLO", c.verb == "HELO":
 		c.esmtp = c.verb == "EHLO"
 	}
 	return true
 }
 
-// chunkSize reads the argument of BDAT exactly as go-smtp does: what it does
-// not understand has no chunk.
-func chunkSize(arg string) int64 {
+// chunkSize reads the argument of BDAT exactly as go-smtp does, which reads no
+// chunk where it does not understand that.
+func chunkSize(arg string) (n int64, known bool) {
 	args := strings.Fields(arg)
 	if len(args) == 0 || len(args) > 2 || len(args) == 2 && !strings.EqualFold(args[1], "LAST") {
-		return 0
+		return 0, false
 	}
-	n, err := strconv.ParseUint(args[0], 10, 32)
+	size, err := strconv.ParseUint(args[0], 10, 32)
 	if err != nil {
-		return 0
+		return 0, false
 	}
-	return int64(n)
+	return int64(size), true
 }
 
 // readLine waits for a whole line. The time for it is fixed at the start:
@@ -282,6 +285,9 @@ func (c *conn) settle() {
 	if len(c.reply) == 0 {
 		return
 	}
+	if len(c.wire) > maxWire {
+		c.flush()
+	}
 	c.more = bytes.HasPrefix(c.reply, []byte("334"))
 	switch {
 	case c.verb == "" && c.upgraded: // RFC 3207: no second greeting
@@ -302,7 +308,14 @@ func (c *conn) flush() {
 	// A reply that cannot be sent ends the conversation at the next read.
 	_, _ = w.Write(c.wire)
 	c.wire = c.wire[:0]
+	if cap(c.wire) > 2*maxWire {
+		c.wire = nil
+	}
 }
+
+// maxWire is how many octets of replies gather before they are sent: there may be
+// thousands of connections, and nothing is won beyond some packets.
+const maxWire = 4 << 10
 
 // say adds a reply of our own.
 func (c *conn) say(reply string) {

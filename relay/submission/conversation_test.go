@@ -328,9 +328,6 @@ func TestChunksAfterARefusalAreDropped(t *testing.T) {
 	c.expect("503 5.5.1 No valid recipients")
 	c.expect("503 5.5.1 No valid recipients")
 	c.expect("250 2.0.0")
-	c.cmd("501", "BDAT x")
-	c.cmd("501", "BDAT 5 FIRST")
-	c.cmd("250", "NOOP")
 }
 
 func TestCapsTurnClientsAway(t *testing.T) {

@@ -3,6 +3,7 @@ package submission
 import (
 	"errors"
 	"io"
+	"runtime"
 	"sync"
 	"time"
 
@@ -20,6 +21,11 @@ var chunkBuffers = sync.Pool{New: func() any { return new([largeInput]byte) }}
 func (s *session) Data(r io.Reader) error {
 	env := s.envelope()
 	if env == nil || !s.srv.beginBody() {
+		if chunked(r) {
+			if _, err := io.Copy(io.Discard, r); err != nil {
+				givenUp()
+			}
+		}
 		return refusal(451, "4.3.2", "Service shutting down, try again later")
 	}
 	defer s.srv.bodies.Done()
@@ -27,6 +33,9 @@ func (s *session) Data(r io.Reader) error {
 	if err := s.receive(r, m); err != nil {
 		m.draft.Discard()
 		s.srv.metrics.messages.WithLabelValues("aborted").Inc()
+		if chunked(r) {
+			givenUp()
+		}
 		return refusal(451, "4.4.2", "The message did not arrive in full")
 	}
 	reply := m.finish()
@@ -43,6 +52,13 @@ func (s *session) Data(r io.Reader) error {
 	}
 	return reply
 }
+
+// givenUp ends the goroutine that go-smtp has for a message of BDAT, once the
+// message was given up by RSET, EHLO, too much of it or the end of the connection.
+// Nobody waits for its result then, and go-smtp would send it to the channel of
+// the message that the session has by that time: its client would be told 451
+// though it was stored, or the one after it 250 though it was not.
+func givenUp() { runtime.Goexit() }
 
 // chunked tells BDAT from DATA by what go-smtp reads them with; its state may
 // be another transaction's by now.
