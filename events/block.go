@@ -18,12 +18,12 @@ type BlockFilter struct {
 	Limit    int // 0: no limit
 }
 
-// Finds reports whether an address begins as Prefix says.
+// Finds reports whether an address is one that Prefix tells of.
 func (f BlockFilter) Finds(email string) bool {
-	first, rest, any := strings.Cut(strings.ToLower(f.Prefix), "%")
+	first, rest, wild := strings.Cut(strings.ToLower(f.Prefix), "%")
 	email, ok := strings.CutPrefix(strings.ToLower(email), first)
-	for ok && any {
-		first, rest, any = strings.Cut(rest, "%")
+	for ok && wild {
+		first, rest, wild = strings.Cut(rest, "%")
 		_, email, ok = strings.Cut(email, first)
 	}
 	return ok

@@ -21,7 +21,7 @@ func blocksCommand() *cobra.Command {
 func blocksList() *cobra.Command {
 	c := &cobra.Command{Use: "list", Short: "List blocked addresses, newest first", Args: exactly()}
 	name := accountFlag(c)
-	prefix := c.Flags().String("email", "", "only addresses that begin so")
+	prefix := c.Flags().String("email", "", "only addresses that begin so; % stands for anything")
 	limit := c.Flags().Int("limit", 100, "how many; 0: all")
 	return remote(c, func(ctx context.Context, cl *client, _ []string) error {
 		q := url.Values{"email": {*prefix}, "limit": {strconv.Itoa(*limit)}}

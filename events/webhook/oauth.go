@@ -37,6 +37,8 @@ const (
 	defaultTokenLife = 10 * time.Minute
 	// A token this close to its end might expire on the way.
 	tokenMargin = 30 * time.Second
+	// maxToken bounds an access token, of which many are kept.
+	maxToken = 4 << 10
 )
 
 func credentialsOf(e Endpoint) credentials {
@@ -133,8 +135,8 @@ func readToken(text []byte) (token, error) {
 		AccessToken string      `json:"access_token"`
 		ExpiresIn   json.Number `json:"expires_in"` // some servers quote it
 	}
-	if err := json.Unmarshal(text, &answer); err != nil || answer.AccessToken == "" {
-		return token{}, errors.New("token endpoint gave no access_token")
+	if err := json.Unmarshal(text, &answer); err != nil || answer.AccessToken == "" || len(answer.AccessToken) > maxToken {
+		return token{}, errors.New("token endpoint gave no access_token that is one")
 	}
 	life := defaultTokenLife
 	if n, err := answer.ExpiresIn.Float64(); err == nil && n > 0 {

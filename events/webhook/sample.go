@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"tlsrelay/events"
@@ -14,13 +16,17 @@ import (
 // Test posts a sample event of every kind to e once, whatever e is switched
 // on for, signed and with an access token if e asks for them. Unlike the
 // normal path it does not retry; the error says what went wrong and holds no
-// secret.
+// secret. It is ErrBusy when others test as well: a test neither waits for a slot
+// nor takes one from events.
 func (s *Sender) Test(ctx context.Context, e Endpoint) error {
-	release, ok := s.acquire(ctx, true)
+	done, ok := s.tests.begin(e.Account)
 	if !ok {
-		return ctx.Err()
+		return ErrBusy
 	}
-	defer release()
+	defer done()
+	ctx, cancel := context.WithTimeout(ctx, testLimit)
+	defer cancel()
+	defer s.tokens.forget(e) // who tests may try a thousand clients
 	var objects [][]byte
 	for _, ev := range samples(time.Now()) {
 		objects = append(objects, ev.AppendJSON(nil))
@@ -34,6 +40,43 @@ func (s *Sender) Test(ctx context.Context, e Endpoint) error {
 		return fmt.Errorf("webhook test: %s: %w", a.class, a.err)
 	}
 	return fmt.Errorf("webhook test: answered %d", a.code)
+}
+
+// ErrBusy is the error of a test that would be one too many at a time.
+var ErrBusy = errors.New("webhook: too many tests at a time")
+
+const (
+	maxTests       = 32 // under way at a time
+	testsByAccount = 2
+	testLimit      = 10 * time.Second
+)
+
+// tests counts the tests under way.
+type tests struct {
+	mu      sync.Mutex
+	all     int
+	account map[string]int
+}
+
+func (t *tests) begin(account string) (done func(), ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.all >= maxTests || t.account[account] >= testsByAccount {
+		return nil, false
+	}
+	if t.account == nil {
+		t.account = make(map[string]int)
+	}
+	t.all++
+	t.account[account]++
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.all--
+		if t.account[account]--; t.account[account] == 0 {
+			delete(t.account, account)
+		}
+	}, true
 }
 
 // samples gives one event of each kind. Their message is a new one every

@@ -62,6 +62,7 @@ type Sender struct {
 	m      *metrics
 	client *http.Client
 	tokens *tokens
+	tests  tests
 
 	// slots bounds the posts under way. Endpoints that failed or were slow
 	// the last time need one of the doubtful as well, of which there are half

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -442,5 +443,42 @@ func TestErrorsHoldNoSecrets(t *testing.T) {
 	err := s.Test(context.Background(), e)
 	if err == nil || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("%v", err)
+	}
+}
+
+// Tests have places of their own, two for each account.
+func TestTestsAreBounded(t *testing.T) {
+	var n tests
+	var done []func()
+	for i := range maxTests / testsByAccount {
+		for range testsByAccount {
+			d, ok := n.begin(fmt.Sprint(i))
+			if !ok {
+				t.Fatalf("account %d has no place", i)
+			}
+			done = append(done, d)
+		}
+		if _, ok := n.begin(fmt.Sprint(i)); ok {
+			t.Fatal("one too many of an account")
+		}
+	}
+	if _, ok := n.begin("another"); ok {
+		t.Error("one too many in all")
+	}
+	for _, d := range done {
+		d()
+	}
+	if _, ok := n.begin("another"); !ok || len(n.account) != 1 || n.all != 1 {
+		t.Errorf("places are not given back: %+v", n.account)
+	}
+}
+
+// An access token that nobody would send is none.
+func TestLongTokenIsRefused(t *testing.T) {
+	for size, good := range map[int]bool{maxToken: true, maxToken + 1: false} {
+		_, err := readToken(fmt.Appendf(nil, `{"access_token":%q}`, strings.Repeat("x", size)))
+		if (err == nil) != good {
+			t.Errorf("%d octets: %v", size, err)
+		}
 	}
 }

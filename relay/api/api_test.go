@@ -190,6 +190,15 @@ func TestRevokedKeyStaysRevoked(t *testing.T) {
 	}
 }
 
+// A test that would be one too many is told so at once.
+func TestTooManyWebhookTests(t *testing.T) {
+	w := newWorld(t, Options{})
+	w.test.err = webhook.ErrBusy
+	if res, body := w.get(t, "POST", "/v3/user/webhooks/event/test", "full", `{"url":"https://hooks.example.com/"}`); res.StatusCode != 429 {
+		t.Errorf("%d %s", res.StatusCode, body)
+	}
+}
+
 func TestKeyLimit(t *testing.T) {
 	w := newWorld(t, Options{})
 	for i := range maxKeys - 1 { // sub1 has one

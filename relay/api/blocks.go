@@ -47,6 +47,9 @@ func (s *server) listBlocks(r *request) (any, error) {
 	return viewBlocks(rows), nil
 }
 
+// maxFilter is as long as an address can be.
+const maxFilter = 320
+
 func readBlockFilter(r *request) (events.BlockFilter, error) {
 	var f events.BlockFilter
 	const lastSecond = 1 << 40 // well past year 9999
@@ -65,6 +68,9 @@ func readBlockFilter(r *request) (events.BlockFilter, error) {
 		f.To = time.Unix(to, 0)
 	}
 	f.Prefix = r.URL.Query().Get("email")
+	if len(f.Prefix) > maxFilter {
+		return f, invalidField("email", "email is too long")
+	}
 	return f, nil
 }
 

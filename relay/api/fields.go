@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -81,17 +82,14 @@ func (o *object) texts(name string, to *[]string) {
 	if !ok {
 		return
 	}
-	var elements []json.RawMessage
-	if raw[0] != '[' || json.Unmarshal(raw, &elements) != nil {
+	var elements []*string
+	if raw[0] != '[' || json.Unmarshal(raw, &elements) != nil || slices.Contains(elements, nil) {
 		o.refuse(name, name+" must be an array of strings")
 		return
 	}
 	list := make([]string, len(elements))
 	for i, e := range elements {
-		if e[0] != '"' || json.Unmarshal(e, &list[i]) != nil {
-			o.refuse(name, name+" must be an array of strings")
-			return
-		}
+		list[i] = *e
 	}
 	*to = list
 }

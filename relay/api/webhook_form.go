@@ -109,11 +109,14 @@ func readWebhook(o *object, e *webhook.Endpoint, allowInsecure bool) error {
 		}
 	}
 	o.textOrNull("friendly_name", 255, &e.FriendlyName)
+	url := e.OAuthTokenURL
 	o.textOrNull("oauth_client_id", maxOAuth, &e.OAuthClientID)
 	o.textOrNull("oauth_client_secret", maxOAuth, &e.OAuthClientSecret)
 	o.textOrNull("oauth_token_url", maxURL, &e.OAuthTokenURL)
-	if e.OAuthClientID == "" && e.OAuthTokenURL == "" && !o.has("oauth_client_secret") {
-		e.OAuthClientSecret = "" // switching OAuth off forgets the secret
+	if e.OAuthTokenURL != url && !o.has("oauth_client_secret") {
+		// Nobody has a secret that is not shown sent to a URL of his choice.
+		// Switching OAuth off forgets it, too.
+		e.OAuthClientSecret = ""
 	}
 	if err := o.err(); err != nil {
 		return err

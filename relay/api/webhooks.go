@@ -2,6 +2,7 @@ package api
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -219,7 +220,11 @@ func (s *server) testWebhook(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.Tester.Test(r.Context(), e); err != nil {
+	err = s.Tester.Test(r.Context(), e)
+	if errors.Is(err, webhook.ErrBusy) {
+		return nil, refused(http.StatusTooManyRequests)
+	}
+	if err != nil {
 		s.Log.Info("a webhook test failed", zap.String("account", string(r.on.ID)),
 			zap.String("request_id", r.id), zap.Error(err))
 		return nil, invalidField("url", "the test events were not accepted at that url")

@@ -93,8 +93,11 @@ func (p profile) config() *tls.Config {
 	return c
 }
 
-// maxTickets bounds the tickets kept for one profile.
-const maxTickets = 2048
+// Bounds of the tickets kept for one profile: how many, and the octets of each.
+const (
+	maxTickets = 2048
+	maxTicket  = 16 << 10
+)
 
 // forwardSecret reports whether a suite exchanges ephemeral keys. TLS 1.3 has
 // no other.
@@ -114,8 +117,26 @@ func (c ticketCache) Get(key string) (*tls.ClientSessionState, bool) {
 	return c.ClientSessionCache.Get(c.prefix + key)
 }
 
+// Put implements tls.ClientSessionCache. A ticket keeps the host's certificates,
+// and a host may have as many of them as it likes: those of more than maxTicket
+// octets are not worth it.
 func (c ticketCache) Put(key string, s *tls.ClientSessionState) {
+	if s != nil && ticketSize(s) > maxTicket {
+		s = nil
+	}
 	c.ClientSessionCache.Put(c.prefix+key, s)
+}
+
+func ticketSize(s *tls.ClientSessionState) int {
+	_, state, err := s.ResumptionState()
+	if err != nil || state == nil {
+		return 0
+	}
+	encoded, err := state.Bytes()
+	if err != nil {
+		return 0
+	}
+	return len(encoded)
 }
 
 // hellos makes the tls.Config of every connection and remembers which

@@ -163,7 +163,7 @@ func (s *session) Rcpt(_ string, opts *smtp.RcptOptions) error {
 		Address: addr, Index: len(env.rcpts),
 		Notify:       notify(opts.Notify),
 		OriginalType: strings.ToLower(string(opts.OriginalRecipientType)),
-		Original:     opts.OriginalRecipient,
+		Original:     strings.Clone(opts.OriginalRecipient),
 	})
 	return nil
 }
@@ -195,7 +195,8 @@ func (s *session) address(smtputf8 bool, bad *smtp.SMTPError) (relay.Address, er
 	if !ok {
 		return relay.Address{}, bad
 	}
-	a, err := relay.ParseAddress(path, smtputf8)
+	// What is kept of the line is not to keep the line, which may be long.
+	a, err := relay.ParseAddress(strings.Clone(path), smtputf8)
 	switch {
 	case errors.Is(err, relay.ErrAddressUTF8):
 		return relay.Address{}, refusal(553, "5.6.7", "Address needs SMTPUTF8")
