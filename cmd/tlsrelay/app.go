@@ -223,6 +223,9 @@ func (a *app) listenAPI(reg prometheus.Registerer) (err error) {
 		}
 	}
 	a.api, err = listenHTTP(c.Listen, config, handler, a.log.Named("api"))
+	if err == nil {
+		a.api.server.WriteTimeout = apiWriteLimit // the operator's may profile for longer
+	}
 	return err
 }
 

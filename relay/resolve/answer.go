@@ -1,7 +1,9 @@
 package resolve
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,6 +57,7 @@ func (a answer) trouble() bool {
 const (
 	maxChain   = 8
 	maxRecords = 200
+	maxHost    = 253
 )
 
 // TTLs: a zero TTL still serves the burst it was asked for; nothing is
@@ -156,8 +159,15 @@ func followAliases(rrs []dns.RR, q question) (name string, ttl time.Duration, ok
 	return "", 0, false
 }
 
-// collect takes the records of q.
+// collect takes the records of q. Of mail hosts it keeps the best, for it is kept
+// as long as the records say.
 func (a *answer) collect(rrs []dns.RR, q question) {
+	defer func() {
+		if len(a.mx) > maxNoted {
+			slices.SortStableFunc(a.mx, func(x, y mx) int { return cmp.Compare(x.preference, y.preference) })
+			a.mx = slices.Clone(a.mx[:maxNoted])
+		}
+	}()
 	n := 0
 	for _, rr := range rrs {
 		h := rr.Header()
@@ -170,6 +180,9 @@ func (a *answer) collect(rrs []dns.RR, q question) {
 		switch r := rr.(type) {
 		case *dns.MX:
 			host := strings.TrimSuffix(dns.CanonicalName(r.Mx), ".")
+			if len(host) > maxHost {
+				host = "(no host name)" // four octets of text for each odd one in the record
+			}
 			a.mx = append(a.mx, mx{r.Preference, host})
 		case *dns.A:
 			a.addAddress(r.A)

@@ -3,6 +3,7 @@ package resolve
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -56,6 +57,30 @@ func TestNoResolver(t *testing.T) {
 	z.Close()
 	if got := show(r.Route(t.Context(), "example.com")); got != "temporary destination 4.4.3 dns_failed" {
 		t.Error(got)
+	}
+}
+
+// What a stranger's zone makes us keep is bounded in octets, and the best hosts
+// are kept.
+func TestWhatAnAnswerKeeps(t *testing.T) {
+	q := question{"example.com.", dns.TypeMX}
+	var rrs []dns.RR
+	for i := range maxRecords {
+		odd := strings.Repeat(`\001`, 60) + "."
+		rrs = append(rrs, &dns.MX{
+			Hdr:        dns.RR_Header{Name: q.name, Rrtype: q.qtype, Class: dns.ClassINET, Ttl: 60},
+			Preference: uint16(1000 - i), Mx: strings.Repeat(odd, 4),
+		})
+	}
+	rrs[maxRecords-1].(*dns.MX).Mx = "best.example.com."
+	a := answer{ttl: time.Hour}
+	a.collect(rrs, q)
+	size := 0
+	for _, m := range a.mx {
+		size += len(m.host)
+	}
+	if len(a.mx) != maxNoted || size > maxNoted*maxHost || a.mx[0].host != "best.example.com" {
+		t.Errorf("%d hosts, %d octets: %v", len(a.mx), size, a.mx[0])
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 const (
 	maxHosts     = 10
 	maxAddresses = 20
-	maxNoted     = 50
+	maxNoted     = 20
 )
 
 // exchangers puts an MX set in order: preference, and shuffled among equals

@@ -1,6 +1,7 @@
 package submission
 
 import (
+	"encoding/json"
 	"errors"
 	"io"
 	"runtime"
@@ -248,6 +249,9 @@ func (m *submitted) finish() *smtp.SMTPError {
 		// BDAT may end without a line end, DATA cannot (RFC 3030 §2).
 		m.put([]byte("\r\n"))
 	}
+	if !m.repeatable() {
+		m.refuse(refusal(552, "5.3.4", "X-SMTPAPI and Message-ID are too long for so many recipients"))
+	}
 	if m.refusal != nil {
 		m.draft.Discard()
 		return m.refusal
@@ -262,6 +266,25 @@ func (m *submitted) finish() *smtp.SMTPError {
 		return replyTo(err)
 	}
 	return queued(m.id)
+}
+
+// maxRepeated bounds what the events of a message repeat for every recipient, and
+// for every webhook besides: all of that is stored at once.
+const maxRepeated = 16 << 20
+
+// repeatable reports whether what the events of all recipients repeat stays within
+// maxRepeated. On the wire one octet may become six.
+func (m *submitted) repeatable() bool {
+	given := len(m.api.category) + len(m.messageID)
+	for name, value := range m.api.uniqueArgs {
+		given += len(name) + len(value)
+	}
+	n := len(m.env.rcpts)
+	if 6*given*n <= maxRepeated {
+		return true
+	}
+	encoded, err := json.Marshal([]any{m.api.category, m.api.uniqueArgs, m.messageID})
+	return err == nil && len(encoded)*n <= maxRepeated
 }
 
 func (m *submitted) message() relay.Message {

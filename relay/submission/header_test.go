@@ -237,6 +237,25 @@ func FuzzPath(f *testing.F) {
 	})
 }
 
+// What every recipient's events repeat is bounded by how often that is.
+func TestRepeatable(t *testing.T) {
+	for _, c := range []struct {
+		category string
+		rcpts    int
+		want     bool
+	}{
+		{`"newsletter"`, 1000, true},
+		{`"` + strings.Repeat("a", 9990) + `"`, 1000, true},
+		{`"` + strings.Repeat("<", 9990) + `"`, 1, true},
+		{`"` + strings.Repeat("<", 9990) + `"`, 1000, false},
+	} {
+		m := submitted{env: &envelope{rcpts: make([]relay.Recipient, c.rcpts)}, api: smtpAPI{category: json.RawMessage(c.category)}}
+		if got := m.repeatable(); got != c.want {
+			t.Errorf("%.20s for %d: %v", c.category, c.rcpts, got)
+		}
+	}
+}
+
 func TestReceived(t *testing.T) {
 	only, _ := relay.ParseAddress(`"a b"@c.example`, false)
 	tr := trace{
