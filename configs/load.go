@@ -107,7 +107,7 @@ func (l *loader) parse(file string, text []byte) {
 		return // an empty file sets nothing
 	}
 	if err == nil {
-		if err = in.Decode(&next); err == nil {
+		if err = in.Decode(&next); err == nil && !isNull(next) {
 			l.fault(Fault{File: file, Line: next.Line, Text: "a second YAML document; one is read"})
 		}
 	}
@@ -116,6 +116,11 @@ func (l *loader) parse(file string, text []byte) {
 		return
 	}
 	l.mapping(file, "", doc.Content[0], reflect.ValueOf(&l.config).Elem())
+}
+
+// isNull reports whether a document says nothing, as one that only begins.
+func isNull(doc yaml.Node) bool {
+	return len(doc.Content) == 0 || doc.Content[0].Tag == "!!null"
 }
 
 func syntaxFault(file string, err error) Fault {

@@ -155,8 +155,10 @@ func TestCertificateFiles(t *testing.T) {
 	cert, key, other, empty := file("cert", c), file("key", k), file("other", k2), file("empty")
 	for _, x := range []struct{ cert, key, roots, want string }{
 		{cert, key, cert, ""},
-		{cert, other, "", "TLSRELAY_API_KEY_FILE: " + other + ": not the private key of " + cert},
+		{cert, other, "", "TLSRELAY_API_KEY_FILE: " + other + ": holds no private key for " + cert},
 		{key, key, "", "TLSRELAY_API_CERT_FILE: " + key + ": holds no certificate in PEM"},
+		{empty, key, "", "TLSRELAY_API_CERT_FILE: " + empty + ": holds no certificate in PEM"},
+		{cert, empty, "", "TLSRELAY_API_KEY_FILE: " + empty + ": holds no private key for " + cert},
 		{cert, key, empty, "TLSRELAY_DELIVERY_ROOT_CA_FILE: " + empty + ": holds no certificate in PEM"},
 		{cert, dir, "", "TLSRELAY_API_KEY_FILE: " + dir + ": no such file, or not readable"},
 	} {

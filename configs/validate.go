@@ -142,12 +142,12 @@ func (l *loader) pair(section, cert, key string) {
 	l.beside(cert != "" || key == "", certFile, keyFile, "must be set together with key_file")
 	l.beside(key != "" || cert == "", keyFile, certFile, "must be set together with cert_file")
 	chain, secret := l.readable(certFile, cert), l.readable(keyFile, key)
-	if len(chain) == 0 || len(secret) == 0 {
+	if chain == nil || secret == nil {
 		return
 	}
 	if l.certificates(certFile, cert, chain) {
 		_, err := tls.X509KeyPair(chain, secret)
-		l.check(err == nil, keyFile, "%s: not the private key of %s", key, cert)
+		l.check(err == nil, keyFile, "%s: holds no private key for %s", key, cert)
 	}
 }
 
@@ -165,6 +165,9 @@ func (l *loader) readable(key, file string) []byte {
 	}
 	text, err := os.ReadFile(file)
 	l.check(err == nil, key, "%s: no such file, or not readable", file)
+	if err != nil {
+		return nil
+	}
 	return text
 }
 

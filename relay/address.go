@@ -27,10 +27,12 @@ var (
 	ErrAddressUTF8   = errors.New("address needs SMTPUTF8")
 )
 
-// maxPath is the bound of RFC 5321 §4.5.3.1.3 without the angle brackets. The 64
-// octets of a local part there are the least that has to be taken: senders with
-// VERP or SRS have more.
-const maxPath = 254
+// Bounds of RFC 5321 §4.5.3.1. That of a path is without the angle brackets; that
+// of a local part is the recipients', for senders with VERP or SRS have more.
+const (
+	maxLocal = 64
+	maxPath  = 254
+)
 
 // ParseAddress reads local@domain as it stands between < and >, quoted or not.
 // Without smtputf8 only ASCII is allowed. Source routes (RFC 5321 appendix
@@ -195,6 +197,9 @@ func (a Address) ASCII() (s string, ok bool) {
 	}
 	return a.with(a.domain.String()), isASCII(a.local)
 }
+
+// LongLocal reports whether the local part is longer than a mailbox may have it.
+func (a Address) LongLocal() bool { return len(a.local) > maxLocal }
 
 // NeedsUTF8 reports whether the local part cannot be written in ASCII
 // (RFC 6531).

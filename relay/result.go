@@ -23,7 +23,8 @@ type Result struct {
 	Feedback Feedback
 	// Cut: the attempt was cut short before everybody was asked about.
 	Cut bool
-	// Changed: and that was because the demands have changed since it began.
+	// Changed: nothing more was tried, because the demands have changed since it
+	// began.
 	Changed bool
 }
 

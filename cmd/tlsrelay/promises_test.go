@@ -43,7 +43,7 @@ func TestDropKeepsItsReports(t *testing.T) {
 // attempt either.
 func TestPolicyOvertakesAnAttempt(t *testing.T) {
 	r := newRig(t)
-	slow := r.world.Host(t, "mx.slow.test", relaytest.Script{NoTLS: true, Greeting: relaytest.Reply{Delay: 3 * time.Second}})
+	slow := r.world.Host(t, "mx.slow.test", relaytest.Script{NoTLS: true, Greeting: relaytest.Reply{Delay: 8 * time.Second, Times: 1}})
 	receiver, _ := r.webhook()
 	r.submit("app@sender.test", "a@slow.test")
 	eventually(t, "the attempt has begun", func() bool { return slow.Open() > 0 })

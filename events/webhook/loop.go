@@ -20,7 +20,7 @@ const slowPost = 5 * time.Second
 type loop struct {
 	s     *Sender
 	id    string
-	woken chan struct{} // holds one token when rows were committed
+	woken chan struct{} // holds one token when rows can be had
 
 	failures int  // in a row
 	slow     bool // the last POST was

@@ -57,13 +57,11 @@ func (e *Engine) Run(ctx context.Context) error {
 func (e *Engine) Deliver(ctx context.Context, job Job) relay.Result {
 	begin := time.Now()
 	job.Sender.RequireTLS = job.Sender.RequireTLS || job.Message.RequireTLS
-	looking := ctx
-	if job.Opening != nil {
-		looking = job.Opening
-	}
+	looking, done := beforeMail(ctx, &job)
+	defer done()
 	route, failure := e.route(looking, job.Delivery.Lane.Destination, job.Sender)
 	if failure != nil {
-		// As policy.Conclude would:
+		// As policy.Conclude does:
 		job.Delivery.History = job.Delivery.History.Under(policy.Decide(job.Sender, policy.Facts{}))
 		r := relay.FailAll(job.Delivery, *failure, begin)
 		r.Cut = looking.Err() != nil

@@ -122,14 +122,15 @@ func (w *walk) interrupted() bool {
 	return w.changed || w.ctx.Err() != nil || w.job != nil && w.job.Opening != nil && w.job.Opening.Err() != nil
 }
 
-// opening gives the context of a connection on its way to MAIL.
-func (w *walk) opening() (ctx context.Context, done func()) {
-	if w.job == nil || w.job.Opening == nil {
-		return w.ctx, func() {}
+// beforeMail gives the context of what comes before MAIL: it ends with ctx and with
+// job.Opening. A nil job is a probe's.
+func beforeMail(ctx context.Context, job *Job) (until context.Context, done func()) {
+	if job == nil || job.Opening == nil {
+		return ctx, func() {}
 	}
-	ctx, cancel := context.WithCancel(w.ctx)
-	stop := context.AfterFunc(w.job.Opening, cancel)
-	return ctx, func() { stop(); cancel() }
+	until, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(job.Opening, cancel)
+	return until, func() { stop(); cancel() }
 }
 
 // betterGone is how long a session with a worse host tells that the better ones
@@ -348,7 +349,7 @@ func (w *walk) connect(h *host, k poolKey, m manner) (*session, sighting, error)
 	if w.job == nil || m.plain || m.hello == policy.NoSNIHello {
 		usable = fresh
 	}
-	ctx, done := w.opening()
+	ctx, done := beforeMail(w.ctx, w.job)
 	defer done()
 	s, err := w.e.pool.acquire(ctx, k, usable)
 	if err != nil {

@@ -418,7 +418,7 @@ func (l lookingUp) Route(ctx context.Context, _ string) (resolve.Route, *relay.F
 
 // TestInterruptedLookUp: an attempt that has to end does not wait for DNS.
 func TestInterruptedLookUp(t *testing.T) {
-	for _, all := range []bool{true, false} {
+	for _, all := range []bool{true, false} { // has Opening another end, or ctx?
 		l := lookingUp{make(chan struct{})}
 		e := engine(t, relaytest.Start(t), resolve.Route{})
 		e.router = l
@@ -427,7 +427,7 @@ func TestInterruptedLookUp(t *testing.T) {
 		ends, end := context.WithCancel(ctx)
 		job := jobTo(t, modeT)
 		if all {
-			ctx = ends
+			job.Opening, ctx = ctx, ends
 		} else {
 			job.Opening = ends
 		}

@@ -454,14 +454,23 @@ func TestNoBodyUnderALaterDemand(t *testing.T) {
 	}
 }
 
-// A delivery that runs out of time in a dead lane is not told as a TLS block for
-// what nobody demands any more.
+// A delivery that runs out of time, in a dead lane or by a fault of our own, is
+// not told as a TLS block for what nobody demands any more.
 func TestExpiryAfterLooserSettings(t *testing.T) {
-	bubble(t, Options{}, func(t *testing.T, w *world) {
-		w.hosts.set("x.test", after(30*time.Second, func(job deliver.Job) relay.Result {
+	for name, host := range map[string]func(context.Context, deliver.Job) relay.Result{
+		"dead": after(30*time.Second, func(job deliver.Job) relay.Result {
 			job.Delivery.History = policy.History{} // as the engine does without demands
 			return unreached(job)
-		}))
+		}),
+		"panic": func(context.Context, deliver.Job) relay.Result { panic("a bug") },
+	} {
+		t.Run(name, func(t *testing.T) { expireLoosened(t, host) })
+	}
+}
+
+func expireLoosened(t *testing.T, host func(context.Context, deliver.Job) relay.Result) {
+	bubble(t, Options{}, func(t *testing.T, w *world) {
+		w.hosts.set("x.test", host)
 		w.pile(200, "loosened", "x@x.test")
 		w.store.with(func() {
 			for k, d := range w.store.queued {
@@ -484,6 +493,23 @@ func TestExpiryAfterLooserSettings(t *testing.T) {
 		}
 		if ended != 200 {
 			t.Errorf("%d ended", ended)
+		}
+	})
+}
+
+// Faults of our own are no attempts that went well, and do not keep the guard from
+// holding.
+func TestGuardIgnoresFaultsOfOurOwn(t *testing.T) {
+	bubble(t, Options{GuardDomains: 5, GuardWithin: 10 * time.Minute}, func(t *testing.T, w *world) {
+		for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
+			w.hosts.set(name+".ours.test", func(context.Context, deliver.Job) relay.Result { panic("a bug") })
+			w.send("tenant", "x@"+name+".ours.test")
+			w.hosts.set(name+".test", after(0, refused))
+			w.send("tenant", "x@"+name+".test")
+		}
+		time.Sleep(time.Second)
+		if !w.q.GuardHolds() {
+			t.Error("the guard does not hold")
 		}
 	})
 }

@@ -30,10 +30,10 @@ const (
 // crew is what works beside the loop while Run is on.
 type crew struct {
 	*Queue
-	openings context.Context // ends when attempts that have not come to MAIL are cut off
-	attempts context.Context // ends when all attempts are
-	commits  context.Context // ends when commits are, too
-	changed  func(*deliver.Job) bool
+	openings context.Context         // ends when attempts that have not come to MAIL are cut off
+	attempts context.Context         // ends when all attempts are
+	commits  context.Context         // ends when commits are, too
+	changed  func(*deliver.Job) bool // demandsChanged, which as a value is made but once
 	pool     sync.WaitGroup
 }
 
@@ -101,7 +101,9 @@ func (c *crew) deliver(ctx context.Context, m relay.Message, d relay.Delivery) (
 	if err != nil {
 		return c.unsent(d, err)
 	}
-	defer func() { r.Demanding = !policy.Decide(sender, policy.Facts{}).Opportunistic() }()
+	demanded := policy.Decide(sender, policy.Facts{})
+	d.History = d.History.Under(demanded)
+	defer func() { r.Demanding = !demanded.Opportunistic() }()
 	body, err := c.store.Body(ctx, m.ID)
 	if err != nil {
 		c.log.Error("cannot open the body", zap.Stringer("delivery", d.Key), zap.Error(err))
@@ -140,8 +142,12 @@ func (q *Queue) demands(ctx context.Context, m relay.Message, destination string
 // demandsChanged reports whether the sender of a job demands other things by now,
 // or cannot be asked.
 func (c *crew) demandsChanged(j *deliver.Job) bool {
-	now, err := c.demands(c.attempts, j.Message, j.Delivery.Lane.Destination)
-	return err != nil || !slices.Equal(policy.Decide(now, policy.Facts{}).Demands, policy.Decide(j.Sender, policy.Facts{}).Demands)
+	sender, err := c.demands(c.attempts, j.Message, j.Delivery.Lane.Destination)
+	if err != nil {
+		return true
+	}
+	was, now := policy.Decide(j.Sender, policy.Facts{}), policy.Decide(sender, policy.Facts{})
+	return was.Hold != now.Hold || !slices.Equal(was.Demands, now.Demands)
 }
 
 // unsent is the result of an attempt without the sender's demands. Mail of an

@@ -50,13 +50,16 @@ func (s *Store) loadMemory(en *engine) error {
 	if err != nil {
 		return err
 	}
+	if err := s.resumeOutbox(en); err != nil {
+		return err
+	}
 	m := &s.mem
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.accounts, m.keys, m.overrides, m.endpoints = accounts, keys, overrides, endpoints
 	m.groupEndpoints()
 	m.sent.at = nil // a removal may have been lost
-	return s.resumeOutbox(en)
+	return nil
 }
 
 // resumeOutbox finds the highest sequence number in use.
@@ -353,7 +356,7 @@ func (s *Store) UpdateKey(ctx context.Context, id string, change func(*account.K
 	if err != nil {
 		return account.Key{}, err
 	}
-	k := copyKey(was)
+	k := was
 	if err := change(&k); err != nil {
 		return account.Key{}, err
 	}

@@ -156,6 +156,9 @@ func (s *session) Rcpt(_ string, opts *smtp.RcptOptions) error {
 	if err != nil {
 		return err
 	}
+	if addr.LongLocal() {
+		return refusal(501, "5.1.3", "Address too long")
+	}
 	if strings.ContainsFunc(opts.OriginalRecipient, unicode.IsControl) || len(opts.OriginalRecipient) > maxOriginal {
 		return refusal(501, "5.5.4", "Malformed ORCPT parameter value")
 	}

@@ -64,6 +64,8 @@ func TestTrap2SlowButSteadyContentIsAccepted(t *testing.T) {
 func TestTrap3AddressesKeepTheirQuotesAndAreChecked(t *testing.T) {
 	w := start(t, nil)
 	c := w.ready()
+	c.cmd("250", "MAIL FROM:<"+strings.Repeat("s", 200)+"@sender.example>") // VERP, SRS
+	c.cmd("250", "RSET")
 	c.cmd("250", `MAIL FROM:<"a b"@sender.example>`)
 	for _, tt := range []struct{ path, want string }{
 		{`<"victim@evil.test> NOTIFY=NEVER "@ok.test>`, "250 2.1.5"},
@@ -82,8 +84,7 @@ func TestTrap3AddressesKeepTheirQuotesAndAreChecked(t *testing.T) {
 		{"<>", "501 5.1.3"},
 		{"<a@192.0.2.1>", "501 5.1.3"},
 		{"<a@[192.0.2.1]>", "250 2.1.5"},
-		{"<" + strings.Repeat("l", 65) + "@ok.test>", "250 2.1.5"}, // VERP and SRS have more than 64
-		{"<" + strings.Repeat("l", 255) + "@ok.test>", "501 5.1.3"},
+		{"<" + strings.Repeat("l", 65) + "@ok.test>", "501 5.1.3"},
 	} {
 		t.Run(tt.path, func(t *testing.T) {
 			c.t = t
