@@ -29,6 +29,9 @@ func guard(listen, token string, next http.Handler) http.Handler {
 			refuse(w, http.StatusUnauthorized, "a token is needed")
 		case changes(r) && !ownOrigin(r):
 			refuse(w, http.StatusForbidden, "a change from another origin")
+		case strings.HasPrefix(r.URL.Path, "/debug/") && r.Header.Get("Sec-Fetch-Site") == "cross-site":
+			// Reading changes nothing, but a page elsewhere could keep the profiler on.
+			refuse(w, http.StatusForbidden, "a profile for another site")
 		case changes(r) && !isJSON(r):
 			refuse(w, http.StatusUnsupportedMediaType, "a change must be application/json")
 		default:

@@ -28,6 +28,8 @@ func TestGuard(t *testing.T) {
 		{"no token given", "127.0.0.1:8026", token, "GET", "/metrics", "127.0.0.1", nil, 401},
 		{"wrong token", "127.0.0.1:8026", token, "GET", "/metrics", "127.0.0.1", map[string]string{"Authorization": "Bearer s3cres"}, 401},
 		{"health needs none", "127.0.0.1:8026", token, "GET", "/readyz", "127.0.0.1", nil, 200},
+		{"profile for another site", "127.0.0.1:8026", "", "GET", "/debug/pprof/trace", "127.0.0.1:8026", map[string]string{"Sec-Fetch-Site": "cross-site"}, 403},
+		{"page from a link", "127.0.0.1:8026", "", "GET", "/", "127.0.0.1:8026", map[string]string{"Sec-Fetch-Site": "cross-site"}, 200},
 		{"change as JSON", "127.0.0.1:8026", "", "POST", "/admin/v1/queue/retry", "127.0.0.1", map[string]string{"Content-Type": "application/json; charset=utf-8"}, 200},
 		{"change as a form", "127.0.0.1:8026", "", "POST", "/admin/v1/queue/retry", "127.0.0.1", map[string]string{"Content-Type": "text/plain"}, 415},
 		{"change without a type", "127.0.0.1:8026", "", "DELETE", "/admin/v1/keys/x", "127.0.0.1", nil, 415},

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"io"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/emersion/go-smtp"
 	"go.uber.org/zap"
@@ -217,12 +220,18 @@ const maxMessageID = 998
 // be repeated (contract §4.2).
 func smtpID(said, made string) string {
 	switch {
-	case said == "" || len(said) > maxMessageID:
+	case said == "" || len(said) > maxMessageID || strings.ContainsFunc(said, unseen):
 		return made
 	case said[0] == '<' && said[len(said)-1] == '>':
 		return said
 	}
 	return "<" + said + ">"
+}
+
+// unseen tells what a terminal obeys, or shows in disguise, and what is no
+// character.
+func unseen(r rune) bool {
+	return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == utf8.RuneError
 }
 
 // put writes to the draft, whose trouble refuses the message.

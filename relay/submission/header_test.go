@@ -107,11 +107,13 @@ func TestSMTPID(t *testing.T) {
 	c := w.ready()
 	long := "<" + strings.Repeat("x", maxMessageID) + ">"
 	for field, want := range map[string]string{
-		"Message-ID: <m@x>":   "<m@x>",
-		"Message-ID: m@x":     "<m@x>",
-		"Message-ID:":         "made",
-		"Message-ID: " + long: "made",
-		"X: no Message-ID":    "made",
+		"Message-ID: <m@x>":         "<m@x>",
+		"Message-ID: m@x":           "<m@x>",
+		"Message-ID:":               "made",
+		"Message-ID: <\u009b31m@x>": "made", // a terminal obeys it
+		"Message-ID: <\u202em@x>":   "made", // and shows this backwards
+		"Message-ID: " + long:       "made",
+		"X: no Message-ID":          "made",
 	} {
 		id := strings.TrimPrefix(c.data(field+"\r\n\r\nbody"), "250 2.0.0 Ok: queued as ")
 		if want == "made" {
