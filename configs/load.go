@@ -101,17 +101,18 @@ func (l *loader) parse(file string, text []byte) {
 		l.origin, l.broken = make(map[string]Fault), make(map[string]bool)
 	}
 	in := yaml.NewDecoder(bytes.NewReader(text))
-	var doc, next yaml.Node
+	var doc yaml.Node
 	err := in.Decode(&doc)
 	if err == io.EOF {
 		return // an empty file sets nothing
 	}
-	if err == nil {
+	for err == nil {
+		var next yaml.Node
 		if err = in.Decode(&next); err == nil && !isNull(next) {
-			l.fault(Fault{File: file, Line: next.Line, Text: "a second YAML document; one is read"})
+			l.fault(Fault{File: file, Line: next.Line, Text: "another YAML document; one is read"})
 		}
 	}
-	if err != nil && err != io.EOF {
+	if err != io.EOF {
 		l.fault(syntaxFault(file, err))
 		return
 	}

@@ -103,10 +103,11 @@ F:17: admin.token: must be set to listen beyond loopback`
 // nowhere itself.
 func TestFaultsBesideAnotherKey(t *testing.T) {
 	for text, want := range map[string]string{
-		"webhooks:\n  retry_after: 20m\n": "F:2: webhooks.retry_max: must not be shorter than retry_after",
-		"delivery:\n  retry_max: 1m\n":    "F:2: delivery.retry_max: must not be shorter than retry_after",
-		"api:\n  key_file: load.go\n":     "F:2: api.cert_file: must be set together with key_file",
-		"a: 1\n---\nb: 2\n":               "F:1: a: unknown key\nF:2: a second YAML document; one is read",
+		"webhooks:\n  retry_after: 20m\n":    "F:2: webhooks.retry_max: must not be shorter than retry_after",
+		"delivery:\n  retry_max: 1m\n":       "F:2: delivery.retry_max: must not be shorter than retry_after",
+		"api:\n  key_file: load.go\n":        "F:2: api.cert_file: must be set together with key_file",
+		"a: 1\n---\nb: 2\n":                  "F:1: a: unknown key\nF:2: another YAML document; one is read",
+		"hostname: a.test\n---\n---\nb: 2\n": "F:3: another YAML document; one is read",
 	} {
 		path := write(t, text)
 		_, err := Load(path, nil)

@@ -117,26 +117,25 @@ func (c ticketCache) Get(key string) (*tls.ClientSessionState, bool) {
 	return c.ClientSessionCache.Get(c.prefix + key)
 }
 
-// Put implements tls.ClientSessionCache. A ticket keeps the host's certificates,
-// and a host may have as many of them as it likes: those of more than maxTicket
-// octets are not worth it.
+// Put implements tls.ClientSessionCache. With a ticket the host's certificates are
+// kept, and a host may have as many of them as it likes: what comes to more than
+// maxTicket octets is not worth it.
 func (c ticketCache) Put(key string, s *tls.ClientSessionState) {
-	if s != nil && ticketSize(s) > maxTicket {
-		s = nil
+	if s == nil || ticketSize(s) <= maxTicket {
+		c.ClientSessionCache.Put(c.prefix+key, s)
 	}
-	c.ClientSessionCache.Put(c.prefix+key, s)
 }
 
 func ticketSize(s *tls.ClientSessionState) int {
-	_, state, err := s.ResumptionState()
+	ticket, state, err := s.ResumptionState()
 	if err != nil || state == nil {
-		return 0
+		return maxTicket + 1
 	}
 	encoded, err := state.Bytes()
 	if err != nil {
-		return 0
+		return maxTicket + 1
 	}
-	return len(encoded)
+	return len(ticket) + len(encoded)
 }
 
 // hellos makes the tls.Config of every connection and remembers which

@@ -3,6 +3,7 @@ package deliver
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -20,14 +21,15 @@ import (
 // violated.
 func TestOutOfStep(t *testing.T) {
 	for _, ehlo := range []string{
-		"250-PIPELINING\r\n250-CHUNKING\r\n250 SIZE\r\n250 HELP\r\n",
-		"250-PIPELINING\r\n250 SIZE\r\n250 HELP\r\n",
-		"250-CHUNKING\r\n250 SIZE\r\n250 HELP\r\n",
-		"250 SIZE\r\n250 HELP\r\n",
+		"250-mx1\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 SIZE\r\n250 HELP\r\n",
+		"250-mx1\r\n250-PIPELINING\r\n250 SIZE\r\n250 HELP\r\n",
+		"250-mx1\r\n250-CHUNKING\r\n250 SIZE\r\n250 HELP\r\n",
+		"250-mx1\r\n250 SIZE\r\n250 HELP\r\n",
+		"220 mx1 once more\r\n",
 	} {
 		w := relaytest.Start(t)
 		inTLS := w.Host(t, "mx1.example.test", relaytest.Script{
-			EHLOInTLS: relaytest.Reply{Raw: "250-mx1\r\n" + ehlo},
+			EHLOInTLS: relaytest.Reply{Raw: ehlo},
 			End:       relaytest.Reply{Code: 554, Text: "5.7.1 spam"},
 		})
 		second := w.Host(t, "mx2.example.test")
@@ -145,6 +147,58 @@ func TestOneTooMany(t *testing.T) {
 	}
 }
 
+// TestOneFullMailbox: one recipient too many is a limit; one whose mailbox is full
+// is not, for whoever comes after it was taken.
+func TestOneFullMailbox(t *testing.T) {
+	var transactions atomic.Int64
+	addr := rawHost(t, func(c net.Conn) {
+		playHost(c, "SIZE", func(in *bufio.Reader, line string) (bool, bool) {
+			switch {
+			case strings.HasPrefix(line, "RCPT TO:<full"):
+				io.WriteString(c, "452 over quota\r\n")
+				return true, true
+			case strings.HasPrefix(line, "DATA"):
+				transactions.Add(1)
+				io.WriteString(c, "354 go\r\n")
+				for err := error(nil); line != ".\r\n" && err == nil; {
+					line, err = in.ReadString('\n')
+				}
+				io.WriteString(c, "250 taken\r\n")
+				return true, true
+			}
+			return false, true
+		})
+	})
+	route := routeTo()
+	route.Hosts = append(route.Hosts, hostAt("mx1.example.test", addr))
+	e := engine(t, relaytest.Start(t), route)
+	e.Deliver(context.Background(), jobTo(t, modeO, "a@example.test", "full@example.test", "b@example.test"))
+	before := transactions.Load()
+	var to []string
+	for i := range 60 {
+		to = append(to, fmt.Sprintf("u%d@example.test", i))
+	}
+	e.Deliver(context.Background(), jobTo(t, modeO, to...))
+	if n := transactions.Load() - before; n != 1 {
+		t.Errorf("%d transactions for the next message", n)
+	}
+}
+
+// TestTicketSize: a ticket counts with all that is kept with it.
+func TestTicketSize(t *testing.T) {
+	for size, kept := range map[int]bool{100: true, 60_000: false} {
+		cache := ticketCache{tls.NewLRUClientSessionCache(2), "x"}
+		s, err := tls.NewResumptionState(make([]byte, size), &tls.SessionState{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cache.Put("k", s)
+		if _, ok := cache.Get("k"); ok != kept {
+			t.Errorf("a ticket of %d octets is kept: %v", size, ok)
+		}
+	}
+}
+
 // TestWhatAsksForTLS: a host that wants AUTH, or has TLS in an address, does not
 // want STARTTLS.
 func TestWhatAsksForTLS(t *testing.T) {
@@ -154,6 +208,7 @@ func TestWhatAsksForTLS(t *testing.T) {
 	}{
 		{relaytest.Reply{Code: 530, Text: "5.7.0 Must issue a STARTTLS command first"}, relay.Temporary},
 		{relaytest.Reply{Code: 550, Text: "5.7.1 Use TLS, please"}, relay.Temporary},
+		{relaytest.Reply{Code: 550, Text: "5.7.10 TLSv1.2 or higher required"}, relay.Temporary},
 		{relaytest.Reply{Code: 530, Text: "5.7.0 Authentication required"}, relay.Permanent},
 		{relaytest.Reply{Code: 550, Text: "5.7.1 <bob@tls-fans.test>: access denied"}, relay.Permanent},
 		{relaytest.Reply{Code: 550, Text: "5.7.1 subtlsomething"}, relay.Permanent},
@@ -189,7 +244,7 @@ func TestBackupHost(t *testing.T) {
 	e.pool.mu.Lock()
 	for _, list := range e.pool.idle {
 		for _, s := range list {
-			s.opened = s.opened.Add(-betterGone)
+			s.inTurn = s.inTurn.Add(-betterGone)
 		}
 	}
 	e.pool.mu.Unlock()

@@ -28,12 +28,13 @@ type session struct {
 	cert  policy.Certificate
 
 	opened, idle time.Time
-	mails        int  // transactions begun
-	reused       bool // came out of the pool
-	cold         bool // idle for so long that the host may have hung up by now
-	unclean      bool // a transaction is open: RSET first
-	broken       bool // out of step or closed: good for nothing more
-	hungUp       bool // it said 421
+	inTurn       time.Time // when it was last used because its host's turn had come
+	mails        int       // transactions begun
+	reused       bool      // came out of the pool
+	cold         bool      // idle for so long that the host may have hung up by now
+	unclean      bool      // a transaction is open: RSET first
+	broken       bool      // out of step or closed: good for nothing more
+	hungUp       bool      // it said 421
 }
 
 // observed gives what was seen of the session, as a message with these
@@ -92,7 +93,8 @@ type opening struct {
 // open dials and goes as far as the decision allows. The session is nil
 // unless the verdict says Proceed. The connection is closed when ctx ends.
 func (e *Engine) open(ctx context.Context, k poolKey, d policy.Decision, m manner) (*session, sighting) {
-	o := &opening{e: e, d: d, m: m, s: &session{key: k, opened: time.Now()}}
+	now := time.Now()
+	o := &opening{e: e, d: d, m: m, s: &session{key: k, opened: now, inTurn: now}}
 	o.observed = policy.Observed{Stage: policy.StageConnect, Plain: m.plain}
 	if !o.dial(ctx) {
 		return nil, o.sighting
@@ -199,7 +201,7 @@ func (o *opening) ehlo() bool {
 	case err != nil:
 		o.observed.Code = 0
 		return o.fail(err)
-	case !rep.positive():
+	case rep.code != 250:
 		// Neither verb is known. That is no answer about TLS any more.
 		o.reply, o.observed.Code, o.observed.Fault = rep.export(), 0, policy.Garbage
 		return o.leave()
@@ -283,6 +285,8 @@ func (o *opening) ehloTLS() bool {
 		return o.fail(err)
 	case !rep.positive():
 		return o.refuse(rep)
+	case rep.code != 250:
+		return o.fail(errReply)
 	}
 	o.s.ext = parseExtensions(rep)
 	o.observed.RequireTLS = o.s.ext.requireTLS

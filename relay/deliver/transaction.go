@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 	"time"
 
@@ -58,7 +59,7 @@ func (s *session) transact(job *Job, rcpts []*relay.Recipient) *exchange {
 	s.end = time.Now().Add(6*s.timeout + time.Duration(job.Body.Size()/slowest)*time.Second)
 	s.mails++
 	if s.r.Buffered() > 0 {
-		x.err = errReply // out of step, as in command
+		x.unasked()
 	} else {
 		x.run()
 	}
@@ -69,6 +70,21 @@ func (s *session) transact(job *Job, rcpts []*relay.Recipient) *exchange {
 		s.broken = true
 	}
 	return x
+}
+
+// unasked reads what the host said before it was asked: a 421 is as good as one to
+// MAIL, and after anything else it is out of step, as in command.
+func (x *exchange) unasked() {
+	rep, err := x.s.read(x.s.timeout)
+	switch {
+	case err != nil:
+		x.err = err
+	case rep.code != 421:
+		x.err = errReply
+	default:
+		x.mail, x.mailed = rep.export(), true
+		x.closing(rep)
+	}
 }
 
 func (x *exchange) run() {
@@ -339,6 +355,12 @@ func (x *exchange) taken() (n int) {
 	return n
 }
 
+// fullFrom reports whether nobody was taken, or refused for another reason, from
+// the ith recipient on.
+func (x *exchange) fullFrom(i int) bool {
+	return !slices.ContainsFunc(x.answers[i:], func(a answer) bool { return a.standing != tooMany })
+}
+
 // isTooMany recognises the refusal of one recipient too many (RFC 5321
 // §4.5.3.1.10), which old hosts say with 552: without an enhanced code that is
 // too many where others were taken before. With an enhanced code for something
@@ -350,5 +372,5 @@ func isTooMany(r relay.Reply, others bool) bool {
 	case r.Code == 452 && r.Enhanced == "":
 		return true
 	}
-	return r.Code/100 == 4 && r.Enhanced == "4.5.3"
+	return r.Code/100 == 4 && r.Code != 421 && r.Enhanced == "4.5.3"
 }

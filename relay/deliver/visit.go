@@ -179,7 +179,7 @@ func (w *walk) apply(h *host, x *exchange, batch []*recipient, told events.Sessi
 	switch {
 	case x.err == nil || w.allHeard(x):
 		return answered
-	case x.ended && !x.s.hungUp, isOwn(x.err):
+	case x.ended && (!x.s.hungUp || isTimeout(x.err)), isOwn(x.err):
 		return unknown
 	}
 	return lost
@@ -216,7 +216,9 @@ func (w *walk) postpone(h *host, x *exchange, batch []*recipient, progress bool,
 		switch a := x.answers[i]; {
 		case a.standing == tooMany && progress && x.err == nil:
 			r.visit = 0
-			x.s.ext.rcptMax = max(1, x.taken()) // asking more again would be for nothing
+			if n := x.taken(); n > 0 && x.fullFrom(i) {
+				x.s.ext.rcptMax = n // asking more again would be for nothing
+			}
 		case a.standing == tooMany:
 			f := replyFailure(a.reply, relay.ReachRecipient, h.Name)
 			f.Class, f.Reason = relay.Temporary, events.ReplyTemp
@@ -317,7 +319,7 @@ func speaksOfTLS(text string) bool {
 	}
 	isNoLetter := func(r rune) bool { return !unicode.IsLetter(r) }
 	return slices.ContainsFunc(strings.FieldsFunc(text, isNoLetter), func(word string) bool {
-		return strings.EqualFold(word, "TLS") || strings.EqualFold(word, "STARTTLS")
+		return strings.EqualFold(word, "TLS") || strings.EqualFold(word, "STARTTLS") || strings.EqualFold(word, "TLSv")
 	})
 }
 

@@ -133,8 +133,8 @@ func beforeMail(ctx context.Context, job *Job) (until context.Context, done func
 	return until, func() { stop(); cancel() }
 }
 
-// betterGone is how long a session with a worse host tells that the better ones
-// were not to be had: it was opened because they were not.
+// betterGone is how long a session with a worse host, used in its turn, tells that
+// the better ones were not to be had.
 const betterGone = 30 * time.Second
 
 // reuse looks for an idle session to any host of the route, the preferred
@@ -146,7 +146,7 @@ func (w *walk) reuse() {
 		best := h.Preference == w.hosts[0].Preference
 		// In clear only in its turn: a better host may have TLS by now.
 		usable := func(s *session) bool {
-			return (i == 0 || s.seen.TLS != nil) && (best || time.Since(s.opened) < betterGone) && h.usable(s)
+			return (i == 0 || s.seen.TLS != nil) && (best || time.Since(s.inTurn) < betterGone) && h.usable(s)
 		}
 		for _, addr := range h.Addrs {
 			k, ok := w.e.key(h.Host, addr)
@@ -356,6 +356,7 @@ func (w *walk) connect(h *host, k poolKey, m manner) (*session, sighting, error)
 		return nil, sighting{}, err
 	}
 	if s != nil {
+		s.inTurn = time.Now()
 		return s, w.recognise(h, s), nil
 	}
 	s, seen := w.e.open(ctx, k, h.decision, m)
