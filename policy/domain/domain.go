@@ -40,7 +40,7 @@ func Parse(s string) (Name, error) {
 		return Name{}, ErrInvalid
 	}
 	ascii := strings.ToLower(s)
-	if !plain(s) {
+	if !isASCII(s) || hasALabel(ascii) {
 		var err error
 		if ascii, err = lookup.ToASCII(s); err != nil {
 			return Name{}, ErrInvalid
@@ -73,17 +73,18 @@ func MustParse(s string) Name {
 	return n
 }
 
-// plain tells a name that is canonical already but for its case and its check
-// of labels, which is nearly every name on the path of a message.
-func plain(s string) bool {
+// isASCII and hasALabel leave out of IDNA what needs none of it, which is nearly
+// every name on the path of a message.
+func isASCII(s string) bool {
 	for i := range len(s) {
 		if s[i] >= 0x80 {
 			return false
 		}
 	}
-	lower := strings.ToLower(s)
-	return !strings.HasPrefix(lower, "xn--") && !strings.Contains(lower, ".xn--")
+	return true
 }
+
+func hasALabel(s string) bool { return strings.HasPrefix(s, "xn--") || strings.Contains(s, ".xn--") }
 
 func validLabel(l string) bool {
 	if l == "" || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' {
