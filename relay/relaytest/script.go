@@ -35,14 +35,34 @@ type Script struct {
 	// NeedTLS answers MAIL in clear with 530 (C12).
 	NeedTLS bool
 
+	// Surplus is what the host says beside its reply to a step, by the name of the
+	// step: "ehlo", "ehlo_tls", "mail", "rcpt", "rset", "data" (after the 354), "bdat"
+	// (after a chunk that is not the last) and "end".
+	Surplus map[string]Surplus
+	// Chunk is the reply to a BDAT that is not the last. ChunkAsCommands: CHUNKING
+	// may be listed, yet BDAT is not known and its octets are taken for commands;
+	// RefusedAsCommands: so they are while no recipient is accepted.
+	Chunk                              Reply
+	ChunkAsCommands, RefusedAsCommands bool
+
+	// MaxMails per connection; MAIL is refused with 452 beyond it. 0: no limit.
+	MaxMails int
+	// MaxRefused RCPTs per connection; the next one gets 421. 0: no limit.
+	MaxRefused int
+	// HangUpAfter closes the connection, without a word, so long after a message
+	// was taken. 0: never.
+	HangUpAfter time.Duration
+
 	MaxRcpt int // recipients beyond it get 452 4.5.3 (RFC 5321 §4.5.3.1.10); 0: no limit
 	// BodyOver happens once more than BodyLimit octets of a body arrived; 0:
 	// never. With Do Stall the host stops reading in mid-body.
 	BodyLimit int
 	BodyOver  Reply
 
-	// MaxConnections at a time; the next gets 421 4.7.0. 0: no limit.
+	// MaxConnections at a time; the next gets TurnAway, by default 421 4.7.0. 0: no
+	// limit.
 	MaxConnections int
+	TurnAway       Reply
 	// Discard keeps counters only: no commands, no bodies. For load tests.
 	Discard bool
 }
@@ -50,6 +70,12 @@ type Script struct {
 // DefaultKeywords are what the zero Script lists beside STARTTLS.
 var DefaultKeywords = []string{"PIPELINING", "SIZE 52428800", "8BITMIME", "ENHANCEDSTATUSCODES",
 	"SMTPUTF8", "DSN", "CHUNKING"}
+
+// Surplus is what a host says that it was not asked for.
+type Surplus struct {
+	Raw   string        // with its CRLFs
+	Delay time.Duration // after the reply; 0: together with it
+}
 
 // Reply is what the host does at one step. The zero Reply is the normal
 // answer.

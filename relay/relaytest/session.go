@@ -34,6 +34,8 @@ type session struct {
 	size      int64 // of body, also when it is not kept
 	chunked   bool
 	pipelined bool // the client may
+	taken     int  // messages
+	refused   int  // RCPTs
 }
 
 const readBuffer = 32 << 10 // holds any ClientHello record and any command line
@@ -69,7 +71,8 @@ func (s *session) run() {
 	greeting := s.script.Greeting
 	normal := "220 " + s.h.name + " ESMTP relaytest"
 	if s.script.MaxConnections > 0 && s.others > s.script.MaxConnections {
-		greeting, normal = Reply{Hangup: true}, "421 4.7.0 Too many connections"
+		greeting, normal = s.script.TurnAway, "421 4.7.0 Too many connections"
+		greeting.Hangup = true
 	}
 	code, alive := s.reply("greeting", greeting, normal)
 	if !alive {
@@ -250,7 +253,24 @@ func (s *session) reply(step string, r Reply, normal string) (code int, alive bo
 		s.hangUp()
 		return code, false
 	}
-	return code, true
+	return code, s.surplus(step)
+}
+
+// surplus says what nobody asked for. false: the conversation is over.
+func (s *session) surplus(step string) bool {
+	step, _, _ = strings.Cut(step, " ")
+	extra, ok := s.script.Surplus[step]
+	if !ok {
+		return true
+	}
+	if extra.Delay > 0 {
+		s.flush()
+		if !s.sleep(extra.Delay) {
+			return false
+		}
+	}
+	s.out = append(s.out, extra.Raw...)
+	return extra.Delay == 0 || s.flush() == nil
 }
 
 // wire gives the octets of the reply.

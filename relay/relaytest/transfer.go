@@ -80,6 +80,10 @@ func (s *session) mailFrom(arg string) bool {
 		s.say("555 5.5.4 Unsupported option: " + bad)
 		return true
 	}
+	if s.script.MaxMails > 0 && s.taken >= s.script.MaxMails {
+		s.say("452 4.5.3 Too many messages on this connection")
+		return true
+	}
 	code, alive := s.reply("mail", s.script.Mail, "250 2.1.0 Ok")
 	if code/100 == 2 {
 		s.mail, s.from, s.params = true, address, params
@@ -110,9 +114,16 @@ func (s *session) rcptTo(arg string) bool {
 	if own, ok := s.script.Rcpts[strings.ToLower(address)]; ok {
 		step, r = "rcpt "+address, own
 	}
+	if s.script.MaxRefused > 0 && s.refused >= s.script.MaxRefused {
+		s.say("421 4.5.2 Too many unknown recipients")
+		s.hangUp()
+		return false
+	}
 	code, alive := s.reply(step, r, "250 2.1.5 Ok")
 	if code/100 == 2 {
 		s.rcpts = append(s.rcpts, Recipient{address, params})
+	} else {
+		s.refused++
 	}
 	return alive
 }
@@ -191,6 +202,14 @@ func (s *session) bdat(arg string) bool {
 		s.say("501 5.5.4 Syntax: BDAT size [LAST]")
 		return true
 	}
+	if s.script.ChunkAsCommands {
+		s.say("500 5.5.2 Command unrecognized")
+		return true
+	}
+	if s.script.RefusedAsCommands && len(s.rcpts) == 0 {
+		s.say("503 5.5.1 No valid recipients")
+		return true
+	}
 	// The chunk follows whatever the answer is.
 	if !s.readChunk(n) {
 		return false
@@ -203,8 +222,8 @@ func (s *session) bdat(arg string) bool {
 	if len(fields) > 1 && strings.EqualFold(fields[1], "LAST") {
 		return s.finish()
 	}
-	s.say("250 2.0.0 " + fields[0] + " octets received")
-	return true
+	_, alive := s.reply("bdat", s.script.Chunk, "250 2.0.0 "+fields[0]+" octets received")
+	return alive
 }
 
 func (s *session) readChunk(n int64) bool {
@@ -237,11 +256,16 @@ func (s *session) finish() bool {
 	// message here.
 	scripted := s.h.scripted(step, r)
 	scripted.Times = 0
-	if strings.HasPrefix(scripted.wire("250 "), "2") && (scripted.Do == Answer || scripted.Do == Drip) {
+	good := strings.HasPrefix(scripted.wire("250 "), "2") && (scripted.Do == Answer || scripted.Do == Drip)
+	if good {
 		s.accept()
+		s.taken++
 	}
 	s.reset()
 	_, alive := s.reply(step, scripted, "250 2.0.0 Ok: taken")
+	if good && s.script.HangUpAfter > 0 {
+		time.AfterFunc(s.script.HangUpAfter, func() { s.raw.Close() })
+	}
 	return alive
 }
 
