@@ -31,7 +31,7 @@ func Classify(reply, status string, reason Reason) string {
 // the reply knows better.
 func classOfReason(r Reason) string {
 	switch r {
-	case NoReason, ReplyTemp, ReplyPerm, Expired, GreetingFail, EHLOFail:
+	case NoReason, ReplyTemp, ReplyPerm, ReplyMixed, Expired, GreetingFail, EHLOFail:
 		return ""
 	case NoDomain, NullMX:
 		return ClassAddress

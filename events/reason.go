@@ -51,6 +51,7 @@ const (
 	MailLoop     Reason = "mail_loop"       // the best MX is this relay
 	ReplyTemp    Reason = "reply_temporary" // the host answered 4xx to the transaction
 	ReplyPerm    Reason = "reply_permanent" // the host answered 5xx to the transaction
+	ReplyMixed   Reason = "reply_mixed"     // the host answered yes and no in one reply
 	Unsupported  Reason = "unsupported"     // the message needs what no host offers (SMTPUTF8)
 	Expired      Reason = "expired"         // the queue lifetime ended
 	Dropped      Reason = "dropped"         // an operator dropped it

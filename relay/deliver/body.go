@@ -16,6 +16,9 @@ type content struct {
 	bol   bool // at the beginning of a line
 	watch bool // nothing is due from the host: a word from it means no
 	early reply
+	// gather leaves the end of the body in the buffer, for what is to follow in
+	// the same flight.
+	gather bool
 }
 
 // ReadFrom implements io.ReaderFrom, for bodies that cannot hand over their
@@ -121,7 +124,7 @@ func (w *content) send(body relay.Body) error {
 	if err == nil && w.stuff {
 		err = w.end()
 	}
-	if err == nil {
+	if err == nil && !w.gather {
 		err = w.flush()
 	}
 	return err

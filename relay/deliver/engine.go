@@ -21,6 +21,7 @@ type Engine struct {
 	log     *zap.Logger
 	pool    *pool
 	hellos  hellos
+	peers   peers
 	metrics *metrics
 }
 

@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,26 +19,36 @@ type extensions struct {
 	maxSize int64 // 0: no limit given
 	rcptMax int   // LIMITS (RFC 9422); 0: none
 	mailMax int
+
+	list uint64 // the wording of a reply that lists something; 0: none did
 }
 
 // parseExtensions reads an EHLO reply. Keywords come in any letter case
 // (RFC 5321 §2.4). The first line greets and lists nothing.
-func parseExtensions(r reply) extensions {
+// A keyword in ignored, in capitals, is not believed.
+func parseExtensions(r reply, ignored []string) extensions {
 	x := extensions{startTLS: policy.NotOffered}
+	if r.lines > 1 {
+		x.list = r.wording()
+	}
 	first := true
-	for line := range r.lines {
+	for line := range r.each {
 		if first {
 			first = false
 			continue
 		}
-		x.add(line)
+		x.add(line, ignored)
 	}
 	return x
 }
 
-func (x *extensions) add(line []byte) {
+func (x *extensions) add(line []byte, ignored []string) {
 	word, params, _ := bytes.Cut(bytes.TrimSpace(line), []byte{' '})
-	switch strings.ToUpper(string(word)) {
+	keyword := strings.ToUpper(string(word))
+	if slices.Contains(ignored, keyword) {
+		return
+	}
+	switch keyword {
 	case "STARTTLS":
 		x.startTLS = policy.Offered
 	case "PIPELINING":

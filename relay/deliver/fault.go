@@ -96,6 +96,8 @@ func remoteAlert(err error) (uint8, bool) {
 func wordsOf(err error, addr netip.AddrPort) string {
 	fault, alert := faultOf(err, false)
 	switch {
+	case errors.Is(err, errStep):
+		return "the replies do not match the commands"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connection refused by " + addr.String()
 	case noRoute(err), errors.Is(err, syscall.EHOSTUNREACH):

@@ -21,6 +21,8 @@ type metrics struct {
 	hellos     *prometheus.CounterVec
 	plaintext  prometheus.Counter
 	verdicts   *prometheus.CounterVec
+	crowded    prometheus.Counter
+	again      *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer, p *pool) *metrics {
@@ -46,6 +48,11 @@ func newMetrics(reg prometheus.Registerer, p *pool) *metrics {
 		hellos:    counters("tlsrelay_tls_hellos_total", "ClientHellos sent, by kind and outcome.", "hello", "outcome"),
 		plaintext: counter("tlsrelay_plaintext_fallbacks_total", "Opportunistic deliveries in clear to hosts whose TLS failed."),
 		verdicts:  counters("tlsrelay_verdicts_total", "Verdicts on connections, by evidence class and reason.", "class", "reason"),
+		crowded:   counter("tlsrelay_connections_crowded_total", "Connections refused by hosts that had as many of ours as they take."),
+		again:     counters("tlsrelay_transactions_repeated_total", "Transactions begun anew on another connection at once, by why.", "cause"),
+	}
+	for _, c := range causes {
+		m.again.WithLabelValues(string(c))
 	}
 	if reg == nil {
 		return m
@@ -53,7 +60,7 @@ func newMetrics(reg prometheus.Registerer, p *pool) *metrics {
 	gauge := func(name, help string, f func() int) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(f()) })
 	}
-	reg.MustRegister(m.deliveries, m.handshakes, m.seconds, m.opened, m.reused, m.resumed, m.hellos, m.plaintext, m.verdicts,
+	reg.MustRegister(m.deliveries, m.handshakes, m.seconds, m.opened, m.reused, m.resumed, m.hellos, m.plaintext, m.verdicts, m.crowded, m.again,
 		gauge("tlsrelay_connections_open", "Connections to receiving hosts, idle ones included.", func() int { open, _ := p.stats(); return open }),
 		gauge("tlsrelay_connections_idle", "Idle sessions kept for reuse.", func() int { _, idle := p.stats(); return idle }))
 	return m

@@ -5,6 +5,8 @@ import (
 	"context"
 	"crypto/x509"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"tlsrelay/policy"
@@ -31,6 +33,12 @@ type Options struct {
 	MaxConnections              int // all hosts together; default 1000
 	MaxPerHost                  int // default 20
 	MaxRecipientsPerTransaction int // default 100
+	// MaxMessages is how many messages one connection carries; 0: as many as the
+	// host allows, by what it says or has shown.
+	MaxMessages int
+	// IgnoreKeywords are EHLO keywords not to believe, in capitals, by the name of
+	// the host, "*.domain" for the names of any depth below it, or "*" for all.
+	IgnoreKeywords map[string][]string
 }
 
 func (o Options) withDefaults() Options {
@@ -47,6 +55,22 @@ func (o Options) withDefaults() Options {
 	o.MaxPerHost = cmp.Or(o.MaxPerHost, 20)
 	o.MaxRecipientsPerTransaction = cmp.Or(o.MaxRecipientsPerTransaction, 100)
 	return o
+}
+
+// ignored gives the keywords of EHLO not to believe of a host.
+func (o Options) ignored(host string) []string {
+	if len(o.IgnoreKeywords) == 0 {
+		return nil
+	}
+	words := slices.Concat(o.IgnoreKeywords["*"], o.IgnoreKeywords[host])
+	for rest := host; ; {
+		_, above, found := strings.Cut(rest, ".")
+		if !found {
+			return words
+		}
+		words = append(words, o.IgnoreKeywords["*."+above]...)
+		rest = above
+	}
 }
 
 // Router says where a destination's mail goes. relay/resolve implements it.
@@ -68,6 +92,8 @@ type Job struct {
 	// An attempt that has come to MAIL late asks, and goes no further then. nil:
 	// nothing changes.
 	Changed func(*Job) bool
+
+	scanned, rcptLine bool // see namesRecipients
 }
 
 // patience bounds a whole walk: when it is over, no further connection is

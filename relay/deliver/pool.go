@@ -38,13 +38,37 @@ type pool struct {
 	idle    map[poolKey][]*session // the most recently used last
 	idleAt  map[string]int         // idle sessions by host
 	open    map[string]int         // open connections by host, idle ones included
+	crowds  map[netip.AddrPort]*crowd
 	total   int
 	waiters []*waiter
 	closed  bool
 }
 
+// crowd is the connections to one address. Hosts bound their number, and say so
+// only by refusing the next one.
+type crowd struct {
+	open  int // idle ones and those on their way included
+	live  int // those that have become sessions
+	idle  int
+	limit int       // how many the address takes; 0: not known
+	until time.Time // when that is forgotten
+}
+
+const (
+	// crowdFor is how long the number of connections an address takes is believed.
+	crowdFor = time.Hour
+	// maxCrowds bounds the addresses without connections of which that is known.
+	maxCrowds = 10000
+)
+
+// full reports whether the address takes no further connection. A nil crowd is
+// empty.
+func (c *crowd) full() bool {
+	return c != nil && c.limit > 0 && c.open >= c.limit && time.Now().Before(c.until)
+}
+
 type waiter struct {
-	host  string
+	key   poolKey
 	ready chan struct{} // closed when it is worth another look
 }
 
@@ -52,6 +76,7 @@ func newPool(o Options) *pool {
 	return &pool{
 		max: o.MaxConnections, perHost: o.MaxPerHost, keep: o.IdleTimeout,
 		idle: make(map[poolKey][]*session), idleAt: make(map[string]int), open: make(map[string]int),
+		crowds: make(map[netip.AddrPort]*crowd),
 	}
 }
 
@@ -62,12 +87,18 @@ func (p *pool) take(k poolKey, usable func(*session) bool) *session {
 		s, old := p.pick(k, usable)
 		p.mu.Unlock()
 		p.drop(old...)
-		if s == nil || !s.pending() {
+		switch {
+		case s == nil:
+			return nil
+		case s.peers.get(k.addr).messages(time.Now()) == 1:
+			p.drop(s)
+			continue
+		case !s.pending():
 			return s
 		}
-		// It hung up while idle, or said 421.
+		s.left()
 		s.close()
-		p.release(k.host)
+		p.release(k, true)
 	}
 }
 
@@ -80,15 +111,16 @@ func (p *pool) acquire(ctx context.Context, k poolKey, usable func(*session) boo
 			return s, nil
 		}
 		p.mu.Lock()
-		evicted, ok := p.room(k.host)
+		evicted, ok := p.room(k)
 		if ok {
 			p.open[k.host]++
+			p.crowd(k.addr).open++
 			p.total++
 			p.mu.Unlock()
 			p.retire(evicted)
 			return nil, nil
 		}
-		w := &waiter{k.host, make(chan struct{})}
+		w := &waiter{k, make(chan struct{})}
 		p.waiters = append(p.waiters, w)
 		p.mu.Unlock()
 		select {
@@ -132,25 +164,62 @@ func (p *pool) remove(k poolKey, i int) []*session {
 	if p.idleAt[k.host]--; p.idleAt[k.host] == 0 {
 		delete(p.idleAt, k.host)
 	}
+	p.crowds[k.addr].idle--
 	return list
 }
 
-// room says whether one more connection to host is within bounds, giving up
-// an idle session where that makes it so.
-func (p *pool) room(host string) (evicted *session, ok bool) {
-	full := p.open[host] >= p.perHost
-	if !full && p.total < p.max {
+// room says whether one more connection is within bounds, giving up an idle
+// session where that makes it so.
+func (p *pool) room(want poolKey) (evicted *session, ok bool) {
+	hostFull, addrFull := p.open[want.host] >= p.perHost, p.crowds[want.addr].full()
+	if !hostFull && !addrFull && p.total < p.max {
 		return nil, true
 	}
 	for k, list := range p.idle {
-		if !full || k.host == host {
+		if (!hostFull || k.host == want.host) && (!addrFull || k.addr == want.addr) {
 			s := list[0]
 			p.remove(k, 0)
-			p.forget(k.host)
+			p.forget(k, true)
 			return s, true
 		}
 	}
 	return nil, false
+}
+
+// crowd gives that of an address.
+func (p *pool) crowd(addr netip.AddrPort) *crowd {
+	c := p.crowds[addr]
+	if c == nil {
+		c = &crowd{}
+		p.crowds[addr] = c
+	}
+	return c
+}
+
+// opened notes that a connection has become a session.
+func (p *pool) opened(k poolKey) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.crowd(k.addr)
+	if c.live++; c.limit > 0 && c.live > c.limit {
+		c.limit = c.live
+		p.wake()
+	}
+}
+
+// turnedAway notes that an address hung up on a connection that release has not
+// taken back yet. It reports whether that says no more than that the others are
+// as many as the address takes: then the next one waits for one of them.
+func (p *pool) turnedAway(k poolKey) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.crowd(k.addr)
+	if c.open <= 1 {
+		c.limit = 0
+		return false
+	}
+	c.limit, c.until = max(1, c.live), time.Now().Add(crowdFor)
+	return true
 }
 
 // put gives a session back for others.
@@ -164,22 +233,32 @@ func (p *pool) put(s *session) {
 	s.idle = time.Now()
 	p.idle[s.key] = append(p.idle[s.key], s)
 	p.idleAt[s.key.host]++
+	p.crowd(s.key.addr).idle++
 	p.wake()
 	p.mu.Unlock()
 }
 
-// release gives back the place of a connection that is closed.
-func (p *pool) release(host string) {
+// release gives back the place of a connection that is closed. live tells that
+// it was a session.
+func (p *pool) release(k poolKey, live bool) {
 	p.mu.Lock()
-	p.forget(host)
+	p.forget(k, live)
 	p.wake()
 	p.mu.Unlock()
 }
 
-func (p *pool) forget(host string) {
+func (p *pool) forget(k poolKey, live bool) {
 	p.total--
-	if p.open[host]--; p.open[host] == 0 {
-		delete(p.open, host)
+	if p.open[k.host]--; p.open[k.host] == 0 {
+		delete(p.open, k.host)
+	}
+	c := p.crowds[k.addr]
+	c.open--
+	if live {
+		c.live--
+	}
+	if c.open == 0 && (c.limit == 0 || len(p.crowds) > maxCrowds || time.Now().After(c.until)) {
+		delete(p.crowds, k.addr)
 	}
 }
 
@@ -187,7 +266,7 @@ func (p *pool) forget(host string) {
 func (p *pool) drop(sessions ...*session) {
 	for _, s := range sessions {
 		p.retire(s)
-		p.release(s.key.host)
+		p.release(s.key, true)
 	}
 }
 
@@ -201,9 +280,10 @@ func (p *pool) retire(s *session) {
 // wake lets the first waiter try again who could now succeed.
 func (p *pool) wake() {
 	for i, w := range p.waiters {
-		host := p.open[w.host] < p.perHost || p.idleAt[w.host] > 0
+		host := p.open[w.key.host] < p.perHost || p.idleAt[w.key.host] > 0
+		c := p.crowds[w.key.addr]
 		all := p.total < p.max || len(p.idle) > 0
-		if host && all {
+		if host && all && (!c.full() || c.idle > 0) {
 			p.waiters = slices.Delete(p.waiters, i, i+1)
 			close(w.ready)
 			return

@@ -24,17 +24,22 @@ var errReply = errors.New("malformed reply")
 
 // reply is one reply as read. Its text is valid until the next is read.
 type reply struct {
-	code int
-	text []byte // without the codes, lines separated by '\n'
+	code  int
+	lines int
+	mixed bool   // one line says yes and another says no
+	text  []byte // without the codes, lines separated by '\n'
 }
 
 // readReply reads one reply (RFC 5321 §4.2). It takes a bare "250", LF alone
-// as a line end and any text, but no line or reply beyond the bounds, no code
-// outside 200 to 599, and no change of code within a reply: what follows
-// such a thing cannot be trusted to be in step. The text is appended to buf[:0].
+// as a line end and any text, but no line or reply beyond the bounds, and no
+// code outside 200 to 599. The code of a reply is that of its last line, as it
+// is for Postfix: hosts do change it in mid-reply (RFC 5321 §4.2.1 lets a
+// client go by any line). A line without a code in the middle of a reply is a
+// part of its text. The text is appended to buf[:0].
 func readReply(r *bufio.Reader, buf []byte) (reply, error) {
 	rep := reply{text: buf[:0]}
-	for n, size := 0, 0; n < maxReplyLines; n++ {
+	yes, no := false, false
+	for size := 0; rep.lines < maxReplyLines; {
 		line, err := r.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
 			return rep, errReply
@@ -45,15 +50,23 @@ func readReply(r *bufio.Reader, buf []byte) (reply, error) {
 		if size += len(line); size > maxReplyBytes {
 			return rep, errReply
 		}
-		code, more, text, ok := splitReplyLine(bytes.TrimRight(line, "\r\n"))
-		if !ok || n > 0 && code != rep.code {
+		line = bytes.TrimRight(line, "\r\n")
+		code, more, text, ok := splitReplyLine(line)
+		switch {
+		case ok:
+			rep.code = code
+			yes, no = yes || code < 300, no || code >= 400
+			rep.mixed = yes && no
+		case rep.lines > 0:
+			text, more = line, true
+		default:
 			return rep, errReply
 		}
-		rep.code = code
-		if n > 0 {
+		if rep.lines > 0 {
 			rep.text = append(rep.text, '\n')
 		}
 		rep.text = append(rep.text, text...)
+		rep.lines++
 		if !more {
 			return rep, nil
 		}
@@ -83,9 +96,42 @@ func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
 func (r reply) positive() bool { return r.code >= 200 && r.code < 300 }
 
-// lines calls yield for every line of the text.
-func (r reply) lines(yield func([]byte) bool) {
+// each calls yield for every line of the text.
+func (r reply) each(yield func([]byte) bool) {
 	bytes.SplitSeq(r.text, []byte{'\n'})(yield)
+}
+
+// wording sums up a reply but for what differs from message to message: words
+// that have more in them than letters and punctuation are left out, such as ids,
+// addresses, times and sizes, but not an enhanced status code.
+func (r reply) wording() uint64 {
+	const offset, prime = 14695981039346656037, 1099511628211 // FNV-1a, 64 bits
+	h := uint64(offset)
+	h = (h ^ uint64(r.code)) * prime
+	for line := range r.each {
+		for word := range bytes.FieldsSeq(line) {
+			if !isPlainWord(word) && !isEnhanced(word) {
+				continue
+			}
+			for _, c := range word {
+				h = (h ^ uint64(c)) * prime
+			}
+			h = (h ^ ' ') * prime
+		}
+	}
+	return h
+}
+
+// isPlainWord reports whether a word is made of letters and punctuation.
+func isPlainWord(word []byte) bool {
+	for _, c := range word {
+		switch {
+		case 'a' <= c|0x20 && c|0x20 <= 'z', c == ',', c == '.', c == ':', c == ';', c == '!', c == '\'', c == '-', c == '(', c == ')':
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // export makes the reply that is kept and shown: one line, bounded, without
@@ -93,7 +139,7 @@ func (r reply) lines(yield func([]byte) bool) {
 func (r reply) export() relay.Reply {
 	out := relay.Reply{Code: r.code}
 	var b strings.Builder
-	for line := range r.lines {
+	for line := range r.each {
 		enhanced, rest := cutEnhanced(line)
 		if enhanced != "" && enhanced[0] == byte('0'+r.code/100) {
 			out.Enhanced, line = enhanced, rest
@@ -110,17 +156,22 @@ func (r reply) export() relay.Reply {
 // cutEnhanced takes an enhanced status code (RFC 2034 §4) off the head of a line.
 func cutEnhanced(line []byte) (code string, rest []byte) {
 	head, rest, _ := bytes.Cut(line, []byte{' '})
-	if len(head) < 5 || len(head) > 9 || head[1] != '.' {
-		return "", line
-	}
-	if c := head[0]; c != '2' && c != '4' && c != '5' {
-		return "", line
-	}
-	subject, detail, ok := bytes.Cut(head[2:], []byte{'.'})
-	if !ok || !isNumber(subject) || !isNumber(detail) {
+	if !isEnhanced(head) {
 		return "", line
 	}
 	return string(head), rest
+}
+
+// isEnhanced reports whether a word is an enhanced status code.
+func isEnhanced(word []byte) bool {
+	if len(word) < 5 || len(word) > 9 || word[1] != '.' {
+		return false
+	}
+	if c := word[0]; c != '2' && c != '4' && c != '5' {
+		return false
+	}
+	subject, detail, ok := bytes.Cut(word[2:], []byte{'.'})
+	return ok && isNumber(subject) && isNumber(detail)
 }
 
 // isNumber reports whether b is one to three digits (RFC 3463 §2).

@@ -31,6 +31,10 @@ func TestReadReply(t *testing.T) {
 		{"550 5.1.1234 odd\r\n", relay.Reply{Code: 550, Text: "5.1.1234 odd"}},
 		{"450-4.2.0 grey\r\n450 4.2.0 listed\r\n", relay.Reply{Code: 450, Enhanced: "4.2.0", Text: "grey listed"}},
 		{"250-\r\n250 ok\r\n", relay.Reply{Code: 250, Text: "ok"}},
+		{"250-a\r\n251 b\r\n", relay.Reply{Code: 251, Text: "a b"}}, // the last line's code counts
+		{"250-a\r\n550 5.1.1 b\r\n", relay.Reply{Code: 550, Enhanced: "5.1.1", Text: "a b"}},
+		{"250-a\r\nmore\r\n250 b\r\n", relay.Reply{Code: 250, Text: "a more b"}}, // a line without a code is text
+		{"250-a\r\n\r\n250 b\r\n", relay.Reply{Code: 250, Text: "a  b"}},
 		{"250 a\x00b\x1b[2J\x7f\r\n", relay.Reply{Code: 250, Text: "a?b?[2J?"}},
 		{"554 " + long + "\r\n", relay.Reply{Code: 554, Text: long[:maxReplyText]}},
 	} {
@@ -44,7 +48,7 @@ func TestReadReply(t *testing.T) {
 func TestReadReplyRefuses(t *testing.T) {
 	for _, in := range []string{
 		"", "25", "2x0 ok\r\n", "150 wait\r\n", "650 ok\r\n", "250x\r\n", "hello\r\n", "\r\n",
-		"250-a\r\n251 b\r\n", "250-never ends\r\n",
+		"250-never ends\r\n", "no code\r\n250 b\r\n", "250-a\r\nno code and no end\r\n",
 		"250 " + strings.Repeat("x", maxReplyLine) + "\r\n",
 		strings.Repeat("250-a\r\n", maxReplyLines) + "250 b\r\n",
 		strings.Repeat("250-"+strings.Repeat("x", 4000)+"\r\n", 20) + "250 b\r\n",
@@ -71,7 +75,7 @@ func FuzzReadReply(f *testing.F) {
 		if len(out.Text) > maxReplyText || strings.ContainsFunc(out.Text, unicode.IsControl) {
 			t.Fatalf("not fit to be shown: %q", out.Text)
 		}
-		parseExtensions(r)
+		parseExtensions(r, nil)
 	})
 }
 
@@ -85,12 +89,16 @@ func TestExtensions(t *testing.T) {
 		startTLS: policy.Offered, pipelining: true, chunking: true, eightBit: true, utf8: true, dsn: true,
 		requireTLS: true, size: true, maxSize: 1000, rcptMax: 20, mailMax: 3,
 	}
-	if got := parseExtensions(r); got != want {
+	want.list = r.wording()
+	if got := parseExtensions(r, nil); got != want {
 		t.Errorf("%+v", got)
+	}
+	if got := parseExtensions(r, []string{"CHUNKING", "SIZE"}); got.chunking || got.size || !got.pipelining {
+		t.Errorf("keywords not to believe: %+v", got)
 	}
 	// The first line is a greeting, whatever it says.
 	r, _ = read("250-STARTTLS\r\n250 SIZE\r\n")
-	if got := parseExtensions(r); got.startTLS != policy.NotOffered || !got.size || got.maxSize != 0 {
+	if got := parseExtensions(r, nil); got.startTLS != policy.NotOffered || !got.size || got.maxSize != 0 {
 		t.Errorf("%+v", got)
 	}
 }

@@ -46,7 +46,7 @@ func (w *walk) result(begin time.Time) relay.Result {
 			rc.outcome = *rest
 		}
 		r.Outcomes[i] = rc.outcome
-		if f := rc.outcome.Failure; f != nil && r.Attempt.Reason == events.NoReason {
+		if f := rc.outcome.Failure; f != nil && (r.Attempt.Reason == events.NoReason || f.Reason == events.ReplyMixed) {
 			r.Attempt.Reason = f.Reason
 		}
 	}
@@ -163,14 +163,14 @@ func (w *walk) telling(host string) events.Session {
 	return best
 }
 
-// feedback is what the lane learns. Refusals by policy and replies to single
-// messages say nothing about the destination's health (tls-policy §9).
+// feedback is what the lane learns. Refusals by policy say nothing about the
+// destination's health; a host that takes or refuses mail for good is at work.
 func (w *walk) feedback(r relay.Result, cut bool) relay.Feedback {
 	if cut {
 		return relay.Neutral
 	}
 	for _, o := range r.Outcomes {
-		if o.Failure == nil {
+		if f := o.Failure; f == nil || f.Reason == events.ReplyPerm && f.Reply.Code >= 500 {
 			return relay.Healthy
 		}
 	}

@@ -1,12 +1,15 @@
 package deliver
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -30,11 +33,47 @@ type session struct {
 	opened, idle time.Time
 	inTurn       time.Time // when it was last used because its host's turn had come
 	mails        int       // transactions begun
+	carried      int       // messages taken
+	barren       int       // transactions in a row that served nobody
+	limit, most  int       // messages it may carry, as the address has shown and as configured; 0: any number
 	reused       bool      // came out of the pool
 	cold         bool      // idle for so long that the host may have hung up by now
 	unclean      bool      // a transaction is open: RSET first
 	broken       bool      // out of step or closed: good for nothing more
 	hungUp       bool      // it said 421
+
+	ehlo  string // our name, as EHLO gives it
+	peers *peers
+}
+
+// maxBarren is how many transactions in a row may serve nobody. Hosts slow a
+// session down, or end it, that does nothing but ask for unknown recipients.
+const maxBarren = 3
+
+// count takes a finished transaction into account.
+func (s *session) count(served bool) {
+	if !served {
+		s.barren++
+		return
+	}
+	s.carried++
+	s.barren = 0
+}
+
+// spent reports whether the session carries no more messages: by what the host
+// said in LIMITS (RFC 9422 §4), by what it has shown, or by how it was treated.
+func (s *session) spent() bool {
+	for _, most := range [...]int{s.ext.mailMax, s.limit, s.most} {
+		if most > 0 && s.mails >= most {
+			return true
+		}
+	}
+	return s.broken || s.barren >= maxBarren
+}
+
+// appendEHLO writes EHLO, as it was said when the session began.
+func (s *session) appendEHLO(b []byte) []byte {
+	return append(append(append(b, "EHLO "...), s.ehlo...), "\r\n"...)
 }
 
 // observed gives what was seen of the session, as a message with these
@@ -59,10 +98,23 @@ func (s *session) observed(names []string) policy.Observed {
 // is so only where the host has no STARTTLS: a session of phase 2 would keep
 // TLS from messages after this one.
 func (s *session) poolable() bool {
-	if s.broken || s.ext.mailMax > 0 && s.mails >= s.ext.mailMax {
+	if s.spent() {
 		return false
 	}
 	return s.seen.TLS != nil || s.seen.StartTLS == policy.NotOffered && !s.seen.Plain
+}
+
+// left finds out why an idle session has something to be read. A host may say 421
+// or hang up at any time; if it does so right after each message, that is to be
+// known, and so is one that says more than it was asked.
+func (s *session) left() {
+	rep, err := s.read(10 * time.Millisecond)
+	switch {
+	case isClosed(err) && s.carried > 0 && time.Since(s.idle) < coldAfter:
+		s.peers.hungUp(s.key.addr)
+	case err == nil && rep.code != 421:
+		s.peers.stepByStep(s.key.addr)
+	}
 }
 
 // sighting is what one connection showed and the verdict on it.
@@ -72,12 +124,21 @@ type sighting struct {
 	reply    relay.Reply // the host's last words, or the network's
 	local    netip.Addr
 	noRoute  bool // the address cannot be dialled from here: no evidence
+	refused  bool // the host refused the connection itself
+}
+
+// turnedAway reports whether the host took no connection: it refused it, or left
+// at the greeting.
+func (s sighting) turnedAway() bool {
+	o := s.observed
+	return s.refused || o.Stage == policy.StageGreeting && (o.Code == 421 || o.Fault == policy.Closed)
 }
 
 // manner is how to open a session.
 type manner struct {
 	hello policy.Hello
 	plain bool // phase 2: leave STARTTLS alone
+	fresh bool // no idle session will do
 }
 
 // opening is a session on its way.
@@ -94,7 +155,7 @@ type opening struct {
 // unless the verdict says Proceed. The connection is closed when ctx ends.
 func (e *Engine) open(ctx context.Context, k poolKey, d policy.Decision, m manner) (*session, sighting) {
 	now := time.Now()
-	o := &opening{e: e, d: d, m: m, s: &session{key: k, opened: now, inTurn: now}}
+	o := &opening{e: e, d: d, m: m, s: &session{key: k, opened: now, inTurn: now, peers: &e.peers, ehlo: e.o.Hostname, most: e.o.MaxMessages}}
 	o.observed = policy.Observed{Stage: policy.StageConnect, Plain: m.plain}
 	if !o.dial(ctx) {
 		return nil, o.sighting
@@ -152,6 +213,7 @@ func (o *opening) dial(ctx context.Context) bool {
 	raw, err := dialer.DialContext(ctx, "tcp", o.s.key.addr.String())
 	if err != nil {
 		o.observed.Fault, o.noRoute = policy.NoConnect, noRoute(err)
+		o.refused = errors.Is(err, syscall.ECONNREFUSED)
 		return o.stumble(err)
 	}
 	o.e.metrics.opened.Inc()
@@ -174,7 +236,25 @@ func (o *opening) greet() bool {
 	case rep.code != 220:
 		return o.fail(errReply)
 	}
+	if o.s.most == 0 && namesExim(rep.text) {
+		o.s.most = eximMost
+	}
 	return true
+}
+
+// eximMost is how many messages of one connection Exim delivers at once by
+// default (smtp_accept_queue_per_connection); those beyond it wait for its next
+// queue run.
+const eximMost = 10
+
+// namesExim reports whether a greeting is Exim's: "host ESMTP Exim 4.96 ...".
+func namesExim(greeting []byte) bool {
+	for word := range bytes.FieldsSeq(greeting) {
+		if bytes.EqualFold(word, []byte("Exim")) {
+			return true
+		}
+	}
+	return false
 }
 
 // ehlo says EHLO in clear, or HELO where the verdict asks for that (A5).
@@ -185,7 +265,7 @@ func (o *opening) ehlo() bool {
 		return o.fail(err)
 	}
 	if rep.code == 250 {
-		o.s.ext = parseExtensions(rep)
+		o.s.ext = parseExtensions(rep, o.e.o.ignored(o.s.key.host))
 		o.observed.StartTLS = o.s.ext.startTLS
 		return true
 	}
@@ -288,7 +368,7 @@ func (o *opening) ehloTLS() bool {
 	case rep.code != 250:
 		return o.fail(errReply)
 	}
-	o.s.ext = parseExtensions(rep)
+	o.s.ext = parseExtensions(rep, o.e.o.ignored(o.s.key.host))
 	o.observed.RequireTLS = o.s.ext.requireTLS
 	return true
 }

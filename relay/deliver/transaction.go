@@ -2,15 +2,24 @@ package deliver
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"time"
 
+	"tlsrelay/events"
 	"tlsrelay/relay"
 )
 
-// errEarly marks a message that the host refused while it was being sent.
-var errEarly = errors.New("refused while sending")
+var (
+	// errEarly marks a message that the host refused while it was being sent.
+	errEarly = errors.New("refused while sending")
+	// errStep is the error of replies of which nobody knows what they answer.
+	errStep = fmt.Errorf("%w: out of step", errReply)
+	// errChunks is that of a host that refuses BDAT though it lists CHUNKING.
+	errChunks = fmt.Errorf("%w: BDAT refused", errReply)
+)
 
 // oneFlight is the largest body that goes out together with MAIL and RCPT,
 // before either is answered. Beyond it a refusal would waste more than a
@@ -28,6 +37,7 @@ const (
 	unasked standing = ""         // not answered, or no room in this transaction
 	taken   standing = "taken"    // RCPT accepted
 	refused standing = "refused"  // RCPT refused
+	unclear standing = "unclear"  // RCPT answered by yes and no at once
 	tooMany standing = "too_many" // try again in the next transaction
 )
 
@@ -42,33 +52,53 @@ type exchange struct {
 	s     *session
 	job   *Job
 	rcpts []*relay.Recipient
+	peer  peer      // what is known of the address
+	began time.Time // when
+	// reused tells that the session came out of the pool, and this is the first
+	// transaction since.
+	reused bool
 
-	mail    relay.Reply // refusal of MAIL; Code 0: none
-	mailed  bool        // MAIL was answered
-	answers []answer    // one per recipient
-	final   relay.Reply // to the message, or to DATA where that was refused
-	ended   bool        // all of the message was sent
-	err     error       // the conversation broke off
+	mail     relay.Reply // refusal of MAIL; Code 0: none
+	mailed   bool        // MAIL was answered
+	unreset  bool        // RSET was refused
+	answers  []answer    // one per recipient
+	final    relay.Reply // to the message, or to DATA where that was refused
+	unclear  bool        // mail or final says both yes and no, and is believed in neither
+	chunked  bool        // the content goes by BDAT
+	begun    bool        // content was sent
+	ended    bool        // all of the message was sent
+	err      error       // the conversation broke off
+	wordings []uint64    // of the answers that took MAIL and RCPT
+	synced   bool        // EHLO was asked in the same flight
+	// untaken tells that the message cannot have been taken though err is set;
+	// unchunked that it was not, for the host does not do what CHUNKING promises.
+	untaken, unchunked bool
 }
 
 // transact runs one transaction over the session.
 func (s *session) transact(job *Job, rcpts []*relay.Recipient) *exchange {
-	x := &exchange{s: s, job: job, rcpts: rcpts, answers: make([]answer, len(rcpts))}
+	now := time.Now()
+	x := &exchange{s: s, job: job, rcpts: rcpts, answers: make([]answer, len(rcpts)), began: now, peer: s.peers.get(s.key.addr)}
 	buf := buffers.Get().(*[]byte)
 	s.out = (*buf)[:0]
-	s.end = time.Now().Add(6*s.timeout + time.Duration(job.Body.Size()/slowest)*time.Second)
+	s.end = now.Add(6*s.timeout + time.Duration(job.Body.Size()/slowest)*time.Second)
 	s.mails++
-	if s.r.Buffered() > 0 {
+	s.limit = x.peer.messages(now)
+	if s.r.Buffered() > 0 && !x.doubted() {
 		x.unasked()
 	} else {
 		x.run()
 	}
 	s.end, s.out = time.Time{}, nil
-	s.cold = false
 	buffers.Put(buf)
 	if x.err != nil {
 		s.broken = true
+		if isClosed(x.err) && !s.hungUp && !s.cold && s.carried > 0 {
+			s.peers.hungUp(s.key.addr)
+		}
 	}
+	s.cold = false
+	s.count(x.final.Code/100 == 2 && !x.unclear)
 	return x
 }
 
@@ -80,7 +110,7 @@ func (x *exchange) unasked() {
 	case err != nil:
 		x.err = err
 	case rep.code != 421:
-		x.err = errReply
+		x.misstep(false, nil)
 	default:
 		x.mail, x.mailed = rep.export(), true
 		x.closing(rep)
@@ -90,10 +120,10 @@ func (x *exchange) unasked() {
 func (x *exchange) run() {
 	reset := x.s.unclean
 	x.s.unclean = true
-	switch e := &x.s.ext; {
-	case e.pipelining && e.chunking && x.job.Body.Size() <= oneFlight && !x.s.cold:
-		x.inOneFlight(reset)
-	case e.pipelining:
+	switch {
+	case x.mayFly(reset):
+		x.inOneFlight()
+	case x.s.ext.pipelining && !x.doubted():
 		x.pipelined(reset)
 	default:
 		x.stepwise(reset)
@@ -102,6 +132,30 @@ func (x *exchange) run() {
 		x.s.unclean = false
 	}
 }
+
+// mayFly reports whether envelope and content may go in one flight. That is for
+// an address that has shown how it answers content, and that it takes BDAT; for
+// a session that has not just failed, and is not likely to be gone; and for
+// content that means nothing to a host that takes it for commands because it
+// refused the recipients.
+func (x *exchange) mayFly(reset bool) bool {
+	s, p := x.s, &x.peer
+	return s.ext.pipelining && s.ext.chunking && !reset && !s.cold &&
+		x.began.Before(p.chunks) && (len(p.answers) > 0 || p.alike && s.ext.list != 0) &&
+		!x.doubted() &&
+		x.job.Body.Size() <= oneFlight && !x.job.namesRecipients()
+}
+
+// byChunks reports whether the content goes by BDAT: not to an address that has
+// failed at it, and not if it could name recipients to one that has not proven
+// to take it.
+func (x *exchange) byChunks() bool {
+	return x.s.ext.chunking && !x.began.Before(x.peer.noChunks) &&
+		(x.proven() || x.job.Body.Size() > oneFlight || !x.job.namesRecipients())
+}
+
+// proven reports whether the address has taken content by BDAT lately.
+func (x *exchange) proven() bool { return x.began.Before(x.peer.chunks) }
 
 // envelope appends RSET where needed, MAIL and RCPT.
 func (x *exchange) envelope(reset bool) {
@@ -133,15 +187,21 @@ func (x *exchange) utf8() bool {
 
 // inOneFlight sends envelope and message at once (RFC 3030 §4.2): one round
 // trip. A host that takes no recipient refuses the chunk as well, having
-// read it.
-func (x *exchange) inOneFlight(reset bool) {
-	x.envelope(reset)
-	x.bdat()
-	w := content{c: x.s.conn}
+// read it. Where the answer to content is worded like all others, EHLO behind it
+// tells which it is.
+func (x *exchange) inOneFlight() {
+	x.envelope(false)
+	x.bdat(true)
+	w := content{c: x.s.conn, gather: len(x.peer.answers) == 0}
 	sent := w.send(x.job.Body)
-	x.ended = sent == nil
-	if x.hear(sent, reset) {
-		x.hearFinal(sent)
+	if sent == nil && w.gather {
+		x.synced = true
+		x.s.out = x.s.appendEHLO(x.s.out)
+		sent = x.s.flush()
+	}
+	x.begun, x.ended = true, sent == nil
+	if x.hear(sent, false) {
+		x.hearFinal(sent, true)
 	}
 }
 
@@ -149,17 +209,17 @@ func (x *exchange) inOneFlight(reset bool) {
 // to have it (RFC 2920 §3.1).
 func (x *exchange) pipelined(reset bool) {
 	x.envelope(reset)
-	if !x.s.ext.chunking {
+	chunks := x.byChunks()
+	if !chunks {
 		x.s.out = append(x.s.out, "DATA\r\n"...)
 	}
 	sent := x.s.flush()
 	if !x.hear(sent, reset) {
 		return
 	}
-	if x.s.ext.chunking {
-		if x.anyTaken() {
-			x.bdat()
-			x.message(false)
+	if chunks {
+		if x.anyTaken() && !x.surplus() {
+			x.chunk()
 		}
 		return
 	}
@@ -174,7 +234,9 @@ func (x *exchange) pipelined(reset bool) {
 func (x *exchange) afterData(rep reply) {
 	switch {
 	case rep.code == 354 && x.anyTaken():
-		x.message(true)
+		if !x.surplus() {
+			x.message(true)
+		}
 	case rep.code == 354:
 		// Nobody is to have it, yet the host waits for it (RFC 2920 §3.1): an
 		// empty message ends the transaction, whatever it is answered.
@@ -185,14 +247,15 @@ func (x *exchange) afterData(rep reply) {
 			x.s.broken = true
 		}
 	case rep.code < 400:
-		x.err = errReply
+		x.misstep(false, nil)
 	default:
 		x.closing(rep)
-		x.final = rep.export()
+		x.final = x.export(rep)
 	}
 }
 
-// stepwise waits for every answer, for a host without PIPELINING.
+// stepwise waits for every answer: for a host without PIPELINING, and for one
+// that has answered out of step.
 func (x *exchange) stepwise(reset bool) {
 	s := x.s
 	if reset && !x.step(func() { s.out = append(s.out, "RSET\r\n"...) }, x.heardReset) {
@@ -208,39 +271,112 @@ func (x *exchange) stepwise(reset bool) {
 	}
 	switch {
 	case !x.anyTaken():
-	case s.ext.chunking:
-		x.bdat()
-		x.message(false)
+	case x.s.hungUp:
+		x.err = io.EOF
+	case x.surplus():
+	case x.byChunks():
+		x.chunk()
 	default:
 		x.step(func() { s.out = append(s.out, "DATA\r\n"...) }, func(rep reply) bool { x.afterData(rep); return true })
 	}
 }
 
 func (x *exchange) step(command func(), heard func(reply) bool) bool {
+	if x.s.hungUp {
+		x.err = io.EOF
+	}
+	if x.err != nil || x.surplus() {
+		return false
+	}
 	command()
 	rep, ok := x.reply(x.s.flush())
 	return ok && heard(rep)
 }
 
-// bdat announces the whole message as one chunk.
-func (x *exchange) bdat() {
+// bdat announces the whole message as one chunk, the last one or not.
+func (x *exchange) bdat(last bool) {
+	x.chunked = true
 	x.s.out = strconv.AppendInt(append(x.s.out, "BDAT "...), x.job.Body.Size(), 10)
-	x.s.out = append(x.s.out, " LAST\r\n"...)
+	if last {
+		x.s.out = append(x.s.out, " LAST"...)
+	}
+	x.s.out = append(x.s.out, "\r\n"...)
+}
+
+// chunk sends the message by BDAT after an accepted envelope. An address that has
+// not proven to take it gets the content first, and the end when it has answered
+// for that: a host that only lists CHUNKING has taken nothing then, whatever it
+// did with the octets (RFC 3030 §2), and can be given the message by DATA.
+func (x *exchange) chunk() {
+	x.bdat(x.proven())
+	if x.proven() {
+		x.message(false)
+		return
+	}
+	x.begun = true
+	w := content{c: x.s.conn, watch: true}
+	sent := w.send(x.job.Body)
+	rep := w.early
+	if !errors.Is(sent, errEarly) {
+		if isOwn(sent) {
+			x.err = sent
+			return
+		}
+		patience := x.s.timeout
+		x.s.timeout = min(patience, chunkPatience)
+		rep, _ = x.reply(sent)
+		x.s.timeout = patience
+	}
+	switch {
+	case x.err != nil, aboutVerb(rep.code):
+		x.lied()
+	case errors.Is(sent, errEarly) && rep.code < 400:
+		x.misstep(false, nil)
+	case rep.positive():
+		x.s.out = append(x.s.out, "BDAT 0 LAST\r\n"...)
+		sent = x.s.flush()
+		x.ended = sent == nil
+		x.hearFinal(sent, false)
+	default:
+		x.s.broken = true // in the middle of the message
+		x.final = x.export(rep)
+		x.closing(rep)
+	}
+}
+
+// chunkPatience bounds the wait for the answer to a chunk that is not the last:
+// where none comes, DATA is there.
+const chunkPatience = time.Minute
+
+// aboutVerb reports whether a reply to BDAT says that the host does not know it,
+// or not in this place, after it has accepted a recipient.
+func aboutVerb(code int) bool { return code >= 500 && code <= 504 && code != 501 }
+
+// lied notes that a host lists CHUNKING and does not do it.
+func (x *exchange) lied() {
+	x.s.peers.withoutChunks(x.s.key.addr)
+	x.s.broken, x.unchunked = true, true
+	if x.err == nil {
+		x.err = errChunks
+	}
 }
 
 // message sends the body after an accepted envelope.
 func (x *exchange) message(stuff bool) {
 	w := content{c: x.s.conn, stuff: stuff, watch: true}
+	x.begun = true
 	sent := w.send(x.job.Body)
 	if errors.Is(sent, errEarly) {
 		x.s.broken = true // in the middle of the message
-		if x.final = w.early.export(); w.early.code < 400 {
-			x.final, x.err = relay.Reply{}, errReply
+		if w.early.code < 400 {
+			x.misstep(false, nil)
+			return
 		}
+		x.final = x.export(w.early)
 		return
 	}
 	x.ended = sent == nil
-	x.hearFinal(sent)
+	x.hearFinal(sent, false)
 }
 
 // reply reads the next reply. sent is how the sending went: after a failure
@@ -280,10 +416,13 @@ func (x *exchange) hear(sent error, reset bool) bool {
 	return true
 }
 
+// heardReset takes in the answer to RSET. A host that refuses it takes MAIL all
+// the same, or says no to that as well; only one that leaves does not.
 func (x *exchange) heardReset(rep reply) bool {
 	x.closing(rep)
-	if !rep.positive() {
-		x.err = errReply // a session that cannot be reset is of no use
+	x.unreset = !rep.positive()
+	if rep.code == 421 {
+		x.err, x.untaken = io.EOF, true
 		return false
 	}
 	return true
@@ -291,19 +430,24 @@ func (x *exchange) heardReset(rep reply) bool {
 
 func (x *exchange) heardMail(rep reply) bool {
 	x.mailed = true
-	if !rep.positive() {
-		x.mail = rep.export()
+	if !rep.positive() || x.doubtful(rep) {
+		x.mail = x.export(rep)
 		x.closing(rep)
+		return false
 	}
-	return rep.positive()
+	x.heard(rep)
+	return true
 }
 
 func (x *exchange) heardRcpt(i int, rep reply) bool {
 	a := &x.answers[i]
 	switch {
 	case x.mail.Code != 0: // "503 MAIL first" says nothing about the recipient
+	case x.doubtful(rep):
+		a.standing, a.reply = unclear, rep.export()
 	case rep.positive():
 		a.standing = taken
+		x.heard(rep)
 	default:
 		a.standing, a.reply = refused, rep.export()
 		if isTooMany(a.reply, x.anyTaken()) {
@@ -314,9 +458,24 @@ func (x *exchange) heardRcpt(i int, rep reply) bool {
 	return true
 }
 
+// doubtful reports whether a reply says yes in one line and no in another. That
+// may be a slip the first time; of the same message, the last line counts the
+// second time.
+func (x *exchange) doubtful(rep reply) bool {
+	last := x.job.Delivery.Last
+	return rep.mixed && (last == nil || last.Reason != events.ReplyMixed)
+}
+
+// export makes the reply that is kept, and notes one that is not believed.
+func (x *exchange) export(rep reply) relay.Reply {
+	x.unclear = x.unclear || x.doubtful(rep)
+	return rep.export()
+}
+
 // hearFinal reads the answer to the whole message, for which RFC 5321
-// §4.5.3.2.6 grants twice the time.
-func (x *exchange) hearFinal(sent error) {
+// §4.5.3.2.6 grants twice the time. flight tells that it was sent together with
+// the envelope.
+func (x *exchange) hearFinal(sent error, flight bool) {
 	if sent == nil {
 		x.s.timeout *= 2
 		defer func() { x.s.timeout /= 2 }()
@@ -327,12 +486,21 @@ func (x *exchange) hearFinal(sent error) {
 	}
 	x.closing(rep)
 	switch {
-	case !x.anyTaken():
-		// Whatever was said, it was about a message for nobody.
 	case rep.code >= 300 && rep.code < 400, sent != nil && rep.positive():
-		x.err = errReply
+		x.misstep(true, nil)
+	case !x.anyTaken() && rep.positive():
+		// A message for nobody is not taken: this is about something else.
+		x.misstep(true, nil)
+	case x.chunked && x.anyTaken() && aboutVerb(rep.code):
+		x.lied()
 	default:
-		x.final = rep.export()
+		wording := rep.wording()
+		if x.final = x.export(rep); x.final.Code != 0 && !x.unclear {
+			x.confirm(wording, flight)
+		}
+		if !x.anyTaken() {
+			x.final = relay.Reply{} // it was about a message for nobody
+		}
 	}
 }
 

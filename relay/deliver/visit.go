@@ -31,6 +31,7 @@ const (
 	answered  end = iota // every recipient was asked about, or none may be any more
 	exhausted            // the session carries no more; the host may
 	dead                 // an idle session was gone before MAIL was answered
+	again                // the session is at its end; a new one may do better at once
 	lost                 // the connection broke before the message was out
 	wantsTLS             // in clear, MAIL was answered "STARTTLS first" (C12)
 	unknown              // the message was out, and nobody said what became of it; or we could not read it
@@ -58,18 +59,31 @@ func (w *walk) visit(h *host, s *session, seen sighting) end {
 			return dead
 		}
 		w.depart(h, s, seen, e, x)
-		if e != exhausted || !w.reopen(h, &s, &seen) {
+		if e != exhausted && e != again || !w.reopen(h, &s, &seen, e == again) {
 			return e
 		}
 	}
 }
 
-// reopen replaces a session that has carried all it may (MAILMAX).
-func (w *walk) reopen(h *host, s **session, seen *sighting) bool {
+// maxAgain is how many new connections one attempt opens because a session was
+// at its end.
+const maxAgain = 3
+
+// reopen replaces a session that has carried all it may. Where it has shown that
+// itself, no other idle session is used, for that may be as old.
+func (w *walk) reopen(h *host, s **session, seen *sighting, fresh bool) bool {
+	if fresh {
+		if w.agains++; w.agains > maxAgain {
+			return false
+		}
+		w.worn = (*s).carried
+	}
 	if w.done() {
 		return false
 	}
-	next, saw, err := w.connect(h, (*s).key, manner{hello: cmp.Or(seen.observed.Hello, policy.FullHello), plain: seen.observed.Plain})
+	next, saw, err := w.connect(h, (*s).key, manner{
+		hello: cmp.Or(seen.observed.Hello, policy.FullHello), plain: seen.observed.Plain, fresh: fresh,
+	})
 	if err != nil || next == nil {
 		w.discard(next)
 		return false
@@ -80,7 +94,10 @@ func (w *walk) reopen(h *host, s **session, seen *sighting) bool {
 
 // depart records the visit and gives the session back or closes it.
 func (w *walk) depart(h *host, s *session, seen sighting, e end, x *exchange) {
+	told := true
 	switch e {
+	case again:
+		told = x.refusedSome()
 	case lost:
 		seen.observed.Stage = policy.StageMail
 		fault, alert := faultOf(x.err, false)
@@ -96,11 +113,13 @@ func (w *walk) depart(h *host, s *session, seen sighting, e end, x *exchange) {
 		h.served = true
 	}
 	if w.ctx.Err() == nil {
-		w.record(h, s.key, seen)
 		h.verdicts = append(h.verdicts, seen.verdict)
+		if told {
+			w.record(h, s.key, seen)
+		}
 	}
 	w.stop = w.stop || e == unknown
-	w.trouble = w.trouble || s.hungUp || e == lost
+	w.trouble = w.trouble || e == lost || s.hungUp && e != again && !x.refusedSome()
 	switch {
 	case e == answered && s.poolable():
 		w.e.pool.put(s)
@@ -124,14 +143,17 @@ func (w *walk) serve(h *host, s *session, seen sighting) (end, *exchange) {
 		if w.overtaken() {
 			return answered, x
 		}
-		if s.broken || s.ext.mailMax > 0 && s.mails >= s.ext.mailMax {
+		if s.spent() {
 			return exhausted, x
 		}
 		rcpts := make([]*relay.Recipient, len(batch))
 		for i, r := range batch {
 			rcpts[i] = r.Recipient
 		}
+		first := x == nil
 		x = s.transact(w.job, rcpts)
+		x.reused = s.reused && first
+		w.learn(x)
 		if e := w.apply(h, x, batch, told); e != answered {
 			return e, x
 		}
@@ -153,15 +175,25 @@ func (w *walk) batch(s *session) []*recipient {
 	return batch
 }
 
+// learn draws from the first transaction of a session that replaced one at its
+// end what that one had come to: if this takes what the other refused, the other
+// had carried as many messages as the address takes over one connection.
+func (w *walk) learn(x *exchange) {
+	if w.worn > 0 && x.s.mails == 1 && x.mailed && x.mail.Code == 0 && !x.s.hungUp {
+		x.s.peers.carriesAtMost(x.s.key.addr, w.worn)
+	}
+	w.worn = 0
+}
+
 // apply draws from one transaction what became of its recipients.
 func (w *walk) apply(h *host, x *exchange, batch []*recipient, told events.Session) end {
 	switch {
-	case x.s.reused && x.diedIdle():
+	case x.reused && x.diedIdle():
 		return dead
 	case x.mail.Code == 0 && x.tlsFirst():
 		return wantsTLS
 	case x.mail.Code != 0:
-		return w.mailRefused(h, x, told)
+		return w.mailRefused(h, x, batch, told)
 	}
 	progress := false
 	for i, r := range batch {
@@ -170,6 +202,9 @@ func (w *walk) apply(h *host, x *exchange, batch []*recipient, told events.Sessi
 		case refused:
 			r.answer(x.refusal(a.reply, relay.ReachRecipient, h.Name), told)
 			progress = true
+		case unclear:
+			r.answer(mixedFailure(a.reply, relay.ReachRecipient, h.Name), told)
+			progress = true
 		case taken:
 			progress = true
 			w.take(h, x, r, told)
@@ -177,18 +212,93 @@ func (w *walk) apply(h *host, x *exchange, batch []*recipient, told events.Sessi
 	}
 	w.postpone(h, x, batch, progress, told)
 	switch {
+	case w.repeat(x, batch):
+		return again
+	case x.unclear && x.begun:
+		return unknown
 	case x.err == nil || w.allHeard(x):
 		return answered
-	case x.ended && (!x.s.hungUp || isTimeout(x.err)), isOwn(x.err):
+	case x.ended && (!x.s.hungUp || isTimeout(x.err)), isOwn(x.err), errors.Is(x.err, errStep):
 		return unknown
 	}
 	return lost
 }
 
+// cause is why a transaction is begun anew on another connection at once.
+type cause string
+
+// The causes, all of them such that the message was not taken.
+const (
+	noCause   cause = ""
+	outOfStep cause = "out_of_step" // nobody knows which reply is whose
+	noChunks  cause = "chunking"    // BDAT is listed and does not work
+	worn      cause = "worn"        // the session has carried what the host lets it carry
+	hungUp    cause = "hung_up"     // the host left before everybody was asked about
+)
+
+var causes = [...]cause{outOfStep, noChunks, worn, hungUp}
+
+// repeat marks the recipients to be asked about again, over a new connection, and
+// reports whether there are any.
+func (w *walk) repeat(x *exchange, batch []*recipient) bool {
+	why := x.cause()
+	if why == noCause {
+		return false
+	}
+	some := false
+	for i, r := range batch {
+		a := x.answers[i]
+		if !r.settled && (a.standing == taken || a.standing == unasked || a.reply.Code == 421 && x.used()) {
+			r.visit, some = 0, true
+		}
+	}
+	if some {
+		w.e.metrics.again.WithLabelValues(string(why)).Inc()
+	}
+	return some
+}
+
+// cause says why x may be begun anew at once, if it may.
+func (x *exchange) cause() cause {
+	left := x.s.hungUp || x.err != nil && !isTimeout(x.err) && !isOwn(x.err)
+	switch {
+	case isOwn(x.err):
+		return noCause
+	case x.unchunked:
+		return noChunks
+	case x.untaken && !x.s.hungUp:
+		return outOfStep
+	case x.mail.Code/100 == 4 && !x.unclear && (x.s.carried > 0 || x.mail.Code == 421 && x.used()),
+		x.mail.Code != 0 && x.unreset:
+		return worn
+	case !left || x.begun && (x.anyTaken() || !x.s.hungUp) || errors.Is(x.err, errStep):
+		return noCause
+	case x.used() || x.mailed && x.refusedAny():
+		return hungUp
+	}
+	return noCause
+}
+
+// used reports whether the session had transactions before this one.
+func (x *exchange) used() bool { return x.s.mails > 1 }
+
+// refusedAny reports whether RCPT was refused, or put off, for anybody.
+func (x *exchange) refusedAny() bool {
+	return slices.ContainsFunc(x.answers, func(a answer) bool { return a.reply.Code != 0 })
+}
+
+// refusedSome reports whether the host had its reasons to hang up: it refused
+// recipients or the message. x is nil without a transaction.
+func (x *exchange) refusedSome() bool {
+	return x != nil && (x.final.Code >= 500 || slices.ContainsFunc(x.answers, func(a answer) bool {
+		return a.standing == refused && a.reply.Code != 421
+	}))
+}
+
 // diedIdle reports that the host was gone, or said goodbye, before it took
 // MAIL: what it may do to an idle session at any time. Silence is not that, nor
-// an end after all of the message was sent, for it may have arrived
-// (tls-policy §4.3, C11).
+// an end after all of the message was sent, for it may have arrived (RFC 5321
+// §4.5.3.2.6).
 func (x *exchange) diedIdle() bool {
 	if x.mailed {
 		return x.mail.Code == 421
@@ -201,6 +311,8 @@ func (w *walk) take(h *host, x *exchange, r *recipient, told events.Session) {
 	switch {
 	case x.final.Code == 0:
 		r.answer(lostFailure(x, h.Name), told)
+	case x.unclear:
+		r.answer(mixedFailure(x.final, relay.ReachMessage, h.Name), told)
 	case x.final.Code < 400:
 		r.settled = true
 		r.outcome = relay.Outcome{Reply: x.final, Relayed: x.s.ext.dsn, Session: told}
@@ -245,18 +357,26 @@ func (w *walk) allHeard(x *exchange) bool {
 }
 
 // mailRefused spreads the refusal of MAIL over everybody who waits.
-func (w *walk) mailRefused(h *host, x *exchange, told events.Session) end {
+func (w *walk) mailRefused(h *host, x *exchange, batch []*recipient, told events.Session) end {
 	if x.asksForTLS(x.mail) {
 		return wantsTLS
 	}
-	reach := relay.ReachMessage
-	if x.mail.Code == 421 {
-		reach = relay.ReachHost
+	f := replyFailure(x.mail, relay.ReachMessage, h.Name)
+	if x.unclear {
+		f = mixedFailure(x.mail, relay.ReachMessage, h.Name)
+	}
+	if w.repeat(x, batch) {
+		for _, r := range batch {
+			if !r.settled {
+				r.outcome = relay.Outcome{Failure: f, Reply: f.Reply, Session: told} // for now
+			}
+		}
+		return again
 	}
 	for i := range w.rcpts {
 		if r := &w.rcpts[i]; !r.settled {
 			r.visit = w.visits
-			r.answer(replyFailure(x.mail, reach, h.Name), told)
+			r.answer(f, told)
 		}
 	}
 	return answered
@@ -358,6 +478,13 @@ func replyFailure(r relay.Reply, reach relay.Reach, host string) *relay.Failure 
 			f.Status = "5.0.0"
 		}
 	}
+	return f
+}
+
+// mixedFailure is that of a reply which says yes and no.
+func mixedFailure(r relay.Reply, reach relay.Reach, host string) *relay.Failure {
+	f := replyFailure(r, reach, host)
+	f.Class, f.Reason, f.Status = relay.Temporary, events.ReplyMixed, "4.5.0"
 	return f
 }
 

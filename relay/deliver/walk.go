@@ -34,6 +34,8 @@ type walk struct {
 	hist    policy.History
 	dials   int
 	visits  int
+	agains  int  // connections opened because the one before was at its end
+	worn    int  // messages that the session before this one had carried
 	stop    bool // nothing more may be tried: the end was sent without an answer
 	changed bool // nor may it since the demands are others than the walk began with
 
@@ -346,35 +348,48 @@ func (w *walk) needsClear() bool {
 // nothing then.
 func (w *walk) connect(h *host, k poolKey, m manner) (*session, sighting, error) {
 	usable := h.usable
-	if w.job == nil || m.plain || m.hello == policy.NoSNIHello {
+	if w.job == nil || m.plain || m.fresh || m.hello == policy.NoSNIHello {
 		usable = fresh
 	}
 	ctx, done := beforeMail(w.ctx, w.job)
 	defer done()
-	s, err := w.e.pool.acquire(ctx, k, usable)
-	if err != nil {
-		return nil, sighting{}, err
-	}
-	if s != nil {
-		s.inTurn = time.Now()
-		return s, w.recognise(h, s), nil
-	}
-	s, seen := w.e.open(ctx, k, h.decision, m)
-	err = ctx.Err()
-	if s == nil {
-		w.e.pool.release(k.host)
+	for tries := 1; ; tries++ {
+		s, err := w.e.pool.acquire(ctx, k, usable)
+		if err != nil {
+			return nil, sighting{}, err
+		}
+		if s != nil {
+			s.inTurn = time.Now()
+			return s, w.recognise(h, s), nil
+		}
+		s, seen := w.e.open(ctx, k, h.decision, m)
+		err = ctx.Err()
+		if s != nil {
+			w.e.pool.opened(k)
+			return s, seen, err
+		}
+		crowded := seen.turnedAway() && w.e.pool.turnedAway(k)
+		w.e.pool.release(k, false)
+		if crowded && err == nil && tries < maxTurnedAway {
+			w.e.metrics.crowded.Inc()
+			continue // as many as the host takes are open: that is no evidence
+		}
 		if err == nil {
 			w.record(h, k, seen)
 		}
+		return nil, seen, err
 	}
-	return s, seen, err
 }
+
+// maxTurnedAway is how often a host may refuse one connection of an attempt
+// because others of ours are open.
+const maxTurnedAway = 3
 
 // discard closes a session that the walk has no use for.
 func (w *walk) discard(s *session) {
 	if s != nil {
 		s.close()
-		w.e.pool.release(s.key.host)
+		w.e.pool.release(s.key, true)
 	}
 }
 

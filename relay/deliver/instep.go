@@ -1,0 +1,237 @@
+package deliver
+
+import (
+	"bytes"
+	"io"
+	"slices"
+	"time"
+
+	"tlsrelay/relay"
+)
+
+// A host may say more than it was asked: a proxy that answers RCPT in place of
+// its backend and passes on the backend's answer as well, a filter that comments.
+// From then on every reply would be taken for the answer to the command after
+// the one it answers, and the second 250 to RCPT for the answer to a message that
+// was refused. So an answer to content that says yes counts only when it is known
+// to be that, by one of two signs:
+//
+//   - Its wording is one that the address has used for content before, and never
+//     for MAIL or RCPT (peer.answers). This costs nothing.
+//   - A list of keywords comes right after it when EHLO is asked (RFC 5321 §4.1.4
+//     allows that, and it takes the place of RSET). No other command is answered
+//     by a list. This costs a round trip, on the first message to an address.
+//
+// A host that takes a message in so many words before it has seen it, and then says
+// no, is past all telling.
+//
+// Where envelope and content go in one flight, a no is made sure of by the list as
+// well: it may be a surplus answer to a command before it, too.
+
+// syncFor bounds the wait for the answer to the EHLO that follows a message.
+const syncFor = 30 * time.Second
+
+// maxSurplus bounds the replies read that nobody asked for.
+const maxSurplus = 20
+
+// heard keeps the wording of a yes to MAIL or RCPT.
+func (x *exchange) heard(rep reply) {
+	w := rep.wording()
+	if !slices.Contains(x.wordings, w) {
+		x.wordings = append(x.wordings, w)
+	}
+}
+
+// confirm sees to it that x.final answers the content. Where it may not, nothing
+// that was heard counts: misstep.
+func (x *exchange) confirm(wording uint64, flight bool) {
+	yes := x.final.Code >= 200 && x.final.Code < 300
+	switch {
+	case x.s.broken && !yes: // it has hung up: there is nothing more to hear
+		return
+	case yes && !x.synced && x.peer.knows(wording) && !slices.ContainsFunc(x.wordings, x.peer.knows) && !x.doubted():
+		if x.chunked && x.peer.chunks.Sub(x.began) < provenFor/2 {
+			x.proves(wording)
+		}
+		return
+	case !yes && !flight && !x.doubted():
+		return
+	}
+	surplus, sure := x.sync()
+	switch {
+	case len(surplus) > 0:
+		x.misstep(yes, surplus)
+	case yes && flight && !sure:
+		x.misstep(yes, nil)
+	case yes && sure:
+		x.proves(wording)
+	}
+}
+
+// proves notes that the address has taken content, and answered in step.
+func (x *exchange) proves(wording uint64) {
+	x.s.peers.change(x.s.key.addr, func(p *peer, now time.Time) {
+		p.learn(wording, x.wordings)
+		if x.chunked {
+			p.chunks = now.Add(provenFor)
+		}
+	})
+}
+
+// doubted reports whether the address has answered out of step lately.
+func (x *exchange) doubted() bool { return x.began.Before(x.peer.outOfStep) }
+
+// misstep voids an exchange whose replies were not in step. If all that was said
+// is yes, the message was taken all the same, whichever reply is whose. Otherwise
+// nobody knows: it may have been, unless nothing said yes from the answer to the
+// content on.
+func (x *exchange) misstep(yes bool, surplus []relay.Reply) {
+	x.s.peers.stepByStep(x.s.key.addr)
+	x.s.broken = true
+	allYes := yes && len(surplus) > 0 && x.mail.Code == 0
+	for _, r := range surplus {
+		allYes = allYes && r.Code < 300
+		yes = yes || r.Code < 300
+	}
+	for _, a := range x.answers {
+		allYes = allYes && a.standing == taken
+	}
+	if allYes {
+		return
+	}
+	x.err, x.mail, x.final = errStep, relay.Reply{}, relay.Reply{}
+	clear(x.answers)
+	x.untaken = !yes
+}
+
+// sync asks for the list of keywords again and gives what the host says before
+// it. sure tells that the list came, so that what was heard before is in step if
+// nothing stood between. Where a host answers EHLO by anything else, or has no
+// list, QUIT does the same, whose 221 ends the connection (RFC 5321 §4.1.1.10).
+func (x *exchange) sync() (surplus []relay.Reply, sure bool) {
+	s := x.s
+	s.end = time.Now().Add(min(s.timeout, syncFor))
+	quitting := s.ext.list == 0
+	switch {
+	case x.synced: // it was asked behind the content already
+	case !x.ask(quitting):
+		return nil, false
+	}
+	for range maxSurplus {
+		rep, err := s.read(s.timeout)
+		switch {
+		case err != nil:
+			s.broken = true
+			return surplus, false
+		case rep.code == 421:
+			x.closing(rep)
+			return surplus, false
+		case quitting && rep.code == 221:
+			s.broken = true
+			if s.ext.list != 0 {
+				surplus = surplus[:len(surplus)-1] // the last of them was to EHLO
+			}
+			return surplus, true
+		case !quitting && rep.code == 250 && rep.lines > 1 && rep.wording() == s.ext.list:
+			s.unclean = false
+			return surplus, true
+		}
+		surplus = append(surplus, rep.export())
+		if !quitting {
+			if quitting = true; !x.ask(true) {
+				return surplus, false
+			}
+		}
+	}
+	s.broken = true
+	return surplus, false
+}
+
+// ask says QUIT or EHLO.
+func (x *exchange) ask(quit bool) bool {
+	s := x.s
+	if quit {
+		s.out = append(s.out, "QUIT\r\n"...)
+	} else {
+		s.out = s.appendEHLO(s.out)
+	}
+	if s.flush() != nil {
+		s.broken = true
+		return false
+	}
+	return true
+}
+
+// surplus looks, before something is asked, whether the host has said more than
+// it was. A 421 it may always say (RFC 5321 §3.8). An address that is known to be
+// out of step is listened to until it is silent instead: what its replies amount
+// to is made sure of at the end.
+func (x *exchange) surplus() bool {
+	s := x.s
+	for range maxSurplus {
+		if s.r.Buffered() == 0 && (!x.doubted() || !s.pending()) {
+			return false
+		}
+		rep, err := s.read(s.timeout)
+		switch {
+		case err != nil:
+			x.err = err
+			return true
+		case rep.code == 421:
+			x.closing(rep)
+			x.err = io.EOF
+			return true
+		case !x.doubted():
+			x.misstep(false, nil)
+			return true
+		}
+	}
+	x.misstep(false, nil)
+	return true
+}
+
+// rcptLines looks for a line of a body that begins with RCPT. A host that does
+// not know BDAT, or does not discard a chunk that it refuses, takes the content
+// for commands; without a recipient they can have no effect.
+type rcptLines struct {
+	matched int // letters of RCPT, at the beginning of a line; -1: this line has none
+	found   bool
+}
+
+// Write implements io.Writer.
+func (l *rcptLines) Write(p []byte) (int, error) {
+	n := len(p)
+	for len(p) > 0 && !l.found {
+		if l.matched < 0 {
+			i := bytes.IndexByte(p, '\n')
+			if i < 0 {
+				break
+			}
+			p, l.matched = p[i+1:], 0
+			continue
+		}
+		switch b := p[0]; {
+		case b == '\n':
+			l.matched = 0
+		case l.matched == 0 && (b == ' ' || b == '\t' || b == '\r'):
+		case b|0x20 == "rcpt"[l.matched]:
+			l.matched++
+			l.found = l.matched == len("rcpt")
+		default:
+			l.matched = -1
+		}
+		p = p[1:]
+	}
+	return n, nil
+}
+
+// namesRecipients reports whether the content could name recipients to a host
+// that runs it. What cannot be read is not known, and so it could.
+func (j *Job) namesRecipients() bool {
+	if !j.scanned {
+		var l rcptLines
+		_, err := io.Copy(&l, j.Body.NewReader())
+		j.scanned, j.rcptLine = true, l.found || err != nil
+	}
+	return j.rcptLine
+}
