@@ -75,28 +75,30 @@ type Admin struct {
 
 // Delivery is how mail goes out.
 type Delivery struct {
-	Port                         int               `yaml:"port"`
-	Resolver                     string            `yaml:"resolver"`
-	DNSSEC                       string            `yaml:"dnssec"`
-	RootCAFile                   string            `yaml:"root_ca_file"`
-	SourceAddresses              []netip.Addr      `yaml:"source_addresses"`
-	Routes                       map[string]string `yaml:"routes"`
-	AllowPrivateAddresses        bool              `yaml:"allow_private_addresses"`
-	OpportunisticMinVersion      policy.Version    `yaml:"opportunistic_min_version"`
-	PolicyWindow                 time.Duration     `yaml:"policy_window"`
-	PolicyConfirmAfter           time.Duration     `yaml:"policy_confirm_after"`
-	ViolationGuardDomains        int               `yaml:"violation_guard_domains"`
-	ViolationGuardWithin         time.Duration     `yaml:"violation_guard_within"`
-	ConnectTimeout               time.Duration     `yaml:"connect_timeout"`
-	HandshakeTimeout             time.Duration     `yaml:"handshake_timeout"`
-	CommandTimeout               time.Duration     `yaml:"command_timeout"`
-	RetryAfter                   time.Duration     `yaml:"retry_after"`
-	RetryMax                     time.Duration     `yaml:"retry_max"`
-	Lifetime                     time.Duration     `yaml:"lifetime"`
-	MaxConnections               int               `yaml:"max_connections"`
-	MaxConnectionsPerDestination int               `yaml:"max_connections_per_destination"`
-	MaxRecipientsPerTransaction  int               `yaml:"max_recipients_per_transaction"`
-	IdleTimeout                  time.Duration     `yaml:"idle_timeout"`
+	Port                         int                 `yaml:"port"`
+	Resolver                     string              `yaml:"resolver"`
+	DNSSEC                       string              `yaml:"dnssec"`
+	RootCAFile                   string              `yaml:"root_ca_file"`
+	SourceAddresses              []netip.Addr        `yaml:"source_addresses"`
+	Routes                       map[string]string   `yaml:"routes"`
+	IgnoreKeywords               map[string][]string `yaml:"ignore_keywords"`
+	AllowPrivateAddresses        bool                `yaml:"allow_private_addresses"`
+	OpportunisticMinVersion      policy.Version      `yaml:"opportunistic_min_version"`
+	PolicyWindow                 time.Duration       `yaml:"policy_window"`
+	PolicyConfirmAfter           time.Duration       `yaml:"policy_confirm_after"`
+	ViolationGuardDomains        int                 `yaml:"violation_guard_domains"`
+	ViolationGuardWithin         time.Duration       `yaml:"violation_guard_within"`
+	ConnectTimeout               time.Duration       `yaml:"connect_timeout"`
+	HandshakeTimeout             time.Duration       `yaml:"handshake_timeout"`
+	CommandTimeout               time.Duration       `yaml:"command_timeout"`
+	RetryAfter                   time.Duration       `yaml:"retry_after"`
+	RetryMax                     time.Duration       `yaml:"retry_max"`
+	Lifetime                     time.Duration       `yaml:"lifetime"`
+	MaxConnections               int                 `yaml:"max_connections"`
+	MaxConnectionsPerDestination int                 `yaml:"max_connections_per_destination"`
+	MaxMessagesPerConnection     int                 `yaml:"max_messages_per_connection"`
+	MaxRecipientsPerTransaction  int                 `yaml:"max_recipients_per_transaction"`
+	IdleTimeout                  time.Duration       `yaml:"idle_timeout"`
 }
 
 // Webhooks is how events are posted.

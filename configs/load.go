@@ -206,6 +206,9 @@ func kindOf(v reflect.Value) string {
 	case reflect.Uint16:
 		return "a TLS version: 1.0, 1.1, 1.2 or 1.3"
 	case reflect.Map:
+		if v.Type().Elem().Kind() == reflect.Slice {
+			return "a mapping of names to lists of keywords"
+		}
 		return "a mapping of names to host:port"
 	case reflect.Slice:
 		switch v.Type().Elem().Name() {

@@ -103,11 +103,16 @@ F:17: admin.token: must be set to listen beyond loopback`
 // nowhere itself.
 func TestFaultsBesideAnotherKey(t *testing.T) {
 	for text, want := range map[string]string{
-		"webhooks:\n  retry_after: 20m\n":    "F:2: webhooks.retry_max: must not be shorter than retry_after",
-		"delivery:\n  retry_max: 1m\n":       "F:2: delivery.retry_max: must not be shorter than retry_after",
-		"api:\n  key_file: load.go\n":        "F:2: api.cert_file: must be set together with key_file",
-		"a: 1\n---\nb: 2\n":                  "F:1: a: unknown key\nF:2: another YAML document; one is read",
-		"hostname: a.test\n---\n---\nb: 2\n": "F:3: another YAML document; one is read",
+		"webhooks:\n  retry_after: 20m\n":                                       "F:2: webhooks.retry_max: must not be shorter than retry_after",
+		"delivery:\n  retry_max: 1m\n":                                          "F:2: delivery.retry_max: must not be shorter than retry_after",
+		"delivery: {ignore_keywords: {mx.example.com: [CHUNKING, starttls]}}\n": "F:1: delivery.ignore_keywords: STARTTLS cannot be ignored",
+		"delivery: {ignore_keywords: {\"*.example.com\": [\"8 BIT\"]}}\n":       "F:1: delivery.ignore_keywords: \"8 BIT\" is no EHLO keyword",
+		"delivery: {ignore_keywords: {\"mx.*\": [RequireTLS]}}\n":               "F:1: delivery.ignore_keywords: \"mx.*\" is neither a host name nor *.domain nor *\nF:1: delivery.ignore_keywords: REQUIRETLS cannot be ignored",
+		"delivery: {ignore_keywords: {\"*\": CHUNKING}}\n":                      "F:1: delivery.ignore_keywords: must be a mapping of names to lists of keywords",
+		"delivery: {max_messages_per_connection: -1}\n":                         "F:1: delivery.max_messages_per_connection: must not be negative",
+		"api:\n  key_file: load.go\n":                                           "F:2: api.cert_file: must be set together with key_file",
+		"a: 1\n---\nb: 2\n":                                                     "F:1: a: unknown key\nF:2: another YAML document; one is read",
+		"hostname: a.test\n---\n---\nb: 2\n":                                    "F:3: another YAML document; one is read",
 	} {
 		path := write(t, text)
 		_, err := Load(path, nil)

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.uber.org/zap/zapcore"
@@ -102,6 +103,16 @@ func (l *loader) delivery(d Delivery) {
 		l.check(name == "*" || err == nil, "delivery.routes", "%q is neither a domain name nor *", name)
 		l.check(isHostPort(target), "delivery.routes", "%q is not host:port", target)
 	}
+	for name, words := range d.IgnoreKeywords {
+		_, err := domain.Parse(strings.TrimPrefix(name, "*."))
+		l.check(name == "*" || err == nil, "delivery.ignore_keywords", "%q is neither a host name nor *.domain nor *", name)
+		for _, w := range words {
+			l.check(isKeyword(w), "delivery.ignore_keywords", "%q is no EHLO keyword", w)
+			// Not to believe these would be to give up what an account demands.
+			secure := strings.EqualFold(w, "STARTTLS") || strings.EqualFold(w, "REQUIRETLS")
+			l.check(!secure, "delivery.ignore_keywords", "%s cannot be ignored", strings.ToUpper(w))
+		}
+	}
 	v := d.OpportunisticMinVersion
 	l.check(v >= policy.TLS10 && v <= policy.TLS13, "delivery.opportunistic_min_version", "must be 1.0, 1.1, 1.2 or 1.3")
 	l.check(d.ViolationGuardDomains >= 0, "delivery.violation_guard_domains", "must not be negative")
@@ -120,6 +131,18 @@ func (l *loader) delivery(d Delivery) {
 	} {
 		l.check(n > 0, "delivery."+key, "must be at least 1")
 	}
+	l.check(d.MaxMessagesPerConnection >= 0, "delivery.max_messages_per_connection", "must not be negative")
+}
+
+// isKeyword reports whether w could stand in a reply to EHLO (RFC 5321 §4.1.1.1).
+func isKeyword(w string) bool {
+	for i := range len(w) {
+		c := w[i]
+		if !('a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9' || c == '-' && i > 0) {
+			return false
+		}
+	}
+	return w != ""
 }
 
 func (l *loader) webhooks(w Webhooks) {

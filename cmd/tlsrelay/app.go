@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 	"tlsrelay/events/webhook"
 	"tlsrelay/policy"
 	"tlsrelay/policy/account"
+	"tlsrelay/policy/domain"
 	"tlsrelay/relay"
 	"tlsrelay/relay/admin"
 	"tlsrelay/relay/api"
@@ -111,7 +113,25 @@ func newEngine(c configs.Config, log *zap.Logger, reg prometheus.Registerer) (*r
 		CommandTimeout: d.CommandTimeout, IdleTimeout: d.IdleTimeout,
 		MaxConnections: d.MaxConnections, MaxPerHost: d.MaxConnectionsPerDestination,
 		MaxRecipientsPerTransaction: d.MaxRecipientsPerTransaction,
+		MaxMessages:                 d.MaxMessagesPerConnection, IgnoreKeywords: ignoredKeywords(d.IgnoreKeywords),
 	}, resolver, log.Named("deliver"), reg), nil
+}
+
+// ignoredKeywords writes names as routes have them and keywords in capitals.
+func ignoredKeywords(configured map[string][]string) map[string][]string {
+	ignored := make(map[string][]string, len(configured))
+	for name, words := range configured {
+		rest, below := strings.CutPrefix(name, "*.")
+		if d, err := domain.Parse(rest); err == nil {
+			if rest = d.String(); below {
+				rest = "*." + rest
+			}
+		}
+		for _, w := range words {
+			ignored[rest] = append(ignored[rest], strings.ToUpper(w))
+		}
+	}
+	return ignored
 }
 
 // listening gives the addresses where mail for the relay itself would arrive,
