@@ -37,6 +37,7 @@ func (m *Message) AppendJSON(b []byte) ([]byte, error) {
 		o.any("unique_args", m.UniqueArgs)
 	}
 	o.flag("report", m.Report)
+	o.flag("headers_only", m.HeadersOnly)
 	o.number("deliveries", int64(m.Deliveries))
 	return o.end()
 }

@@ -86,6 +86,9 @@ type Message struct {
 	// Report marks a message the relay made itself (a DSN). It is delivered
 	// opportunistically, makes no webhook events and is never bounced.
 	Report bool `json:"report,omitempty"`
+	// HeadersOnly marks a report that returns nothing of the original's content, so
+	// that it may leave in clear whatever its account demands by then.
+	HeadersOnly bool `json:"headers_only,omitempty"`
 
 	Deliveries int `json:"deliveries"` // how many destinations it was split into
 }

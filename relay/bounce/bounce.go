@@ -42,7 +42,9 @@ func Write(m relay.Message, n relay.Notice, body relay.Body, o Options) relay.Re
 	}
 	smtpID := "<" + o.ID.String() + "@" + c.token(o.Hostname) + ">"
 	content := assemble(c.header(m, n, o, smtpID), parts, o.ID.String())
-	return report(m, o, smtpID, content)
+	rep := report(m, o, smtpID, content)
+	rep.Message.HeadersOnly = !orig.full
+	return rep
 }
 
 // report wraps the content as a message of our own.

@@ -264,6 +264,40 @@ func TestWhatGoesBack(t *testing.T) {
 	}
 }
 
+// TestWithoutContent: a report that was written with the original's content, and
+// leaves when something is demanded, says what it would have said then.
+func TestWithoutContent(t *testing.T) {
+	for name, body := range map[string]stored{
+		"plain":         "Subject: s\r\n\r\nthe secret body\r\n",
+		"no line end":   "Subject: s\r\n\r\nthe secret body",
+		"no header":     "\r\nthe secret body\r\n",
+		"no body":       "Subject: s\r\n",
+		"looks like it": "Subject: s\r\n\r\nThe message is attached.\r\n\r\n--=_x\r\nContent-Type: message/rfc822\r\n\r\nthe secret body\r\n",
+	} {
+		m := msg()
+		n := relay.Notice{Recipients: []relay.NoticeRecipient{failed("bob@dest.example", "550 no")}}
+		full := Write(m, n, body, options)
+		n.HeadersOnly = true
+		want := Write(m, n, body, options)
+		if full.Message.HeadersOnly || !want.Message.HeadersOnly {
+			t.Errorf("%s: marked %t and %t", name, full.Message.HeadersOnly, want.Message.HeadersOnly)
+		}
+		for _, r := range []relay.Report{full, want} {
+			got, err := WithoutContent(stored(r.Body))
+			if err != nil {
+				t.Fatal(name, err)
+			}
+			content, _ := io.ReadAll(got.NewReader())
+			if string(content) != string(want.Body) || got.Size() != int64(len(content)) {
+				t.Errorf("%s: got\n%s\nwant\n%s", name, content, want.Body)
+			}
+		}
+	}
+	if _, err := WithoutContent(stored("Subject: s\r\n\r\nhello\r\n")); err == nil {
+		t.Error("what is no report was taken for one")
+	}
+}
+
 func TestLongHeaderEndsAfterAWholeField(t *testing.T) {
 	field := "X-Long: " + strings.Repeat("a", 60) + "\r\n\tand on\r\n"
 	content := strings.Repeat(field, maxHeader/len(field)+1)

@@ -2,7 +2,9 @@ package bounce
 
 import (
 	"bytes"
+	"errors"
 	"io"
+	"slices"
 
 	"tlsrelay/relay"
 )
@@ -39,10 +41,15 @@ func original(m relay.Message, n relay.Notice, body relay.Body, utf8 bool) (r re
 		full = false
 		content = headerOf(content)
 	}
-	if !bytes.HasSuffix(content, []byte("\r\n")) {
-		content = append(content, "\r\n"...)
+	return returned{part{fieldsFor(full, utf8), endLine(content)}, full}, true
+}
+
+// endLine ends a last line that has no end.
+func endLine(content []byte) []byte {
+	if bytes.HasSuffix(content, []byte("\r\n")) {
+		return content
 	}
-	return returned{part{fieldsFor(full, utf8), content}, full}, true
+	return append(content, "\r\n"...)
 }
 
 // returnsFull says whether the body may go along. A TLS demand on the message
@@ -97,3 +104,48 @@ func fieldsFor(full, utf8 bool) string {
 	}
 	return "Content-Description: Headers of the message\r\nContent-Type: text/rfc822-headers\r\n"
 }
+
+// withoutContent is what [WithoutContent] makes of a report.
+type withoutContent struct{ *bytes.Reader }
+
+func (w withoutContent) NewReader() io.Reader {
+	r := *w.Reader
+	r.Seek(0, io.SeekStart)
+	return &r
+}
+
+func (w withoutContent) Close() error { return nil }
+
+// WithoutContent gives a report as [Write] makes it without the original's content:
+// its headers only go back, as if something had been demanded of it when the report
+// was written. It fails for what is no such report.
+func WithoutContent(report relay.Body) (relay.Body, error) {
+	content, err := io.ReadAll(report.NewReader())
+	if err != nil {
+		return nil, err
+	}
+	header, _, ok := bytes.Cut(content, []byte("\r\n\r\n"))
+	_, boundary, named := bytes.Cut(header, []byte("\r\n boundary=\""))
+	boundary, _, closed := bytes.Cut(boundary, []byte("\""))
+	if !ok || !named || !closed || len(boundary) == 0 {
+		return nil, errNoReport
+	}
+	delimiter := slices.Concat([]byte("\r\n--"), boundary)
+	parts := bytes.Split(content, delimiter)
+	for i, p := range parts {
+		if bytes.HasPrefix(p, []byte("\r\nContent-Description: Notification\r\n")) {
+			parts[i] = bytes.Replace(p, []byte(fold("", "", isAttached)), []byte(fold("", "", isKeptBack)), 1)
+		}
+		for _, utf8 := range []bool{false, true} {
+			if fields := "\r\n" + fieldsFor(true, utf8); bytes.HasPrefix(p, []byte(fields)) {
+				_, original, _ := bytes.Cut(p, []byte("\r\n\r\n"))
+				part := slices.Concat([]byte("\r\n"+fieldsFor(false, utf8)), p[len(fields):len(p)-len(original)], endLine(headerOf(original)))
+				parts[i] = part
+			}
+		}
+	}
+	return withoutContent{bytes.NewReader(bytes.Join(parts, delimiter))}, nil
+}
+
+// errNoReport is the error of a message that Write has not made.
+var errNoReport = errors.New("bounce: not a report of this relay")

@@ -82,9 +82,9 @@ func closing(m relay.Message, n relay.Notice, attached, full bool) string {
 	case !attached:
 		return "The message cannot be attached."
 	case full:
-		return "The message is attached."
+		return isAttached
 	case n.HeadersOnly || m.RequireTLS:
-		return "Only the headers of the message are attached, because its content must not travel over a connection that may be insecure."
+		return isKeptBack
 	}
 	return "The headers of the message are attached."
 }
@@ -125,3 +125,8 @@ func reason(r events.Reason) string {
 	}
 	return "could not be used"
 }
+
+const (
+	isAttached = "The message is attached."
+	isKeptBack = "Only the headers of the message are attached, because its content must not travel over a connection that may be insecure."
+)

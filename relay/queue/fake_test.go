@@ -33,6 +33,7 @@ type memory struct {
 	finished map[relay.DeliveryKey]relay.Delivery
 	lanes    map[place][]relay.DeliveryKey // in the order of their due times
 	reports  []relay.Report
+	bodies   map[relay.MessageID]body // of messages that are not like all others
 	commits  []relay.Transition // those of outcomes
 	claims   int
 	stale    int
@@ -201,6 +202,9 @@ func (s *memory) Body(_ context.Context, id relay.MessageID) (relay.Body, error)
 	if _, ok := s.messages[id]; !ok {
 		return nil, relay.ErrNotFound
 	}
+	if b := s.bodies[id]; b != nil {
+		return b, nil
+	}
 	return body("Subject: test\r\n\r\nhello\r\n"), nil
 }
 
@@ -237,18 +241,25 @@ func (s *memory) look() (v view) {
 	return v
 }
 
-// senders demand nothing, but TLS of accounts whose id begins with "t".
+// senders demand nothing, but TLS of accounts whose id begins with "t", or as told.
 type senders struct {
 	mu    sync.Mutex
 	asked []relay.Message
+	told  map[account.ID]bool
 	err   error
+}
+
+func (s *senders) demand(who account.ID, tls bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.told = map[account.ID]bool{who: tls}
 }
 
 func (s *senders) Sender(_ context.Context, m relay.Message, _ string) (policy.Sender, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked = append(s.asked, m)
-	return policy.Sender{Account: policy.Settings{RequireTLS: m.Account[0] == 't'}}, s.err
+	return policy.Sender{Account: policy.Settings{RequireTLS: m.Account[0] == 't' || s.told[m.Account]}}, s.err
 }
 
 func (s *senders) fail(err error) {

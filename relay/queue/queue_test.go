@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -18,6 +19,7 @@ import (
 	"tlsrelay/policy"
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
+	"tlsrelay/relay/bounce"
 	"tlsrelay/relay/deliver"
 )
 
@@ -452,6 +454,41 @@ func TestNoBodyUnderALaterDemand(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A report that was written with the original's content when nothing was demanded
+// leaves without it once something is; one under way is stopped, and leaves again.
+func TestReportLeavesUnderALaterDemand(t *testing.T) {
+	bubble(t, Options{}, func(t *testing.T, w *world) {
+		var bodies []string
+		var changed []bool
+		w.hosts.set("origin.test", func(ctx context.Context, job deliver.Job) relay.Result {
+			content, _ := io.ReadAll(job.Body.NewReader())
+			bodies = append(bodies, string(content))
+			changed = append(changed, job.Changed(&job))
+			w.senders.demand("free", true)
+			changed = append(changed, job.Changed(&job))
+			r := after(0, unreached)(ctx, job)
+			r.Changed = changed[len(changed)-1]
+			return r
+		})
+		m := message("free")
+		n := relay.Notice{Recipients: []relay.NoticeRecipient{{Action: relay.ActionFailed, Recipient: recipients("x@b.test")[0], Status: "5.1.1"}}}
+		rep := bounce.Write(m, n, body("Subject: test\r\n\r\nhello\r\n"), bounce.Options{Hostname: "relay.test", Now: time.Now()})
+		w.store.with(func() {
+			w.store.bodies = map[relay.MessageID]body{rep.Message.ID: rep.Body}
+			w.store.add(rep.Message, rep.Deliveries)
+		})
+		w.q.Rescan()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if len(bodies) < 2 || !strings.Contains(bodies[0], "hello") || strings.Contains(bodies[1], "hello") || !strings.Contains(bodies[1], "Subject: test") {
+			t.Errorf("%d attempts: %q", len(bodies), bodies)
+		}
+		if !slices.Equal(changed[:4], []bool{false, true, false, false}) {
+			t.Errorf("changed: %v", changed)
+		}
+	})
 }
 
 // A delivery that runs out of time, in a dead lane or by a fault of our own, is

@@ -109,7 +109,14 @@ func (c *crew) deliver(ctx context.Context, m relay.Message, d relay.Delivery) (
 		c.log.Error("cannot open the body", zap.Stringer("delivery", d.Key), zap.Error(err))
 		return internal(d)
 	}
-	defer body.Close()
+	defer func() { body.Close() }()
+	if m.Report && !m.HeadersOnly && c.demanded(ctx, m, d.Lane.Destination) {
+		if body, err = bounce.WithoutContent(body); err != nil {
+			c.log.Error("cannot take the content out of a report", zap.Stringer("delivery", d.Key), zap.Error(err))
+			return internal(d)
+		}
+		m.HeadersOnly = true
+	}
 	r = c.deliverer.Deliver(ctx, deliver.Job{Message: m, Delivery: d, Sender: sender, Body: body, Opening: c.openings, Changed: c.changed})
 	if len(r.Outcomes) != len(d.Waiting()) {
 		c.log.Error("an attempt lost recipients", zap.Stringer("delivery", d.Key), zap.Int("outcomes", len(r.Outcomes)))
@@ -132,6 +139,15 @@ func (q *Queue) sender(ctx context.Context, m relay.Message, destination string)
 	return q.senders.Sender(ctx, m, destination)
 }
 
+// demanded reports whether the account of a report demands anything of its
+// messages by now, or cannot be asked: what the report returns of one then leaves
+// without its content.
+func (q *Queue) demanded(ctx context.Context, report relay.Message, destination string) bool {
+	report.Report = false
+	s, err := q.senders.Sender(ctx, report, destination)
+	return err != nil || !policy.Decide(s, policy.Facts{}).Opportunistic()
+}
+
 // demands gives all demands on the sender's side of a message.
 func (q *Queue) demands(ctx context.Context, m relay.Message, destination string) (policy.Sender, error) {
 	s, err := q.sender(ctx, m, destination)
@@ -142,6 +158,9 @@ func (q *Queue) demands(ctx context.Context, m relay.Message, destination string
 // demandsChanged reports whether the sender of a job demands other things by now,
 // or cannot be asked.
 func (c *crew) demandsChanged(j *deliver.Job) bool {
+	if j.Message.Report && !j.Message.HeadersOnly && c.demanded(c.attempts, j.Message, j.Delivery.Lane.Destination) {
+		return true
+	}
 	sender, err := c.demands(c.attempts, j.Message, j.Delivery.Lane.Destination)
 	if err != nil {
 		return true
