@@ -16,6 +16,9 @@ type content struct {
 	bol   bool // at the beginning of a line
 	watch bool // nothing is due from the host: a word from it means no
 	early reply
+	gate  *gate // content passes through it
+	// part tells that more is to follow before the content ends.
+	part bool
 	// gather leaves the end of the body in the buffer, for what is to follow in
 	// the same flight.
 	gather bool
@@ -101,6 +104,9 @@ func (w *content) emit(p []byte) error {
 
 // flush writes a full buffer, having looked whether the host still wants it.
 func (w *content) flush() error {
+	if !w.gate.open() {
+		return errChanged
+	}
 	if w.watch && w.c.pending() {
 		// Only a whole reply stops the message.
 		if rep, err := w.c.read(50 * time.Millisecond); err == nil {
@@ -123,6 +129,9 @@ func (w *content) send(body relay.Body) error {
 	}
 	if err == nil && w.stuff {
 		err = w.end()
+	}
+	if err == nil && !w.part && !w.gate.pass() {
+		err = errChanged
 	}
 	if err == nil && !w.gather {
 		err = w.flush()

@@ -22,6 +22,7 @@ type Engine struct {
 	pool    *pool
 	hellos  hellos
 	peers   peers
+	gates   gates
 	metrics *metrics
 }
 
@@ -35,15 +36,20 @@ func New(o Options, router Router, log *zap.Logger, reg prometheus.Registerer) *
 	return &Engine{o: o, router: router, log: log, pool: p, metrics: newMetrics(reg, p)}
 }
 
-// Run reaps idle sessions until ctx ends, and closes them all then. Sessions
-// that are still at work close when they are done.
+// Run reaps idle sessions, and stops attempts whose demands have changed, until
+// ctx ends; then it closes all idle sessions. Sessions that are still at work
+// close when they are done.
 func (e *Engine) Run(ctx context.Context) error {
 	tick := time.NewTicker(max(e.o.IdleTimeout/2, time.Millisecond))
 	defer tick.Stop()
+	ask := time.NewTicker(askEvery)
+	defer ask.Stop()
 	for {
 		select {
 		case <-tick.C:
 			e.pool.reap(false)
+		case <-ask.C:
+			e.gates.ask()
 		case <-ctx.Done():
 			e.pool.reap(true)
 			return nil
@@ -71,8 +77,11 @@ func (e *Engine) Deliver(ctx context.Context, job Job) relay.Result {
 	}
 	w := newWalk(ctx, e, route, job.Sender)
 	w.carry(&job)
-	w.begin = begin // when the demands were those of job
+	w.begin = begin
+	w.gate = &gate{job: &job, began: begin, asked: begin} // when the demands were those of job
+	e.gates.add(w.gate)
 	w.run()
+	e.gates.remove(w.gate)
 	r := w.result(begin)
 	e.metrics.delivery(r)
 	return r

@@ -50,7 +50,7 @@ func (w *walk) result(begin time.Time) relay.Result {
 			r.Attempt.Reason = f.Reason
 		}
 	}
-	r.Changed = w.changed
+	r.Changed = w.gate.isShut()
 	r.Feedback = w.feedback(r, cut)
 	w.tell(r)
 	return r

@@ -44,6 +44,7 @@ type session struct {
 
 	ehlo  string // our name, as EHLO gives it
 	peers *peers
+	gate  *gate // of the attempt that uses it
 }
 
 // maxBarren is how many transactions in a row may serve nobody. Hosts slow a

@@ -93,11 +93,12 @@ func (s *session) transact(job *Job, rcpts []*relay.Recipient) *exchange {
 	buffers.Put(buf)
 	if x.err != nil {
 		s.broken = true
-		if isClosed(x.err) && !s.hungUp && !s.cold && s.carried > 0 {
+		if isClosed(x.err) && !byUs(x.err) && !s.hungUp && !s.cold && s.carried > 0 {
 			s.peers.hungUp(s.key.addr)
 		}
 	}
 	s.cold = false
+	s.gate.again()
 	s.count(x.final.Code/100 == 2 && !x.unclear)
 	return x
 }
@@ -192,7 +193,7 @@ func (x *exchange) utf8() bool {
 func (x *exchange) inOneFlight() {
 	x.envelope(false)
 	x.bdat(true)
-	w := content{c: x.s.conn, gather: len(x.peer.answers) == 0}
+	w := content{c: x.s.conn, gate: x.s.gate, gather: len(x.peer.answers) == 0}
 	sent := w.send(x.job.Body)
 	if sent == nil && w.gather {
 		x.synced = true
@@ -314,11 +315,11 @@ func (x *exchange) chunk() {
 		return
 	}
 	x.begun = true
-	w := content{c: x.s.conn, watch: true}
+	w := content{c: x.s.conn, gate: x.s.gate, watch: true, part: true}
 	sent := w.send(x.job.Body)
 	rep := w.early
 	if !errors.Is(sent, errEarly) {
-		if isOwn(sent) {
+		if isOwn(sent) || byUs(sent) {
 			x.err = sent
 			return
 		}
@@ -328,10 +329,13 @@ func (x *exchange) chunk() {
 		x.s.timeout = patience
 	}
 	switch {
+	case byUs(x.err):
 	case x.err != nil, aboutVerb(rep.code):
 		x.lied()
 	case errors.Is(sent, errEarly) && rep.code < 400:
 		x.misstep(false, nil)
+	case rep.positive() && !x.s.gate.pass():
+		x.err = errChanged
 	case rep.positive():
 		x.s.out = append(x.s.out, "BDAT 0 LAST\r\n"...)
 		sent = x.s.flush()
@@ -363,7 +367,7 @@ func (x *exchange) lied() {
 
 // message sends the body after an accepted envelope.
 func (x *exchange) message(stuff bool) {
-	w := content{c: x.s.conn, stuff: stuff, watch: true}
+	w := content{c: x.s.conn, gate: x.s.gate, stuff: stuff, watch: true}
 	x.begun = true
 	sent := w.send(x.job.Body)
 	if errors.Is(sent, errEarly) {
@@ -385,7 +389,7 @@ func (x *exchange) reply(sent error) (rep reply, ok bool) {
 	switch {
 	case sent == nil:
 		rep, x.err = x.s.read(x.s.timeout)
-	case isOwn(sent):
+	case isOwn(sent), byUs(sent):
 		x.err = sent // the host waits for the rest; there is nothing to hear
 	default:
 		rep, x.err = x.s.lastWords(sent)

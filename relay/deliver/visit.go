@@ -3,6 +3,7 @@ package deliver
 import (
 	"cmp"
 	"errors"
+	"net"
 	"slices"
 	"strings"
 	"unicode"
@@ -49,8 +50,12 @@ func (w *walk) visit(h *host, s *session, seen sighting) end {
 	w.visits++
 	for {
 		stop := s.whileOpen(w.ctx)
+		w.gate.waits(s.raw, nil)
+		s.gate = w.gate
 		e, x := w.serve(h, s, seen)
-		if !stop() {
+		w.gate.waits(nil, nil)
+		s.gate = nil
+		if !stop() || w.gate.isShut() {
 			s.broken = true
 		}
 		if e == dead {
@@ -112,7 +117,7 @@ func (w *walk) depart(h *host, s *session, seen sighting, e end, x *exchange) {
 	default:
 		h.served = true
 	}
-	if w.ctx.Err() == nil {
+	if w.ctx.Err() == nil && !w.gate.isShut() {
 		h.verdicts = append(h.verdicts, seen.verdict)
 		if told {
 			w.record(h, s.key, seen)
@@ -140,7 +145,7 @@ func (w *walk) serve(h *host, s *session, seen sighting) (end, *exchange) {
 		if len(batch) == 0 {
 			return answered, x
 		}
-		if w.overtaken() {
+		if !w.gate.open() {
 			return answered, x
 		}
 		if s.spent() {
@@ -195,6 +200,10 @@ func (w *walk) apply(h *host, x *exchange, batch []*recipient, told events.Sessi
 	case x.mail.Code != 0:
 		return w.mailRefused(h, x, batch, told)
 	}
+	if byUs(x.err) {
+		w.refusedOnly(h, x, batch, told)
+		return answered
+	}
 	progress := false
 	for i, r := range batch {
 		r.visit = w.visits
@@ -222,6 +231,16 @@ func (w *walk) apply(h *host, x *exchange, batch []*recipient, told events.Sessi
 		return unknown
 	}
 	return lost
+}
+
+// refusedOnly draws from a transaction that we broke off what the host has said
+// for good; for the others the attempt has not been made.
+func (w *walk) refusedOnly(h *host, x *exchange, batch []*recipient, told events.Session) {
+	for i, r := range batch {
+		if a := x.answers[i]; a.standing == refused {
+			r.answer(x.refusal(a.reply, relay.ReachRecipient, h.Name), told)
+		}
+	}
 }
 
 // cause is why a transaction is begun anew on another connection at once.
@@ -303,7 +322,7 @@ func (x *exchange) diedIdle() bool {
 	if x.mailed {
 		return x.mail.Code == 421
 	}
-	return x.s.hungUp || !x.ended && !isTimeout(x.err) && !isOwn(x.err)
+	return x.s.hungUp || !x.ended && !isTimeout(x.err) && !isOwn(x.err) && !byUs(x.err)
 }
 
 // take settles a recipient that RCPT accepted by the answer to the message.
@@ -480,6 +499,10 @@ func replyFailure(r relay.Reply, reach relay.Reach, host string) *relay.Failure 
 	}
 	return f
 }
+
+// byUs reports that it was us who ended the conversation, because the attempt had
+// to stop or its demands have changed.
+func byUs(err error) bool { return errors.Is(err, net.ErrClosed) || errors.Is(err, errChanged) }
 
 // mixedFailure is that of a reply which says yes and no.
 func mixedFailure(r relay.Reply, reach relay.Reach, host string) *relay.Failure {

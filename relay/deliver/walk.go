@@ -17,10 +17,6 @@ const (
 	maxAddresses = 20
 )
 
-// demandsHold is how long into an attempt its demands are taken for those that
-// stand.
-const demandsHold = time.Second
-
 // walk is one pass over the hosts of a destination, with or without a message.
 type walk struct {
 	ctx   context.Context
@@ -37,7 +33,7 @@ type walk struct {
 	agains  int  // connections opened because the one before was at its end
 	worn    int  // messages that the session before this one had carried
 	stop    bool // nothing more may be tried: the end was sent without an answer
-	changed bool // nor may it since the demands are others than the walk began with
+	gate    *gate
 
 	evidence  []relay.HostEvidence
 	sightings []events.Session // one per evidence
@@ -110,18 +106,9 @@ func (w *walk) done() bool {
 	return true
 }
 
-// overtaken asks late in an attempt whether the demands have changed. What a slow
-// host takes the message for then is for another attempt to say.
-func (w *walk) overtaken() bool {
-	if !w.changed && w.job.Changed != nil && time.Since(w.begin) > demandsHold {
-		w.changed = w.job.Changed(w.job)
-	}
-	return w.changed
-}
-
 // interrupted reports whether no connection may be opened any more.
 func (w *walk) interrupted() bool {
-	return w.changed || w.ctx.Err() != nil || w.job != nil && w.job.Opening != nil && w.job.Opening.Err() != nil
+	return w.gate.isShut() || w.ctx.Err() != nil || w.job != nil && w.job.Opening != nil && w.job.Opening.Err() != nil
 }
 
 // beforeMail gives the context of what comes before MAIL: it ends with ctx and with
@@ -133,6 +120,18 @@ func beforeMail(ctx context.Context, job *Job) (until context.Context, done func
 	until, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(job.Opening, cancel)
 	return until, func() { stop(); cancel() }
+}
+
+// opening gives the context of a connection on its way: beforeMail's, which a
+// change of the demands ends as well.
+func (w *walk) opening() (until context.Context, done func()) {
+	until, end := beforeMail(w.ctx, w.job)
+	if w.gate == nil {
+		return until, end
+	}
+	until, cancel := context.WithCancel(until)
+	w.gate.waits(nil, cancel)
+	return until, func() { w.gate.waits(nil, nil); cancel(); end() }
 }
 
 // betterGone is how long a session with a worse host, used in its turn, tells that
@@ -351,7 +350,7 @@ func (w *walk) connect(h *host, k poolKey, m manner) (*session, sighting, error)
 	if w.job == nil || m.plain || m.fresh || m.hello == policy.NoSNIHello {
 		usable = fresh
 	}
-	ctx, done := beforeMail(w.ctx, w.job)
+	ctx, done := w.opening()
 	defer done()
 	for tries := 1; ; tries++ {
 		s, err := w.e.pool.acquire(ctx, k, usable)

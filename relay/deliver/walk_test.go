@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -489,6 +490,86 @@ func TestDemandsChange(t *testing.T) {
 	}
 	if r := engine(t, w, routeTo(w.Host(t, "mx1.example.test"))).Deliver(context.Background(), job); how(r) != "tls" {
 		t.Errorf("%+v", r)
+	}
+}
+
+// TestDemandsChangeWhileWaiting: whatever an attempt waits for, a change of the
+// demands ends it within a second, as long as the end of content is not out. What is
+// on its way by then counts.
+func TestDemandsChangeWhileWaiting(t *testing.T) {
+	late := relaytest.Reply{Delay: time.Minute}
+	stepwise, chunks := []string{"SIZE"}, []string{"CHUNKING"}
+	big := body(strings.Repeat("A line of a body that a host takes its time for.\r\n", 1<<18))
+	for name, c := range map[string]struct {
+		script relaytest.Script
+		body   body
+		pooled bool // the session has carried a message before
+		hosts  int  // hosts with that script
+		goesOn bool // the end of content is out
+		alone  bool // there is no other host
+	}{
+		"greeting":        {script: relaytest.Script{NoTLS: true, Greeting: late}},
+		"EHLO":            {script: relaytest.Script{NoTLS: true, EHLO: late}},
+		"STARTTLS":        {script: relaytest.Script{StartTLS: late}},
+		"handshake":       {script: relaytest.Script{TLS: relaytest.TLS{Do: relaytest.Silence}}},
+		"EHLO in TLS":     {script: relaytest.Script{EHLOInTLS: late}},
+		"MAIL":            {script: relaytest.Script{NoTLS: true, Mail: late}},
+		"RCPT":            {script: relaytest.Script{NoTLS: true, Rcpt: late}},
+		"MAIL stepwise":   {script: relaytest.Script{NoTLS: true, Keywords: stepwise, Mail: late}},
+		"354":             {script: relaytest.Script{NoTLS: true, Keywords: stepwise, Data: late}},
+		"354 pipelined":   {script: relaytest.Script{NoTLS: true, Keywords: []string{"PIPELINING"}, Data: late}},
+		"chunk":           {script: relaytest.Script{NoTLS: true, Keywords: chunks, Chunk: late}},
+		"pooled":          {script: relaytest.Script{NoTLS: true, Keywords: stepwise, Rcpts: map[string]relaytest.Reply{"late@example.test": late}}, pooled: true},
+		"phase 2":         {script: relaytest.Script{TLS: relaytest.TLS{Alert: 80}, Mail: late}, alone: true},
+		"in mid-content":  {script: relaytest.Script{NoTLS: true, Keywords: stepwise, BodyLimit: 1 << 20, BodyOver: relaytest.Reply{Do: relaytest.Stall}}, body: big},
+		"end":             {script: relaytest.Script{NoTLS: true, Keywords: stepwise, End: relaytest.Reply{Delay: 3 * time.Second}}, goesOn: true},
+		"end, in one go":  {script: relaytest.Script{NoTLS: true, End: relaytest.Reply{Delay: 3 * time.Second}}, goesOn: true},
+		"the second host": {script: relaytest.Script{NoTLS: true, Greeting: late}, hosts: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := relaytest.Start(t)
+			h := w.Host(t, "mx1.example.test", c.script)
+			hosts := []*relaytest.Host{h}
+			if c.hosts > 1 {
+				hosts = []*relaytest.Host{w.Host(t, "mx0.example.test", relaytest.Script{Greeting: relaytest.Reply{Code: 421}}), h}
+			}
+			spare := w.Host(t, "mx2.example.test")
+			if !c.alone {
+				hosts = append(hosts, spare)
+			}
+			e := engine(t, w, routeTo(hosts...), func(o *Options) { o.CommandTimeout, o.HandshakeTimeout = time.Minute, time.Minute })
+			before := 0
+			if c.pooled {
+				deliverOne(t, e, modeO, "clear")
+				before = 1
+			}
+			job := jobTo(t, modeO, "late@example.test")
+			if c.body != nil {
+				job.Body = c.body
+			}
+			begin := time.Now()
+			var changed atomic.Bool
+			time.AfterFunc(demandsHold, func() { changed.Store(true) })
+			job.Changed = func(*Job) bool { return changed.Load() }
+			r := e.Deliver(context.Background(), job)
+			took := time.Since(begin)
+			switch {
+			case c.goesOn:
+				if r.Outcomes[0].Failure != nil || h.Accepted() != 1 {
+					t.Errorf("%+v", failureOf(r))
+				}
+			case !r.Changed || !r.Cut || h.Accepted() > before || took > demandsHold+5*time.Second || r.Feedback != relay.Neutral:
+				t.Errorf("after %v: changed %v, cut %v, %d taken, feedback %q", took, r.Changed, r.Cut, h.Accepted(), r.Feedback)
+			}
+			if p := e.peers.get(h.Addr()); !p.noChunks.IsZero() || p.hangups > 0 || !p.outOfStep.IsZero() {
+				t.Errorf("held against the host: %+v", p)
+			}
+			if spare.Connections() > 0 {
+				t.Error("the next host was asked")
+			}
+			h.Close()
+		})
 	}
 }
 

@@ -264,6 +264,7 @@ func (s *session) finish() bool {
 	s.reset()
 	_, alive := s.reply(step, scripted, "250 2.0.0 Ok: taken")
 	if good && s.script.HangUpAfter > 0 {
+		s.flush()
 		time.AfterFunc(s.script.HangUpAfter, func() { s.raw.Close() })
 	}
 	return alive
