@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +55,81 @@ func TestPolicyOvertakesAnAttempt(t *testing.T) {
 		t.Errorf("%v; in clear: %q", e, slow.ClearCommands())
 	}
 	r.calm(slow)
+}
+
+// Whatever an attempt waits for, and whoever forbids it to go on, it ends within a
+// second or two: the host takes a minute for each of its answers, and gets nothing.
+func TestPolicyEndsAnyWait(t *testing.T) {
+	r := newRig(t)
+	r.must("policy", "set", "--enforce-on-subusers")
+	minute := relaytest.Reply{Delay: time.Minute, Times: 1}
+	waits := map[string]relaytest.Script{
+		"greeting": {Greeting: minute}, "mail": {Mail: minute}, "rcpt": {Rcpt: minute},
+		"data": {Data: minute, Keywords: []string{"PIPELINING"}}, "chunk": {Chunk: minute},
+	}
+	hosts := make(map[string]*relaytest.Host)
+	for name, script := range waits {
+		script.NoTLS = true
+		waits[name] = script
+		hosts[name] = r.world.Host(t, "mx."+name+".test", script)
+	}
+	changes := map[string]func(shop string){
+		"account": func(shop string) {
+			if code, body := r.call("PATCH", "/v3/user/settings/enforced_tls", `{"require_tls":true}`, "on-behalf-of", shop); code != 200 {
+				t.Errorf("%d %s", code, body)
+			}
+		},
+		"domain rules": func(shop string) {
+			for name := range waits {
+				if code, body := r.call("PUT", "/relay/v1/domains/"+name+".test", `{"require_tls":true}`, "on-behalf-of", shop); code != 200 {
+					t.Errorf("%d %s", code, body)
+				}
+			}
+		},
+		"parent's floor":    func(string) { r.set(`{"require_tls":true}`) },
+		"the account's end": func(shop string) { r.must("account", "delete", shop) },
+	}
+	n, seen := 0, make(map[string]int)
+	for change, make := range changes {
+		t.Run(change, func(t *testing.T) {
+			n++
+			shop := fmt.Sprintf("shop%d", n)
+			key := r.newSubuser(shop)
+
+			for name, script := range waits {
+				hosts[name].SetScript(script)
+				seen[name] = hosts[name].Connections()
+				_, err := r.trySubmit(key.Secret, "app@sender.test", "a@"+name+".test")
+				if err != nil {
+					t.Fatal(err)
+				}
+
+			}
+			for name, h := range hosts {
+				eventually(t, "the attempt waits: "+name, func() bool { return h.Connections() > seen[name] })
+			}
+			begin := time.Now()
+			make(shop)
+			eventually(t, "nothing waits for the hosts", func() bool {
+				var rows []relay.QueueRow
+				r.decode(r.must("queue", "list", "--json"), &rows)
+				return !slices.ContainsFunc(rows, func(row relay.QueueRow) bool {
+					_, ours := waits[strings.TrimSuffix(row.Destination, ".test")]
+					return ours
+				})
+			})
+			if took := time.Since(begin); took > 10*time.Second {
+				t.Errorf("ended after %v", took)
+			}
+			r.set(`{"require_tls":false}`)
+		})
+	}
+	for name, h := range hosts {
+		if h.Accepted() > 0 || strings.Contains(h.Sessions()[0].Clear, "Hello.") && name != "chunk" {
+			t.Errorf("%s: content went out in clear", name)
+		}
+		h.Close()
+	}
 }
 
 // check with an account begins with what holds for its mail, rules for
