@@ -102,6 +102,9 @@ func validLabel(l string) bool {
 // String gives the canonical form, "" for the zero Name.
 func (n Name) String() string { return n.ascii }
 
+// Qualified reports whether n can be fully qualified: it has more than one label.
+func (n Name) Qualified() bool { return strings.Contains(n.ascii, ".") }
+
 // IsZero reports whether n is no name.
 func (n Name) IsZero() bool { return n.ascii == "" }
 

@@ -51,6 +51,20 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+func TestQualified(t *testing.T) {
+	for s, want := range map[string]bool{
+		"example.com": true, "example.com.": true, "mx_1.example": true,
+		"localhost": false, "localhost.": false, "relay-01": false, "xn--bcher-kva": false,
+	} {
+		if MustParse(s).Qualified() != want {
+			t.Errorf("%s: want %v", s, want)
+		}
+	}
+	if (Name{}).Qualified() {
+		t.Error("no name is qualified")
+	}
+}
+
 func TestText(t *testing.T) {
 	in := map[Name]Name{MustParse("a.test"): MustParse("b.test")}
 	b, err := json.Marshal(in)
