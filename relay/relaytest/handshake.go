@@ -105,6 +105,9 @@ func (s *session) handshake() bool {
 	if err != nil {
 		return false
 	}
+	if s.script.Resumed != nil && conn.ConnectionState().DidResume {
+		s.script = s.script.Resumed
+	}
 	s.conn, s.inTLS = conn, true
 	s.br = bufio.NewReaderSize(conn, readBuffer)
 	// RFC 3207 §4.2: nothing from before is to be remembered.

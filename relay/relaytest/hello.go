@@ -6,15 +6,19 @@ import "encoding/binary"
 type Hello struct {
 	Size       int    // of the record's payload (tls-policy §10.4)
 	ServerName string // "" without the extension
+	Ticket     bool   // it offers a session ticket
+	MinVersion uint16 // the lowest version that it offers by name; 0: it names none
 
 	// versions is where the type of the supported_versions extension stands
 	// in the record, 0 without it.
 	versions int
 }
 
-// Extension types (RFC 6066 §3, RFC 8446 §4.2.1).
+// Extension types (RFC 6066 §3, RFC 5077 §3.2, RFC 8446 §4.2).
 const (
 	extServerName        = 0
+	extSessionTicket     = 35
+	extPreSharedKey      = 41
 	extSupportedVersions = 43
 )
 
@@ -47,8 +51,12 @@ func parseHello(record []byte) Hello {
 		switch kind {
 		case extServerName:
 			h.ServerName = serverName(record[p+4 : p+4+n])
+		case extSessionTicket:
+			h.Ticket = h.Ticket || n > 0 // an empty one asks for a ticket
+		case extPreSharedKey:
+			h.Ticket = true
 		case extSupportedVersions:
-			h.versions = p
+			h.versions, h.MinVersion = p, lowest(record[p+4:p+4+n])
 		}
 		p += 4 + n
 	}
@@ -64,6 +72,16 @@ func vector(b []byte, p, width int) (n int, ok bool) {
 		n = n<<8 | int(c)
 	}
 	return n, p+width+n <= len(b)
+}
+
+// lowest gives the lowest version of a supported_versions extension.
+func lowest(b []byte) (v uint16) {
+	for i := 1; i+1 < len(b); i += 2 {
+		if w := binary.BigEndian.Uint16(b[i:]); v == 0 || w < v {
+			v = w
+		}
+	}
+	return v
 }
 
 // serverName reads the extension's list, which has one entry of type

@@ -252,6 +252,9 @@ func TestHandshakes(t *testing.T) {
 		{"garbage", TLS{Garbage: "500 what?\r\n"}, nil, alert("first record does not look like a TLS handshake")},
 		{"long hello", TLS{Do: Close, HelloOver: 1000}, nil, func(err error) bool { return errors.Is(err, io.EOF) }},
 		{"short hello", TLS{Do: Close, HelloOver: 1000}, func(c *tls.Config) { c.CurvePreferences = []tls.CurveID{tls.X25519} }, fine},
+		{"too new hello", TLS{Do: Close, VersionOver: tls.VersionTLS10}, nil, func(err error) bool { return errors.Is(err, io.EOF) }},
+		{"old enough hello", TLS{Do: Close, VersionOver: tls.VersionTLS10}, func(c *tls.Config) { c.MinVersion = tls.VersionTLS10 }, fine},
+		{"no ticket yet", TLS{Do: Close, WithTicket: true}, nil, fine},
 		{"downgrade", TLS{Downgrade: true}, nil, alert("downgrade")},
 		{"client certificate", TLS{ClientCert: true}, nil, alert("certificate required")},
 		{"raw", TLS{Raw: []byte{21, 3, 1, 0, 2, 2, 40}}, nil, alert("handshake failure")},
@@ -270,6 +273,32 @@ func TestHandshakes(t *testing.T) {
 				t.Error("transaction seen in clear")
 			}
 		})
+	}
+}
+
+// What a host does with tickets, and in sessions that were resumed.
+func TestResumedSessions(t *testing.T) {
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		w := Start(t)
+		h := w.Host(t, "mx1.example.test", Script{Resumed: &Script{Mail: Reply{Code: 554}}})
+		cfg := &tls.Config{
+			RootCAs: w.CA.Pool(), ServerName: h.Name(), MaxVersion: version, ClientSessionCache: tls.NewLRUClientSessionCache(1),
+		}
+		if err := send(t, w, h, cfg); err != nil {
+			t.Fatal(err)
+		}
+		if err := send(t, w, h, cfg); err == nil || !strings.Contains(err.Error(), "554") || h.Resumed() != 1 {
+			t.Errorf("%x: %v, %d resumed", version, err, h.Resumed())
+		}
+		if err := h.SetScript(Script{TLS: TLS{Alert: 80, WithTicket: true}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := send(t, w, h, cfg); err == nil || !strings.Contains(err.Error(), "internal error") {
+			t.Errorf("%x: %v", version, err)
+		}
+		if s := h.Sessions(); s[0].Hello.Ticket || !s[1].Hello.Ticket || !s[2].Hello.Ticket {
+			t.Errorf("%x: %+v", version, s)
+		}
 	}
 }
 

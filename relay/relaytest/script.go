@@ -27,11 +27,12 @@ type Script struct {
 	Keywords []string
 	// KeywordsInTLS; nil: the same as Keywords (C9, C10, REQUIRETLS).
 	KeywordsInTLS []string
-	NoTLS         bool   // A4: STARTTLS is neither listed nor known
-	StartTLSAs    string // what is listed for STARTTLS: "starttls", "XXXXXXXA" (A8)
-	StartTLS      Reply  // to the command: B1 to B4
-	Inject        string // B5: octets in clear, in one write with the 220
-	TLS           TLS    // after the 220
+	NoTLS         bool    // A4: STARTTLS is neither listed nor known
+	StartTLSAs    string  // what is listed for STARTTLS: "starttls", "XXXXXXXA" (A8)
+	StartTLS      Reply   // to the command: B1 to B4
+	Inject        string  // B5: octets in clear, in one write with the 220
+	TLS           TLS     // after the 220
+	Resumed       *Script // from there on in a TLS session that was resumed (C8r); nil: the same
 	// NeedTLS answers MAIL in clear with 530 (C12).
 	NeedTLS bool
 
@@ -128,9 +129,13 @@ type TLS struct {
 	Downgrade bool   // the canary of RFC 8446 §4.1.3, as when a middlebox lowers the version
 
 	// HelloOver limits the replacement to ClientHello records longer than
-	// this (tls-policy §10.4); WithSNI to hellos with a server name (C4).
-	HelloOver int
-	WithSNI   bool
+	// this (tls-policy §10.4); WithSNI to hellos with a server name (C4),
+	// WithTicket to those that offer a session ticket (C8r), and VersionOver to
+	// those that offer no version up to this one.
+	HelloOver   int
+	WithSNI     bool
+	WithTicket  bool
+	VersionOver uint16
 }
 
 // fault reports whether t replaces the handshake for this hello.
@@ -138,7 +143,8 @@ func (t *TLS) fault(h Hello) bool {
 	if t.Do == Answer && t.Garbage == "" && t.Alert == 0 && t.Raw == nil && !t.Downgrade {
 		return false
 	}
-	return h.Size > t.HelloOver && (!t.WithSNI || h.ServerName != "")
+	return h.Size > t.HelloOver && (!t.WithSNI || h.ServerName != "") && (!t.WithTicket || h.Ticket) &&
+		(t.VersionOver == 0 || h.MinVersion > t.VersionOver)
 }
 
 // config builds the server's side of the handshake for a host called name.
