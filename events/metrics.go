@@ -83,7 +83,7 @@ func (r Reason) label() string {
 		TLSClosed, TLSTimeout, TLSNotTLS, TLSVersion, TLSHandshake, TLSDowngrade, TLSLocalLimit, ClientCertRequired,
 		CertUntrusted, CertExpired, CertNotYetValid, CertName, CertWeakKey, CertWeakSig, CertUsage,
 		RequireTLSUnsupported, MXUnauthenticated, ForwardSecrecy,
-		ConnectFail, GreetingFail, EHLOFail, SessionLost, HostAddress, HostPrivate, HostUntried, DNSFail, NoDomain,
+		ConnectFail, GreetingFail, EHLOFail, NameRefused, SessionLost, HostAddress, HostPrivate, HostUntried, DNSFail, NoDomain,
 		NoHost, NullMX, MailLoop, ReplyTemp, ReplyPerm, Unsupported, Expired, Dropped, AccountGone, Internal:
 		return string(r)
 	}

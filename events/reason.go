@@ -57,4 +57,7 @@ const (
 	Dropped      Reason = "dropped"         // an operator dropped it
 	AccountGone  Reason = "account_gone"    // the sending account was deleted
 	Internal     Reason = "internal"        // our own fault; always temporary
+
+	// NameRefused is 501 or 504 to EHLO: what is wrong is our own name.
+	NameRefused Reason = "ehlo_name_refused"
 )

@@ -18,14 +18,15 @@ const (
 type Action string
 
 // The actions. Proceed goes on to MAIL, encrypted or in clear as the
-// connection stands. The two retries want a new connection to the same
-// address. Next leaves the host.
+// connection stands. The retries want a new connection to the same address.
+// Next leaves the host.
 const (
-	Proceed     Action = "proceed"
-	SayHELO     Action = "helo" // the host knows no EHLO; opportunistic only
-	RetryCompat Action = "retry_compat"
-	RetryNoSNI  Action = "retry_no_sni"
-	Next        Action = "next"
+	Proceed       Action = "proceed"
+	SayHELO       Action = "helo" // the host knows no EHLO; opportunistic only
+	RetryCompat   Action = "retry_compat"
+	RetryNoSNI    Action = "retry_no_sni"
+	RetryNoTicket Action = "retry_no_ticket" // the same hello, without a session ticket
+	Next          Action = "next"
 )
 
 // Verdict is the answer to one observation, with its reason.
@@ -45,8 +46,17 @@ type Verdict struct {
 }
 
 // Judge gives the verdict on one observation: the rows of tls-policy §4, in
-// the order in which a connection meets them.
+// the order in which a connection meets them. A connection that the session
+// ticket may have spoiled proves nothing, neither for TLS nor against it (C8r).
 func (d Decision) Judge(o Observed) Verdict {
+	v := d.judge(o)
+	if v.Action == Proceed || v.Class == Suspicious || !o.ticketMayBeWhy(v) {
+		return v
+	}
+	return Verdict{Row: "C8r", Action: RetryNoTicket, Class: Unreachable, Reason: o.failure(v.Reason)}
+}
+
+func (d Decision) judge(o Observed) Verdict {
 	switch o.Stage {
 	case StageConnect:
 		return Verdict{Row: "A1", Action: Next, Class: Unreachable, Reason: events.ConnectFail}
@@ -80,17 +90,34 @@ func judgeGreeting(o Observed) Verdict {
 	return Verdict{Row: row, Action: Next, Class: Unreachable, Reason: events.GreetingFail}
 }
 
-// judgeEHLO judges a first EHLO that was not answered 250.
+// judgeEHLO judges a first EHLO that was not answered 250, or the HELO after it.
 func (d Decision) judgeEHLO(o Observed) Verdict {
 	switch {
-	case o.Code >= 500 && o.Code <= 504 && d.Opportunistic():
+	case o.Mixed:
+		return d.violates("A6", Inconclusive, events.EHLOFail, Encryption)
+	case refusesName(o.Code):
+		return nameRefused()
+	case lacksVerb(o.Code) && !o.HELO && d.Opportunistic():
 		return Verdict{Row: "A5", Action: SayHELO, Class: OK, Note: events.EHLOUnsupported}
-	case o.Code >= 500 && o.Code <= 504:
+	case lacksVerb(o.Code) && !o.HELO:
 		return d.violates("A5", Conclusive, events.EHLOUnsupported, Encryption)
 	case o.Code >= 500:
 		return Verdict{Row: "A6", Action: Next, Class: Unreachable, Reason: events.EHLOFail}
 	}
 	return Verdict{Row: "A7", Action: Next, Class: Unreachable, Reason: events.EHLOFail}
+}
+
+// lacksVerb reports a reply that says that the command is not known.
+func lacksVerb(code int) bool { return code == 500 || code == 502 }
+
+// refusesName reports a reply to EHLO or HELO that is about the argument, which is
+// our own name (RFC 5321 §4.2.2): the verb is known.
+func refusesName(code int) bool { return code == 501 || code == 504 }
+
+// nameRefused leaves a host that does not like our name. The fault is ours, so it
+// proves nothing about the host's TLS.
+func nameRefused() Verdict {
+	return Verdict{Row: "A5n", Action: Next, Class: Unreachable, Reason: events.NameRefused}
 }
 
 // judgeStartTLS judges a STARTTLS command that did not end in a clean 220.
@@ -99,6 +126,8 @@ func (d Decision) judgeStartTLS(o Observed) Verdict {
 	case o.Injected:
 		// Not a byte more to this host in this pass, in clear or otherwise.
 		return d.tampered("B5", events.StartTLSInjection)
+	case o.Mixed:
+		return d.noTLS("B4", Inconclusive, events.StartTLSTempfail)
 	case o.Code == 421:
 		return Verdict{Row: "B2", Action: Next, Class: Unreachable, Reason: events.StartTLSTempfail}
 	case o.Code >= 500:
@@ -157,9 +186,8 @@ func (d Decision) judgeAlert(o Observed) Verdict {
 		return d.compatOr(o, d.noTLS("C2", Conclusive, events.TLSHandshake))
 	case alertUnrecognizedName:
 		v := d.noTLS("C4", Conclusive, events.TLSHandshake)
-		// Without a name to ask for, what certificate comes is the host's
-		// choice: no use where the certificate decides.
-		if o.Hello != NoSNIHello && !d.validCert {
+		// A certificate that is valid for the host is so however it was asked for.
+		if o.Hello != NoSNIHello {
 			v.Action = RetryNoSNI
 		}
 		return v
@@ -175,6 +203,9 @@ func (d Decision) judgeSecondEHLO(o Observed) Verdict {
 	if o.Fault == ClientCert || o.Fault == Alert && o.Alert == alertCertificateRequired {
 		// In TLS 1.3 the client finishes first, so the refusal arrives here.
 		return d.noTLS("C5", Conclusive, events.ClientCertRequired)
+	}
+	if refusesName(o.Code) && !o.Mixed {
+		return nameRefused()
 	}
 	reason := events.TLSClosed
 	switch {

@@ -55,11 +55,13 @@ type Hello string
 
 // FullHello is the first one. CompatHello leaves out the hybrid groups and,
 // where the floor allows, TLS 1.3 (tls-policy §10.4). NoSNIHello is the full
-// one without a server name (C4).
+// one without a server name (C4). ProbeHello offers every version, below the
+// floor as well, to find out what a host has; such a connection carries no mail.
 const (
 	FullHello   Hello = "full"
 	CompatHello Hello = "compat"
 	NoSNIHello  Hello = "no_sni"
+	ProbeHello  Hello = "version_probe"
 )
 
 // Observed is what was seen of one connection to one address. It is data:
@@ -68,12 +70,17 @@ type Observed struct {
 	Stage Stage
 	Fault Fault
 	Code  int   // the reply code at Stage, 0 without a reply
+	Mixed bool  // the lines of that reply differ in code
+	HELO  bool  // it was HELO's, after EHLO was not known
 	Alert uint8 // of Fault Alert (RFC 8446 §6)
 
 	StartTLS Offer
 	Injected bool  // plaintext bytes followed the 220 to STARTTLS
 	Hello    Hello // "" until one was sent
+	Ticket   bool  // that offered a session ticket
 	Plain    bool  // phase 2: STARTTLS was not tried on purpose
+	// FirstMail tells, at StageMail, that the session had carried no mail before.
+	FirstMail bool
 
 	TLS        *Session // what the handshake achieved; nil in clear
 	RequireTLS bool     // EHLO inside TLS lists REQUIRETLS

@@ -122,6 +122,8 @@ func reason(r events.Reason) string {
 		return "cannot be proven to be the recipient's (its name comes from unsigned DNS)"
 	case events.ConnectFail, events.GreetingFail, events.EHLOFail, events.HostAddress, events.HostPrivate, events.HostUntried:
 		return "could not be reached"
+	case events.NameRefused:
+		return "does not accept the name of this relay"
 	}
 	return "could not be used"
 }
