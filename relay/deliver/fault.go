@@ -73,6 +73,10 @@ var localLimits = [...]string{
 	"unoffered curve",
 	"unconfigured cipher suite",
 	"crypto/rsa:",
+	// A certificate request with hundreds of authorities, or a chain of hundreds of
+	// certificates: handshake messages over 64 KiB, of certificates 256 KiB.
+	"handshake message of length",
+	"FIPS 140-3 requires",
 }
 
 // remoteAlert digs the number out of an alert that the host sent. Over TCP

@@ -3,12 +3,18 @@ package deliver
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"tlsrelay/events"
 	"tlsrelay/policy"
@@ -209,4 +215,60 @@ func tcpPair(t testing.TB) (client, server net.Conn) {
 	}
 	t.Cleanup(func() { client.Close(); server.Close() })
 	return client, server
+}
+
+// addrNumber is one address of many.
+func addrNumber(n int) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}), 25)
+}
+
+// counted reads a counter.
+func counted(t testing.TB, c prometheus.Counter) float64 {
+	t.Helper()
+	var m dto.Metric
+	if err := c.Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	return m.GetCounter().GetValue()
+}
+
+// authorities is a host that asks for a client certificate of one of 600
+// authorities: as many names as a certificate request takes, which then is larger
+// than crypto/tls reads (RFC 5246 §7.4.4, RFC 8446 §4.2.4).
+func authorities(t testing.TB, ca *relaytest.CA, version uint16) relaytest.TLS {
+	t.Helper()
+	cert, err := ca.Issue(relaytest.Cert{Names: []string{"mx1.example.test"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const many = 600
+	octets := 65_535
+	if version == tls.VersionTLS13 {
+		octets -= 64 // they share the room with the algorithms of this release of Go
+	}
+	pool := x509.NewCertPool()
+	for i := range many {
+		n := octets / many
+		if i == 0 {
+			n += octets % many
+		}
+		name := append([]byte(fmt.Sprint(i)), make([]byte, n)...)[:n-2] // two octets say its length
+		pool.AddCert(&x509.Certificate{Raw: name, RawSubject: name})
+	}
+	return relaytest.TLS{Config: &tls.Config{
+		Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequestClientCert, ClientCAs: pool, MinVersion: version, MaxVersion: version,
+	}}
+}
+
+// longChain is a host that sends more certificates than crypto/tls reads.
+func longChain(t testing.TB, ca *relaytest.CA, version uint16) relaytest.TLS {
+	t.Helper()
+	cert, err := ca.Issue(relaytest.Cert{Names: []string{"mx1.example.test"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := 0; n < 300<<10; n += len(cert.Certificate[0]) {
+		cert.Certificate = append(cert.Certificate, cert.Certificate[0])
+	}
+	return relaytest.TLS{Config: &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: version, MaxVersion: version}}
 }
