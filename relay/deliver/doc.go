@@ -8,9 +8,13 @@
 //
 //	engine.go       Engine, Deliver: route, walk, result
 //	walk.go         phase 1 over hosts and addresses with TLS, phase 2 in clear (tls-policy §3)
+//	address.go      one address: which hello, and which after it
 //	pool.go         an idle session that is good enough for this message, or leave to dial
 //	session.go      dial, greeting, EHLO, STARTTLS, handshake, EHLO: fills policy.Observed
-//	hello.go        the ClientHello: profiles, compat and no-SNI variants, session tickets
+//	name.go         what we call ourselves in EHLO
+//	hello.go        the ClientHello: profiles, compat, no-SNI and probing variants
+//	tickets.go      session tickets, and what is done where they break sessions
+//	memory.go       what is remembered of addresses
 //	fault.go        what an error of the network or of crypto/tls means, in one function
 //	certificate.go  every fault of a certificate, independent of each other
 //	visit.go        one session's share of the walk: transactions until everybody was asked about

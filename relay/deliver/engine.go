@@ -20,10 +20,12 @@ type Engine struct {
 	router  Router
 	log     *zap.Logger
 	pool    *pool
-	hellos  hellos
+	hellos  *hellos
 	peers   peers
 	gates   gates
 	metrics *metrics
+	ehlo    string         // argument of EHLO; "": the address literal of each connection
+	refused *addressMemory // hosts that refuse it, and of which the log has told lately
 }
 
 // New makes an engine. Nothing runs until Run. log and reg may be nil.
@@ -33,7 +35,10 @@ func New(o Options, router Router, log *zap.Logger, reg prometheus.Registerer) *
 	}
 	o = o.withDefaults()
 	p := newPool(o)
-	return &Engine{o: o, router: router, log: log, pool: p, metrics: newMetrics(reg, p)}
+	return &Engine{
+		o: o, router: router, log: log, pool: p, hellos: newHellos(), metrics: newMetrics(reg, p),
+		ehlo: qualified(o.Hostname), refused: newAddressMemory(nameLoggedFor),
+	}
 }
 
 // Run reaps idle sessions, and stops attempts whose demands have changed, until
@@ -105,7 +110,7 @@ func (e *Engine) key(h resolve.Host, addr netip.AddrPort) (k poolKey, ok bool) {
 		addr = netip.AddrPortFrom(addr.Addr(), uint16(e.o.Port))
 	}
 	src, ok := e.source(addr.Addr())
-	return poolKey{host: h.Name, sni: h.SNI, addr: addr, source: src, ehlo: e.o.Hostname}, ok
+	return poolKey{host: h.Name, sni: h.SNI, addr: addr, source: src, ehlo: e.ehlo}, ok
 }
 
 // source picks the local address to dial a from: always the same one for the

@@ -30,6 +30,9 @@ func profileFor(d policy.Decision, m manner, opportunistic policy.Version) profi
 	for _, x := range d.Demands {
 		p.forward = p.forward || x.Requirement == policy.ForwardSecret
 	}
+	if m.hello == policy.ProbeHello {
+		p.floor = policy.TLS10 // the suites stay: what is asked about is the version
+	}
 	return p
 }
 
@@ -50,6 +53,10 @@ var (
 	}
 	wideSuites = []uint16{tls.TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA, tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA}
 )
+
+// smallCurves are those without the hybrid ones, whose key shares make a
+// ClientHello of more than one segment.
+var smallCurves = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384}
 
 // onlyWide reports whether a suite is offered where nothing is demanded, and
 // nowhere else.
@@ -82,22 +89,19 @@ func (p profile) config() *tls.Config {
 		// train, not eight system calls.
 		DynamicRecordSizingDisabled: true,
 	}
-	if p.hello == policy.CompatHello {
+	switch p.hello {
+	case policy.CompatHello:
 		// One segment, and for most floors nothing that a box from before
 		// 2018 has not seen (§10.4).
-		c.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384}
+		c.CurvePreferences = smallCurves
 		if p.floor <= policy.TLS12 {
 			c.MaxVersion = tls.VersionTLS12
 		}
+	case policy.ProbeHello:
+		c.CurvePreferences, c.ClientSessionCache = smallCurves, nil
 	}
 	return c
 }
-
-// Bounds of the tickets kept for one profile: how many, and the octets of each.
-const (
-	maxTickets = 2048
-	maxTicket  = 16 << 10
-)
 
 // forwardSecret reports whether a suite exchanges ephemeral keys. TLS 1.3 has
 // no other.
@@ -105,104 +109,54 @@ func forwardSecret(version, suite uint16) bool {
 	return version >= tls.VersionTLS13 || !strings.HasPrefix(tls.CipherSuiteName(suite), "TLS_RSA_")
 }
 
-// ticketCache keys tickets by address, source and profile beside the server
-// name, so that neither another host of the same name nor another source
-// address can be linked through them.
-type ticketCache struct {
-	tls.ClientSessionCache
-	prefix string
-}
-
-func (c ticketCache) Get(key string) (*tls.ClientSessionState, bool) {
-	return c.ClientSessionCache.Get(c.prefix + key)
-}
-
-// Put implements tls.ClientSessionCache. With a ticket the host's certificates are
-// kept, and a host may have as many of them as it likes: what comes to more than
-// maxTicket octets is not worth it.
-func (c ticketCache) Put(key string, s *tls.ClientSessionState) {
-	if s == nil || ticketSize(s) <= maxTicket {
-		c.ClientSessionCache.Put(c.prefix+key, s)
-	}
-}
-
-func ticketSize(s *tls.ClientSessionState) int {
-	ticket, state, err := s.ResumptionState()
-	if err != nil || state == nil {
-		return maxTicket + 1
-	}
-	encoded, err := state.Bytes()
-	if err != nil {
-		return maxTicket + 1
-	}
-	return len(ticket) + len(encoded)
-}
-
 // hellos makes the tls.Config of every connection and remembers which
-// addresses need the compat hello.
+// addresses need the compat hello, and how they take session tickets.
 type hellos struct {
-	mu      sync.Mutex
+	mu      sync.Mutex // of configs and of the tickets in them
 	configs map[profile]*tls.Config
-	compat  map[netip.AddrPort]time.Time // until when
+
+	compat    *addressMemory // only the compat hello works
+	noTickets *addressMemory // a session died that had offered a ticket
+	resumes   *addressMemory // a resumed session has come to MAIL
 }
 
-// Compat addresses are remembered for a day; so many of them at most.
-const (
-	compatFor = 24 * time.Hour
-	maxCompat = 10000
-)
+// compatFor is how long an address is offered the compat hello first.
+const compatFor = 24 * time.Hour
 
-// config gives a fresh tls.Config for one connection.
-func (h *hellos) config(p profile, k poolKey) *tls.Config {
+func newHellos() *hellos {
+	return &hellos{
+		configs: make(map[profile]*tls.Config), compat: newAddressMemory(compatFor),
+		noTickets: newAddressMemory(noTicketsFor), resumes: newAddressMemory(resumesFor),
+	}
+}
+
+// config gives a fresh tls.Config for one connection, and its tickets; nil: it
+// neither offers nor takes one. To offer none is what a connection may choose.
+func (h *hellos) config(p profile, k poolKey, offer bool) (*tls.Config, *ticketCache) {
 	h.mu.Lock()
 	base := h.configs[p]
 	if base == nil {
-		if h.configs == nil {
-			h.configs = make(map[profile]*tls.Config)
-		}
 		base = p.config()
 		h.configs[p] = base
 	}
 	h.mu.Unlock()
 	c := base.Clone()
-	c.ClientSessionCache = ticketCache{base.ClientSessionCache, k.addr.String() + " " + k.source.String() + " "}
 	if p.hello != policy.NoSNIHello {
 		c.ServerName = k.sni
 	}
-	return c
+	if c.ClientSessionCache == nil || h.noTickets.has(k.addr) {
+		c.ClientSessionCache = nil
+		return c, nil
+	}
+	t := &ticketCache{ClientSessionCache: base.ClientSessionCache, h: h, addr: k.addr, prefix: ticketPrefix(k), mute: !offer}
+	c.ClientSessionCache = t
+	return c, t
 }
 
 // first gives the hello to begin with at an address.
 func (h *hellos) first(addr netip.AddrPort) policy.Hello {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	until, ok := h.compat[addr]
-	switch {
-	case !ok:
-		return policy.FullHello
-	case time.Now().After(until):
-		delete(h.compat, addr)
-		return policy.FullHello
+	if h.compat.has(addr) {
+		return policy.CompatHello
 	}
-	return policy.CompatHello
-}
-
-// remember notes that only the compat hello worked at an address.
-func (h *hellos) remember(addr netip.AddrPort) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.compat == nil {
-		h.compat = make(map[netip.AddrPort]time.Time)
-	}
-	if len(h.compat) >= maxCompat {
-		clear(h.compat) // forgetting costs one connection each
-	}
-	h.compat[addr] = time.Now().Add(compatFor)
-}
-
-// forget drops what is remembered of an address.
-func (h *hellos) forget(addr netip.AddrPort) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.compat, addr)
+	return policy.FullHello
 }

@@ -373,12 +373,12 @@ func TestWordings(t *testing.T) {
 func TestPeersAreBounded(t *testing.T) {
 	var ps peers
 	for i := range maxPeers + 1000 {
-		ps.withoutChunks(addrNumber(i))
+		ps.withoutChunks(peerNumber(i))
 	}
 	if len(ps.known) > maxPeers {
 		t.Errorf("%d addresses", len(ps.known))
 	}
-	if p := ps.get(addrNumber(maxPeers + 999)); !time.Now().Before(p.noChunks) {
+	if p := ps.get(peerNumber(maxPeers + 999)); !time.Now().Before(p.noChunks) {
 		t.Error("the last one is not known")
 	}
 	var p peer
@@ -390,6 +390,6 @@ func TestPeersAreBounded(t *testing.T) {
 	}
 }
 
-func addrNumber(i int) netip.AddrPort {
+func peerNumber(i int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 25)
 }

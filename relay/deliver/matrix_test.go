@@ -3,6 +3,7 @@ package deliver
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -86,10 +87,8 @@ func TestMatrix(t *testing.T) {
 			delivers("clear", "A4"), blocks("A4", events.StartTLSNotOffered, "5.7.10")),
 		demand(line{name: "A5/500", script: relaytest.Script{NoTLS: true, EHLO: reply(500, "what?")}},
 			delivers("clear", "A4"), blocks("A5", events.EHLOUnsupported, "5.7.10")),
-		demand(line{name: "A5/504", script: relaytest.Script{NoTLS: true, EHLO: reply(504, "what?")}},
+		demand(line{name: "A5/502", script: relaytest.Script{NoTLS: true, EHLO: reply(502, "what?")}},
 			delivers("clear", "A4"), blocks("A5", events.EHLOUnsupported, "5.7.10")),
-		same(line{name: "A6", script: relaytest.Script{EHLO: reply(550, "no")}},
-			defers("A6", u, events.EHLOFail, "4.4.1")),
 		same(line{name: "A7/451", script: relaytest.Script{EHLO: reply(451, "later")}},
 			defers("A7", u, events.EHLOFail, "4.4.1")),
 		same(line{name: "A7/421", script: relaytest.Script{EHLO: reply(421, "later")}},
@@ -139,6 +138,14 @@ func TestMatrix(t *testing.T) {
 			fallsBack("C8", i, events.TLSClosed), defers("C8", i, events.TLSClosed, "4.7.5")),
 		demand(line{name: "C6/unparseable", script: after(relaytest.TLS{Cert: &relaytest.Cert{Names: []string{"mx1.example.test"}, Unparseable: true}})},
 			fallsBack("C6", c, events.TLSLocalLimit), blocks("C6", events.TLSLocalLimit, "5.7.5")),
+		demand(line{name: "C6/authorities/1.2", script: after(authorities(t, w.CA, tls.VersionTLS12))},
+			fallsBack("C6", c, events.TLSLocalLimit), blocks("C6", events.TLSLocalLimit, "5.7.5")),
+		demand(line{name: "C6/authorities/1.3", script: after(authorities(t, w.CA, tls.VersionTLS13))},
+			fallsBack("C6", c, events.TLSLocalLimit), blocks("C6", events.TLSLocalLimit, "5.7.5")),
+		demand(line{name: "C6/chain/1.2", script: after(longChain(t, w.CA, tls.VersionTLS12))},
+			fallsBack("C6", c, events.TLSLocalLimit), blocks("C6", events.TLSLocalLimit, "5.7.5")),
+		demand(line{name: "C6/chain/1.3", script: after(longChain(t, w.CA, tls.VersionTLS13))},
+			fallsBack("C6", c, events.TLSLocalLimit), blocks("C6", events.TLSLocalLimit, "5.7.5")),
 		demand(line{name: "C8/close", script: relaytest.Script{EHLOInTLS: relaytest.Reply{Do: relaytest.Close}}},
 			fallsBack("C8", i, events.TLSClosed), defers("C8", i, events.TLSClosed, "4.7.5")),
 		demand(line{name: "C8/500", script: relaytest.Script{EHLOInTLS: reply(500, "what?")}},
@@ -166,6 +173,25 @@ func TestMatrix(t *testing.T) {
 		demand(line{name: "DHE-only/chosen", script: after(relaytest.TLS{Raw: dheHello()})},
 			fallsBack("C6", c, events.TLSLocalLimit), blocks("C6", events.TLSLocalLimit, "5.7.5")),
 	}
+	for name, script := range map[string]relaytest.Script{
+		"501":          {EHLO: reply(501, "5.5.4 Invalid domain name")},
+		"504":          {EHLO: reply(504, "5.5.2 need fully-qualified hostname")},
+		"501/no-TLS":   {EHLO: reply(501, "Syntactically invalid EHLO argument"), NoTLS: true},
+		"504/in-TLS":   {EHLOInTLS: reply(504, "5.5.2 need fully-qualified hostname")},
+		"501/in-TLS":   {EHLOInTLS: reply(501, "who?"), TLS: relaytest.TLS{MaxVersion: tls.VersionTLS12}},
+		"HELO-refused": {EHLO: reply(502, "what?"), HELO: reply(501, "who?"), NoTLS: true},
+	} {
+		l := same(line{name: "A5n/" + name, script: script}, defers("A5n", u, events.NameRefused, "4.4.1"))
+		if name == "HELO-refused" { // under a demand HELO is not said
+			l.t = blocks("A5", events.EHLOUnsupported, "5.7.10")
+			l.v = l.t
+		}
+		lines = append(lines, l)
+	}
+	for _, code := range []int{503, 505, 530, 550, 554} {
+		lines = append(lines, same(line{name: fmt.Sprint("A6/", code), script: relaytest.Script{EHLO: reply(code, "no")}},
+			defers("A6", u, events.EHLOFail, "4.4.1")))
+	}
 	for _, code := range []string{"500", "501", "502", "503", "504", "530", "550", "554"} {
 		lines = append(lines, demand(line{name: "B3/" + code, script: relaytest.Script{StartTLS: relaytest.Reply{Raw: code + " 5.7.0 no\r\n"}}},
 			fallsBack("B3", c, events.StartTLSRefused), blocks("B3", events.StartTLSRefused, "5.7.10")))
@@ -174,12 +200,31 @@ func TestMatrix(t *testing.T) {
 		lines = append(lines, demand(line{name: "C3/alert-" + name, script: after(relaytest.TLS{Alert: alert})},
 			fallsBack("C3", i, events.TLSHandshake), defers("C3", i, events.TLSHandshake, "4.7.5")))
 	}
-	// C4 is where T and V part ways.
-	lines = append(lines,
-		line{name: "C4/with-SNI-only", script: after(relaytest.TLS{Alert: 112, WithSNI: true}),
-			o: delivers("tls", "ENC"), t: delivers("tls", "ENC"), v: blocks("C4", events.TLSHandshake, "5.7.5")},
-		line{name: "C4/always", script: after(relaytest.TLS{Alert: 112}),
-			o: fallsBack("C4", c, events.TLSHandshake), t: blocks("C4", events.TLSHandshake, "5.7.5"), v: blocks("C4", events.TLSHandshake, "5.7.5")})
+	// The certificate that comes without a server name is judged like any other.
+	other := &relaytest.Cert{Names: []string{"other.test"}}
+	for version, highest := range map[string]uint16{"1.2": tls.VersionTLS12, "1.3": 0} {
+		lines = append(lines,
+			same(line{name: "C4/with-SNI-only/" + version, script: after(relaytest.TLS{Alert: 112, WithSNI: true, MaxVersion: highest})},
+				delivers("tls", "ENC")),
+			line{name: "C4/with-SNI-only/wrong-name/" + version, script: after(relaytest.TLS{Alert: 112, WithSNI: true, Cert: other, MaxVersion: highest}),
+				o: delivers("tls", "C7"), t: delivers("tls", "C7"), v: blocks("C7", events.CertName, "5.7.5")})
+	}
+	lines = append(lines, demand(line{name: "C4/always", script: after(relaytest.TLS{Alert: 112})},
+		fallsBack("C4", c, events.TLSHandshake), blocks("C4", events.TLSHandshake, "5.7.5")))
+	// Hosts that are too old for the floor, and how they say so where they do not
+	// send alert 70; in mode O their version is good enough.
+	for name, tl := range map[string]relaytest.TLS{
+		"closes":   {Do: relaytest.Close},
+		"resets":   {Do: relaytest.Reset},
+		"alert-0":  {Raw: []byte{21, 3, 1, 0, 2, 1, 0}},
+		"alert-40": {Alert: 40},
+		"alert-71": {Alert: 71},
+		"alert-80": {Alert: 80},
+	} {
+		tl.MaxVersion, tl.VersionOver = tls.VersionTLS10, tls.VersionTLS10
+		lines = append(lines, demand(line{name: "C1/too-old/" + name, script: after(tl)},
+			delivers("tls", "ENC"), blocks("C1", events.TLSVersion, "5.7.4")))
+	}
 
 	for _, l := range lines {
 		runLine(t, w, l)

@@ -23,6 +23,8 @@ type metrics struct {
 	verdicts   *prometheus.CounterVec
 	crowded    prometheus.Counter
 	again      *prometheus.CounterVec
+
+	ticketFailed prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, p *pool) *metrics {
@@ -50,6 +52,8 @@ func newMetrics(reg prometheus.Registerer, p *pool) *metrics {
 		verdicts:  counters("tlsrelay_verdicts_total", "Verdicts on connections, by evidence class and reason.", "class", "reason"),
 		crowded:   counter("tlsrelay_connections_crowded_total", "Connections refused by hosts that had as many of ours as they take."),
 		again:     counters("tlsrelay_transactions_repeated_total", "Transactions begun anew on another connection at once, by why.", "cause"),
+
+		ticketFailed: counter("tlsrelay_tls_ticket_failures_total", "Connections that failed where a session ticket was offered, and were made again without one."),
 	}
 	for _, c := range causes {
 		m.again.WithLabelValues(string(c))
@@ -60,7 +64,7 @@ func newMetrics(reg prometheus.Registerer, p *pool) *metrics {
 	gauge := func(name, help string, f func() int) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(f()) })
 	}
-	reg.MustRegister(m.deliveries, m.handshakes, m.seconds, m.opened, m.reused, m.resumed, m.hellos, m.plaintext, m.verdicts, m.crowded, m.again,
+	reg.MustRegister(m.deliveries, m.handshakes, m.seconds, m.opened, m.reused, m.resumed, m.hellos, m.plaintext, m.verdicts, m.crowded, m.again, m.ticketFailed,
 		gauge("tlsrelay_connections_open", "Connections to receiving hosts, idle ones included.", func() int { open, _ := p.stats(); return open }),
 		gauge("tlsrelay_connections_idle", "Idle sessions kept for reuse.", func() int { _, idle := p.stats(); return idle }))
 	return m

@@ -16,7 +16,7 @@ import (
 
 // Options are the settings of an [Engine]. Every zero field means its default.
 type Options struct {
-	Hostname        string         // name in EHLO; default "localhost"
+	Hostname        string         // name in EHLO; one that is not fully qualified: an address literal
 	Port            int            // for addresses of the route that have none; default 25
 	Roots           *x509.CertPool // trusted roots; nil: the system's
 	SourceAddresses []netip.Addr   // local addresses to dial from; none: the system's choice
@@ -42,7 +42,6 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	o.Hostname = cmp.Or(o.Hostname, "localhost")
 	o.Port = cmp.Or(o.Port, 25)
 	o.OpportunisticMinVersion = cmp.Or(o.OpportunisticMinVersion, policy.TLS10)
 	o.Rules.Window = cmp.Or(o.Rules.Window, 24*time.Hour)

@@ -18,11 +18,11 @@ func anyScript(t *rapid.T, n int) relaytest.Script {
 		return relaytest.Reply{Code: rapid.SampledFrom(codes).Draw(t, fmt.Sprint("code ", n)), Text: "said"}
 	}
 	var s relaytest.Script
-	switch rapid.SampledFrom([]string{"", "", "tls", "tls", "cert", "cert", "version", "greeting", "ehlo", "none", "masked", "refuse", "inject", "second"}).Draw(t, fmt.Sprint("oddity ", n)) {
+	switch rapid.SampledFrom([]string{"", "", "tls", "tls", "cert", "cert", "version", "greeting", "ehlo", "none", "masked", "refuse", "inject", "second", "old", "ticket", "ticket"}).Draw(t, fmt.Sprint("oddity ", n)) {
 	case "greeting":
 		s.Greeting = reply(421, 450, 554)
 	case "ehlo":
-		s.EHLO = reply(421, 450, 500, 502, 504, 550)
+		s.EHLO = reply(421, 450, 500, 501, 502, 503, 504, 550)
 	case "none":
 		s.NoTLS = true
 	case "masked":
@@ -44,6 +44,18 @@ func anyScript(t *rapid.T, n int) relaytest.Script {
 		}).Draw(t, fmt.Sprint("certificate ", n))
 		c.Names = []string{fmt.Sprintf("mx%d.example.test", n)}
 		s.TLS.Cert = &c
+	case "old": // and says so in its own way
+		s.TLS = rapid.SampledFrom([]relaytest.TLS{{Do: relaytest.Close}, {Do: relaytest.Reset}, {Alert: 40}, {Alert: 80}}).Draw(t, fmt.Sprint("refusal ", n))
+		s.TLS.MaxVersion = rapid.Uint16Range(0x0301, 0x0303).Draw(t, fmt.Sprint("version ", n))
+		s.TLS.VersionOver = s.TLS.MaxVersion
+	case "ticket": // resumed sessions break
+		s.TLS.MaxVersion = rapid.Uint16Range(0x0303, 0x0304).Draw(t, fmt.Sprint("version ", n))
+		broken := rapid.SampledFrom([]relaytest.Reply{{Do: relaytest.Close}, {Do: relaytest.Reset}, {Code: 421}, {Code: 554}}).Draw(t, fmt.Sprint("break ", n))
+		if rapid.Bool().Draw(t, fmt.Sprint("at MAIL ", n)) {
+			s.Resumed = &relaytest.Script{Mail: broken}
+		} else {
+			s.Resumed = &relaytest.Script{EHLOInTLS: broken}
+		}
 	case "version":
 		s.TLS.MaxVersion = rapid.Uint16Range(0x0301, 0x0304).Draw(t, fmt.Sprint("version ", n))
 	}
@@ -94,6 +106,13 @@ func tryProperties(rt *rapid.T, w *relaytest.World, scripts []relaytest.Script, 
 	defer e.pool.reap(true)
 	r := e.Deliver(context.Background(), propertyJob(s))
 	fate := how(r)
+	if fate == "tls" {
+		// Once more, on sessions that are resumed: it makes no difference.
+		e.pool.reap(true)
+		if again := how(e.Deliver(context.Background(), propertyJob(s))); again != fate {
+			rt.Fatalf("delivered, and then %s", again)
+		}
+	}
 	demanding := s != modeO
 	if demanding && fate == "clear" {
 		rt.Fatal("delivered in clear under a demand")

@@ -195,7 +195,7 @@ func TestOneFullMailbox(t *testing.T) {
 // TestTicketSize: a ticket counts with all that is kept with it.
 func TestTicketSize(t *testing.T) {
 	for size, kept := range map[int]bool{100: true, 60_000: false} {
-		cache := ticketCache{tls.NewLRUClientSessionCache(2), "x"}
+		cache := ticketCache{ClientSessionCache: tls.NewLRUClientSessionCache(2), h: newHellos(), prefix: "x"}
 		s, err := tls.NewResumptionState(make([]byte, size), &tls.SessionState{})
 		if err != nil {
 			t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"tlsrelay/events"
 	"tlsrelay/policy"
 	"tlsrelay/relay"
 )
@@ -137,9 +138,10 @@ func (s sighting) turnedAway() bool {
 
 // manner is how to open a session.
 type manner struct {
-	hello policy.Hello
-	plain bool // phase 2: leave STARTTLS alone
-	fresh bool // no idle session will do
+	hello    policy.Hello
+	plain    bool // phase 2: leave STARTTLS alone
+	fresh    bool // no idle session will do
+	noTicket bool // offer no session ticket
 }
 
 // opening is a session on its way.
@@ -149,14 +151,15 @@ type opening struct {
 	m manner
 	s *session
 	sighting
-	asked bool // the host requested a client certificate
+	name  string // ours, in EHLO
+	asked bool   // the host requested a client certificate
 }
 
 // open dials and goes as far as the decision allows. The session is nil
 // unless the verdict says Proceed. The connection is closed when ctx ends.
 func (e *Engine) open(ctx context.Context, k poolKey, d policy.Decision, m manner) (*session, sighting) {
 	now := time.Now()
-	o := &opening{e: e, d: d, m: m, s: &session{key: k, opened: now, inTurn: now, peers: &e.peers, ehlo: e.o.Hostname, most: e.o.MaxMessages}}
+	o := &opening{e: e, d: d, m: m, s: &session{key: k, opened: now, inTurn: now, peers: &e.peers, most: e.o.MaxMessages}}
 	o.observed = policy.Observed{Stage: policy.StageConnect, Plain: m.plain}
 	if !o.dial(ctx) {
 		return nil, o.sighting
@@ -180,6 +183,9 @@ func (e *Engine) open(ctx context.Context, k poolKey, d policy.Decision, m manne
 // leave has the verdict given on what was seen so far.
 func (o *opening) leave() bool {
 	o.verdict = o.d.Judge(o.observed)
+	if o.verdict.Reason == events.NameRefused {
+		o.nameRefused()
+	}
 	return false
 }
 
@@ -222,6 +228,10 @@ func (o *opening) dial(ctx context.Context) bool {
 		o.local = local.AddrPort().Addr().Unmap()
 		o.s.local = o.local
 	}
+	if o.name = o.s.key.ehlo; o.name == "" {
+		o.name = literal(o.local)
+	}
+	o.s.ehlo = o.name
 	o.s.conn = newConn(raw, o.e.o.CommandTimeout)
 	return true
 }
@@ -261,34 +271,34 @@ func namesExim(greeting []byte) bool {
 // ehlo says EHLO in clear, or HELO where the verdict asks for that (A5).
 func (o *opening) ehlo() bool {
 	o.observed.Stage = policy.StageEHLO
-	rep, err := o.s.command("EHLO " + o.e.o.Hostname)
-	if err != nil {
+	rep, err := o.s.command("EHLO " + o.name)
+	switch {
+	case err != nil:
 		return o.fail(err)
-	}
-	if rep.code == 250 {
+	case rep.code == 250:
 		o.s.ext = parseExtensions(rep, o.e.o.ignored(o.s.key.host))
 		o.observed.StartTLS = o.s.ext.startTLS
 		return true
-	}
-	if rep.positive() {
+	case rep.positive():
 		return o.fail(errReply) // the answer to something else
 	}
 	o.refuse(rep)
-	if o.verdict.Action != policy.SayHELO {
-		return false
-	}
-	rep, err = o.s.command("HELO " + o.e.o.Hostname)
+	return o.verdict.Action == policy.SayHELO && o.helo()
+}
+
+func (o *opening) helo() bool {
+	o.observed.HELO, o.observed.Code = true, 0
+	rep, err := o.s.command("HELO " + o.name)
 	switch {
 	case err != nil:
-		o.observed.Code = 0
 		return o.fail(err)
-	case rep.code != 250:
-		// Neither verb is known. That is no answer about TLS any more.
-		o.reply, o.observed.Code, o.observed.Fault = rep.export(), 0, policy.Garbage
-		return o.leave()
+	case rep.code == 250:
+		o.observed.StartTLS = policy.NotOffered
+		return true
+	case rep.positive():
+		return o.fail(errReply)
 	}
-	o.observed.Code, o.observed.StartTLS = 0, policy.NotOffered
-	return true
+	return o.refuse(rep)
 }
 
 // startTLS asks for TLS where it is offered and wanted, and goes straight to
@@ -320,7 +330,7 @@ func (o *opening) startTLS() bool {
 
 func (o *opening) handshake() bool {
 	o.observed.Stage, o.observed.Hello = policy.StageHandshake, o.m.hello
-	cfg := o.e.hellos.config(profileFor(o.d, o.m, o.e.o.OpportunisticMinVersion), o.s.key)
+	cfg, tickets := o.e.hellos.config(profileFor(o.d, o.m, o.e.o.OpportunisticMinVersion), o.s.key, !o.m.noTicket)
 	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		o.asked = true
 		return &tls.Certificate{}, nil // none: what the host makes of that is row C5
@@ -335,12 +345,19 @@ func (o *opening) handshake() bool {
 	t := tls.Client(&o.s.wire, cfg)
 	err := t.Handshake()
 	o.e.metrics.handshake(o.m.hello, o.s.seen.TLS, time.Since(begin), err)
+	o.observed.Ticket = tickets != nil && tickets.offered != nil
 	if err != nil {
 		return o.fail(err)
+	}
+	if tickets != nil {
+		tickets.worked(o.s.seen.TLS)
 	}
 	o.s.raw.SetDeadline(time.Time{})
 	o.observed.TLS = o.s.seen.TLS
 	o.s.secure(t)
+	if o.m.hello == policy.ProbeHello {
+		return o.leave()
+	}
 	return true
 }
 
@@ -360,7 +377,13 @@ func (o *opening) achieved(cs tls.ConnectionState) {
 // §4.2), and STARTTLS in the new list means nothing (C9, C10).
 func (o *opening) ehloTLS() bool {
 	o.observed.Stage = policy.StageEHLOTLS
-	rep, err := o.s.command("EHLO " + o.e.o.Hostname)
+	if o.observed.Ticket {
+		// A resumed session that is silent costs no more than a handshake that is.
+		usual := o.s.timeout
+		o.s.timeout = min(usual, o.e.o.HandshakeTimeout)
+		defer func() { o.s.timeout = usual }()
+	}
+	rep, err := o.s.command("EHLO " + o.name)
 	switch {
 	case err != nil:
 		return o.fail(err)

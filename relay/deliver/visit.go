@@ -31,7 +31,7 @@ type end int
 const (
 	answered  end = iota // every recipient was asked about, or none may be any more
 	exhausted            // the session carries no more; the host may
-	dead                 // an idle session was gone before MAIL was answered
+	dead                 // the session proved nothing: idle, it was gone before MAIL was answered, or its ticket broke it
 	again                // the session is at its end; a new one may do better at once
 	lost                 // the connection broke before the message was out
 	wantsTLS             // in clear, MAIL was answered "STARTTLS first" (C12)
@@ -193,7 +193,7 @@ func (w *walk) learn(x *exchange) {
 // apply draws from one transaction what became of its recipients.
 func (w *walk) apply(h *host, x *exchange, batch []*recipient, told events.Session) end {
 	switch {
-	case x.reused && x.diedIdle():
+	case x.reused && x.diedIdle(), w.ticketFailed(h, x):
 		return dead
 	case x.mail.Code == 0 && x.tlsFirst():
 		return wantsTLS

@@ -39,6 +39,8 @@ type walk struct {
 	sightings []events.Session // one per evidence
 	trouble   bool             // 421 or a lost connection
 	tampered  map[netip.AddrPort]bool
+	noTicket  map[netip.AddrPort]bool            // a session ticket broke a session with it
+	probed    map[netip.AddrPort]policy.Observed // what asking for its versions showed
 }
 
 // host is one host of the walk.
@@ -209,91 +211,6 @@ func (w *walk) phase1(h *host) {
 	}
 }
 
-// address tries one address: with the first hello, then with whatever else
-// the verdicts ask for, each on a connection of its own.
-func (w *walk) address(h *host, k poolKey) {
-	hello := w.e.hellos.first(k.addr)
-	remembered := hello == policy.CompatHello
-	var tried []policy.Verdict
-	used := make(map[policy.Hello]bool, 3)
-	for {
-		used[hello] = true
-		s, seen, err := w.connect(h, k, manner{hello: hello})
-		if err != nil {
-			w.discard(s)
-			return
-		}
-		if seen.noRoute {
-			return
-		}
-		if s != nil {
-			if hello == policy.CompatHello && !remembered && !s.reused {
-				w.e.hellos.remember(k.addr)
-			}
-			if w.visit(h, s, seen) == dead {
-				continue // the same again, without that session
-			}
-			return
-		}
-		tried = append(tried, seen.verdict)
-		next := another(seen.verdict)
-		if next == "" && remembered && hello == policy.CompatHello && handshaking(seen) {
-			// What was learned of this address holds no longer.
-			w.e.hellos.forget(k.addr)
-			tried, next = nil, policy.FullHello
-		}
-		if next == "" || used[next] {
-			break
-		}
-		hello = next
-	}
-	w.leave(h, k, tried)
-}
-
-// another gives the hello that a verdict asks for, "" for none.
-func another(v policy.Verdict) policy.Hello {
-	switch v.Action {
-	case policy.RetryCompat:
-		return policy.CompatHello
-	case policy.RetryNoSNI:
-		return policy.NoSNIHello
-	}
-	return ""
-}
-
-// handshaking reports whether the hello can have been what failed.
-func handshaking(s sighting) bool {
-	return s.observed.Stage == policy.StageHandshake || s.observed.Stage == policy.StageEHLOTLS
-}
-
-// leave gives an address its verdict: that of its last connection. An
-// inconclusive or suspicious one before it stands, though: the compat hello
-// asks for less than the first one offered, so that its refusal alone proves
-// nothing, least of all that the host's version is too low.
-func (w *walk) leave(h *host, k poolKey, tried []policy.Verdict) {
-	v := tried[len(tried)-1]
-	if v.Row == "C1" {
-		v = tried[0]
-	}
-	for _, t := range tried {
-		if v.Class != policy.Suspicious && (t.Class == policy.Inconclusive || t.Class == policy.Suspicious) {
-			v = t
-			break
-		}
-	}
-	v.Action = policy.Next
-	h.verdicts = append(h.verdicts, v)
-	if v.ClearLater {
-		h.clear = append(h.clear, k.addr)
-	}
-	if v.Class == policy.Suspicious {
-		if w.tampered == nil {
-			w.tampered = make(map[netip.AddrPort]bool)
-		}
-		w.tampered[k.addr] = true
-	}
-}
-
 // phase2 tries h again in clear, where its verdict allows that. Only an
 // opportunistic decision ever gives such a verdict.
 func (w *walk) phase2(h *host) {
@@ -361,8 +278,19 @@ func (w *walk) connect(h *host, k poolKey, m manner) (*session, sighting, error)
 			s.inTurn = time.Now()
 			return s, w.recognise(h, s), nil
 		}
+		m.noTicket = w.job == nil || w.noTicket[k.addr]
 		s, seen := w.e.open(ctx, k, h.decision, m)
+		if seen.verdict.Action == policy.RetryNoTicket && ctx.Err() == nil {
+			w.record(h, k, seen)
+			w.withoutTicket(k, seen.observed.Stage)
+			m.noTicket = true
+			s, seen = w.e.open(ctx, k, h.decision, m)
+		}
 		err = ctx.Err()
+		if s != nil && seen.observed.TLS != nil && seen.observed.TLS.Resumed && !w.e.hellos.resumes.has(k.addr) {
+			// Nothing is known of its resumed sessions yet: let it say a word first.
+			s.cold = true
+		}
 		if s != nil {
 			w.e.pool.opened(k)
 			return s, seen, err

@@ -284,13 +284,20 @@ func TestCompatProvesLittle(t *testing.T) {
 }
 
 // TestCompatAsksForLess: a host that speaks 1.3 alone and refuses the first
-// hello for another reason is not blamed for its version.
+// hello for another reason is not blamed for its version, and not at all where
+// it has one that is high enough.
 func TestCompatAsksForLess(t *testing.T) {
-	w := relaytest.Start(t)
-	h := w.Host(t, "mx1.example.test", relaytest.Script{TLS: relaytest.TLS{Alert: 40}}, relaytest.Script{TLS: relaytest.TLS{MinVersion: 0x0304}})
-	r := deliverOne(t, engine(t, w, routeTo(h)), modeT, "block")
-	if f := failureOf(r); f.Reason != events.TLSHandshake || f.Status != "5.7.5" {
-		t.Errorf("%+v", f)
+	refuses, newOnly := relaytest.Script{TLS: relaytest.TLS{Alert: 40}}, relaytest.Script{TLS: relaytest.TLS{MinVersion: 0x0304}}
+	for fate, scripts := range map[string][]relaytest.Script{
+		"block": {refuses, newOnly, refuses},
+		"defer": {refuses, newOnly},
+	} {
+		w := relaytest.Start(t)
+		h := w.Host(t, "mx1.example.test", scripts...)
+		r := deliverOne(t, engine(t, w, routeTo(h)), modeT, fate)
+		if f := failureOf(r); f.Reason != events.TLSHandshake || f.Status[1:] != ".7.5" {
+			t.Errorf("%s: %+v", fate, f)
+		}
 	}
 }
 

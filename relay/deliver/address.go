@@ -1,0 +1,128 @@
+package deliver
+
+import (
+	"net/netip"
+
+	"tlsrelay/policy"
+)
+
+// climb is the way through the hellos at one address.
+type climb struct {
+	hello      policy.Hello
+	remembered bool // the compat hello comes first, as the last time
+	used       map[policy.Hello]bool
+	tried      []policy.Verdict  // what counts of the connections
+	shown      []policy.Observed // what all of them showed
+}
+
+// address tries one address: with the first hello, then with whatever else
+// the verdicts ask for, each on a connection of its own.
+func (w *walk) address(h *host, k poolKey) {
+	c := &climb{hello: w.e.hellos.first(k.addr), used: make(map[policy.Hello]bool, 3)}
+	c.remembered = c.hello == policy.CompatHello
+	for {
+		s, seen, err := w.connect(h, k, manner{hello: c.hello})
+		if err != nil {
+			w.discard(s)
+			return
+		}
+		if seen.noRoute {
+			return
+		}
+		if s != nil {
+			if c.hello == policy.CompatHello && !c.remembered && !s.reused {
+				w.e.hellos.compat.note(k.addr)
+			}
+			if w.visit(h, s, seen) == dead {
+				continue // the same again, without that session
+			}
+			return
+		}
+		if !w.next(c, k, seen) {
+			break
+		}
+	}
+	w.leave(h, k, c)
+}
+
+// next gives c the hello of the next connection after one that failed; false:
+// there is none to try.
+func (w *walk) next(c *climb, k poolKey, seen sighting) bool {
+	c.used[c.hello] = true
+	c.tried = append(c.tried, seen.verdict)
+	c.shown = append(c.shown, seen.observed)
+	next := another(seen.verdict)
+	if next == "" && c.remembered && c.hello == policy.CompatHello && handshaking(seen) {
+		// What was learned of this address holds no longer.
+		w.e.hellos.compat.forget(k.addr)
+		c.tried, next = nil, policy.FullHello
+	}
+	if next == "" || c.used[next] {
+		return false
+	}
+	c.hello = next
+	return true
+}
+
+// another gives the hello that a verdict asks for, "" for none.
+func another(v policy.Verdict) policy.Hello {
+	switch v.Action {
+	case policy.RetryCompat:
+		return policy.CompatHello
+	case policy.RetryNoSNI:
+		return policy.NoSNIHello
+	}
+	return ""
+}
+
+// handshaking reports whether the hello can have been what failed.
+func handshaking(s sighting) bool {
+	return s.observed.Stage == policy.StageHandshake || s.observed.Stage == policy.StageEHLOTLS
+}
+
+// leave gives an address its verdict.
+func (w *walk) leave(h *host, k poolKey, c *climb) {
+	v := policy.Settle(c.tried)
+	if h.decision.ProbesVersion(c.shown) {
+		v = w.probeVersion(h, k, v)
+	}
+	h.verdicts = append(h.verdicts, v)
+	if v.ClearLater {
+		h.clear = append(h.clear, k.addr)
+	}
+	if v.Class == policy.Suspicious {
+		if w.tampered == nil {
+			w.tampered = make(map[netip.AddrPort]bool)
+		}
+		w.tampered[k.addr] = true
+	}
+}
+
+// probeVersion asks an address which versions of TLS it has, on one more
+// connection that offers them all and carries no mail, once in a walk. stands is
+// the verdict on it so far.
+func (w *walk) probeVersion(h *host, k poolKey, stands policy.Verdict) policy.Verdict {
+	if o, ok := w.probed[k.addr]; ok {
+		return h.decision.JudgeProbe(o, stands)
+	}
+	if w.done() {
+		return stands
+	}
+	ctx, done := beforeMail(w.ctx, w.job)
+	defer done()
+	if s, err := w.e.pool.acquire(ctx, k, fresh); s != nil || err != nil {
+		return stands
+	}
+	_, seen := w.e.open(ctx, k, h.decision, manner{hello: policy.ProbeHello})
+	w.e.pool.release(k.host)
+	if ctx.Err() != nil || seen.noRoute {
+		return stands
+	}
+	seen.verdict = h.decision.JudgeProbe(seen.observed, stands)
+	w.record(h, k, seen)
+	if w.probed == nil {
+		w.probed = make(map[netip.AddrPort]policy.Observed)
+	}
+	w.probed[k.addr] = seen.observed
+	return seen.verdict
+}

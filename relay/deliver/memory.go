@@ -1,0 +1,69 @@
+package deliver
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// addressMemory remembers addresses for a while each. There is a bound on how
+// many, for whoever owns a domain chooses its addresses.
+type addressMemory struct {
+	keep time.Duration
+
+	mu    sync.Mutex
+	until map[netip.AddrPort]time.Time
+}
+
+// maxRemembered bounds an addressMemory. One that is full forgets all, which costs
+// what it took to learn: a connection to each.
+const maxRemembered = 10000
+
+func newAddressMemory(keep time.Duration) *addressMemory {
+	return &addressMemory{keep: keep, until: make(map[netip.AddrPort]time.Time)}
+}
+
+// has reports whether an address is remembered.
+func (m *addressMemory) has(a netip.AddrPort) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	until, ok := m.until[a]
+	if ok && time.Now().After(until) {
+		delete(m.until, a)
+		return false
+	}
+	return ok
+}
+
+// note remembers an address from now on, and reports whether it was not remembered
+// before.
+func (m *addressMemory) note(a netip.AddrPort) (news bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	until, ok := m.until[a]
+	if !ok && len(m.until) >= maxRemembered {
+		m.sweep(now)
+	}
+	m.until[a] = now.Add(m.keep)
+	return !ok || now.After(until)
+}
+
+// sweep makes room.
+func (m *addressMemory) sweep(now time.Time) {
+	for a, until := range m.until {
+		if now.After(until) {
+			delete(m.until, a)
+		}
+	}
+	if len(m.until) >= maxRemembered {
+		clear(m.until)
+	}
+}
+
+// forget drops what is remembered of an address.
+func (m *addressMemory) forget(a netip.AddrPort) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.until, a)
+}
