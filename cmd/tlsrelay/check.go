@@ -22,8 +22,9 @@ func checkCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check DOMAIN",
 		Short: "Probe every mail host of a domain with the delivery engine, sending no mail",
-		Long: `Probe every MX host and address of DOMAIN with the delivery engine itself,
-sending no mail, and say per host what was seen and what the relay would do.
+		Long: `Probe every MX host and address of DOMAIN with the delivery engine itself, up
+to MAIL FROM:<> and RSET, sending no mail, and say per host what was seen and
+what the relay would do.
 
 Exit code: 0 deliverable, 1 would be blocked or bounced, 2 could not find out,
 64 wrong usage.`,
@@ -121,6 +122,9 @@ func printReport(w io.Writer, r deliver.Report) {
 	}
 	for _, h := range r.Hosts {
 		fmt.Fprintf(w, "\n%s: %s\n", h.Host, hostWords(h.Verdict))
+		if h.Refused != nil {
+			fmt.Fprintf(w, "  refuses MAIL: %s\n", h.Refused.Reply)
+		}
 		for _, c := range h.Connections {
 			fmt.Fprintf(w, "  %s\t%s\t%s\n", c.Address, connectionWords(c), c.Reply)
 		}

@@ -1,9 +1,12 @@
 package deliver
 
 import (
+	"cmp"
 	"context"
+	"strings"
 	"time"
 
+	"tlsrelay/events"
 	"tlsrelay/policy"
 	"tlsrelay/relay"
 )
@@ -25,8 +28,11 @@ type Report struct {
 // ProbedHost is one host of a Report: the verdict over all its addresses and
 // what every connection showed.
 type ProbedHost struct {
-	Host        string               `json:"host"`
-	Verdict     policy.Verdict       `json:"verdict"`
+	Host    string         `json:"host"`
+	Verdict policy.Verdict `json:"verdict"`
+	// Refused is what its refusal of MAIL would mean for a message; nil: it took it,
+	// or it did not come to that.
+	Refused     *relay.Failure       `json:"refused,omitempty"`
 	Connections []relay.HostEvidence `json:"connections,omitempty"`
 }
 
@@ -35,7 +41,8 @@ func (r Report) Deliverable() bool { return r.Failure == nil }
 
 // Probe looks at every host and address of a destination without sending
 // mail, on new connections, and does not stop at the first good one. It is
-// the walk of Deliver up to MAIL, so it cannot disagree with it.
+// the walk of Deliver up to the answer to MAIL, so it cannot disagree with it
+// so far.
 func (e *Engine) Probe(ctx context.Context, destination string, s policy.Sender) Report {
 	begin := time.Now()
 	rep := Report{Destination: destination, Class: policy.Decide(s, policy.Facts{}).Class()}
@@ -46,14 +53,15 @@ func (e *Engine) Probe(ctx context.Context, destination string, s policy.Sender)
 		return rep
 	}
 	w := newWalk(ctx, e, route, s)
+	w.letter.RequireTLS = s.RequireTLS
 	w.run()
 	var history policy.History
 	rep.Ruling, history = w.conclude(time.Now())
-	if rep.Ruling != policy.Allowed {
+	if rep.Failure = w.refusal(); rep.Ruling != policy.Allowed {
 		rep.Failure = w.unserved(rep.Ruling, history, ctx.Err() != nil).Failure
 	}
 	for _, h := range w.hosts {
-		p := ProbedHost{Host: h.Name, Verdict: policy.Merge(h.Name, h.verdicts).Verdict}
+		p := ProbedHost{Host: h.Name, Verdict: policy.Merge(h.Name, h.verdicts).Verdict, Refused: h.refused}
 		for _, c := range w.evidence {
 			if c.Host == h.Name {
 				p.Connections = append(p.Connections, c)
@@ -63,4 +71,92 @@ func (e *Engine) Probe(ctx context.Context, destination string, s policy.Sender)
 	}
 	rep.Took = time.Since(begin)
 	return rep
+}
+
+// letterSize is what a probe says of the size of the message that it does not send.
+const letterSize = 1000
+
+// ask goes on to MAIL with the null sender, which everybody has to take (RFC 5321
+// §4.5.5), and takes it back. A host that wants AUTH, or TLS after all, may say so
+// only there.
+func (w *walk) ask(h *host, s *session, seen sighting) {
+	defer s.whileOpen(w.ctx)()
+	line := string(s.ext.appendMail(nil, &w.letter, letterSize, false))
+	rep, err := s.command(strings.TrimSuffix(line, "\r\n"))
+	x, o := exchange{s: s}, &seen.observed
+	switch said := rep.export(); {
+	case err != nil:
+		s.broken = true
+		o.Stage = policy.StageMail
+		o.Fault, o.Alert = faultOf(err, false)
+		o.Fault = cmp.Or(o.Fault, policy.Closed)
+		seen.verdict, seen.reply = h.decision.Judge(*o), relay.Reply{Text: wordsOf(err, s.key.addr)}
+	case rep.positive():
+		w.hear(h, nil)
+		_, err := s.command("RSET")
+		s.broken = err != nil
+	case x.asksForTLS(said):
+		o.Stage, o.Code = policy.StageMail, rep.code
+		seen.verdict, seen.reply = h.decision.Judge(*o), said
+	default:
+		o.Stage, o.Code, seen.reply = policy.StageMail, rep.code, said
+		w.hear(h, nullRefusal(said, h.Name))
+	}
+	if w.ctx.Err() == nil {
+		w.record(h, s.key, seen)
+		h.verdicts = append(h.verdicts, seen.verdict)
+	}
+	if s.broken {
+		w.discard(s)
+	} else {
+		w.e.pool.drop(s)
+	}
+}
+
+// hear notes the answer to MAIL of a host, which is that of the first of its
+// addresses that gives one: a delivery goes no further.
+func (w *walk) hear(h *host, f *relay.Failure) {
+	if !h.asked {
+		h.asked, h.refused = true, f
+		w.heard = append(w.heard, f)
+	}
+}
+
+// refusal is what the answers to MAIL, in the order of a walk, mean for a message:
+// a host that takes it or refuses it for good is the last one it comes to.
+func (w *walk) refusal() (f *relay.Failure) {
+	for _, f = range w.heard {
+		if decides(f) {
+			break
+		}
+	}
+	return f
+}
+
+// decides reports whether an answer to MAIL is the last that a message hears.
+func decides(f *relay.Failure) bool { return f == nil || f.Class == relay.Permanent }
+
+// nullRefusal is what a refusal of the null sender means for a message. Where it is
+// about that sender, nobody knows.
+func nullRefusal(r relay.Reply, host string) *relay.Failure {
+	f := replyFailure(r, relay.ReachMessage, host)
+	if f.Class == relay.Permanent && isAboutSender(r) {
+		f.Class, f.Reason, f.Status = relay.Temporary, events.ReplyTemp, "4"+f.Status[1:]
+	}
+	return f
+}
+
+// isAboutSender recognises a refusal of MAIL FROM:<> that another sender need not
+// get: by code (RFC 5321 §4.2.3), enhanced code (RFC 3463 §3.2) or words.
+func isAboutSender(r relay.Reply) bool {
+	if r.Code == 501 || r.Code == 553 || strings.HasSuffix(r.Enhanced, ".1.7") || strings.HasSuffix(r.Enhanced, ".1.8") {
+		return true
+	}
+	text := strings.ToLower(r.Text)
+	for _, word := range [...]string{"<>", "null sender", "null reverse", "empty sender", "empty envelope"} {
+		if strings.Contains(text, word) {
+			return true
+		}
+	}
+	return false
 }

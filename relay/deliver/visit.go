@@ -42,9 +42,7 @@ const (
 // the host.
 func (w *walk) visit(h *host, s *session, seen sighting) end {
 	if w.job == nil {
-		w.record(h, s.key, seen)
-		h.verdicts = append(h.verdicts, seen.verdict)
-		w.e.pool.drop(s)
+		w.ask(h, s, seen)
 		return answered
 	}
 	w.visits++

@@ -3,6 +3,7 @@ package deliver
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"tlsrelay/events"
@@ -23,6 +24,10 @@ type walk struct {
 	e     *Engine
 	job   *Job // nil: a probe
 	rcpts []recipient
+	// letter is what a probe has in place of a message, and heard what MAIL came to
+	// for it at each host that answered; nil: it was taken.
+	letter relay.Message
+	heard  []*relay.Failure
 	// demands are those on every host; what is known of one is not looked at.
 	demands policy.Decision
 	hosts   []*host
@@ -51,6 +56,8 @@ type host struct {
 	clear    []netip.AddrPort // addresses that phase 2 may try
 	words    relay.Reply      // the last of them
 	served   bool             // it answered for every recipient it was asked about
+	asked    bool             // it answered MAIL of a probe
+	refused  *relay.Failure   // in that answer; nil: it did not
 }
 
 func newWalk(ctx context.Context, e *Engine, route resolve.Route, sender policy.Sender) *walk {
@@ -241,22 +248,14 @@ func (w *walk) phase2(h *host) {
 }
 
 // needsClear reports whether phase 1 left something for phase 2: nothing was
-// delivered or, in a probe, no host was good enough.
+// delivered or, in a probe, would have been.
 func (w *walk) needsClear() bool {
 	for i := range w.rcpts {
 		if r := &w.rcpts[i]; r.settled && r.outcome.Failure == nil {
 			return false
 		}
 	}
-	if w.job != nil {
-		return true
-	}
-	for _, h := range w.hosts {
-		if policy.Merge(h.Name, h.verdicts).Class == policy.OK {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(w.heard, decides)
 }
 
 // connect gives a session to an address, idle or new, or none with the

@@ -645,7 +645,7 @@ func TestSettledRecipients(t *testing.T) {
 	}
 }
 
-// TestProbe looks at every host, sends nothing, and agrees with Deliver.
+// TestProbe looks at every host, goes as far as MAIL, and agrees with Deliver.
 func TestProbe(t *testing.T) {
 	for name, c := range map[string]struct {
 		sender  policy.Sender
@@ -679,8 +679,14 @@ func TestProbe(t *testing.T) {
 			}
 			for _, h := range []*relaytest.Host{a, b} {
 				for _, s := range h.Sessions() {
-					for _, cmd := range s.Commands {
-						if strings.HasPrefix(cmd.Line, "MAIL") {
+					for i, cmd := range s.Commands {
+						switch verb, _, _ := strings.Cut(cmd.Line, " "); verb {
+						case "EHLO", "STARTTLS", "RSET", "QUIT":
+						case "MAIL":
+							if cmd.Line != "MAIL FROM:<> SIZE=1000" || s.Commands[i+1].Line != "RSET" {
+								t.Errorf("sent %v", s.Commands[i:])
+							}
+						default:
 							t.Errorf("sent %s", cmd.Line)
 						}
 					}
