@@ -129,17 +129,21 @@ func drawObserved(t *rapid.T) Observed {
 			StageHandshake, StageEHLOTLS, StageReady, StageMail, "unheard of"}).Draw(t, "stage"),
 		Fault: rapid.SampledFrom([]Fault{NoFault, NoConnect, Timeout, Closed, Garbage, NotTLS, Alert,
 			VersionLow, ClientCert, LocalLimit, Downgrade, "unheard of"}).Draw(t, "fault"),
-		Code:     rapid.SampledFrom([]int{0, 220, 250, 334, 421, 454, 500, 502, 530, 554, 599, 999}).Draw(t, "code"),
+		Code:     rapid.SampledFrom([]int{0, 220, 250, 334, 421, 454, 500, 501, 502, 504, 530, 554, 599, 999}).Draw(t, "code"),
 		Alert:    rapid.Uint8().Draw(t, "alert"),
 		StartTLS: rapid.SampledFrom([]Offer{NotOffered, Offered, Masked}).Draw(t, "offer"),
 		Injected: rapid.Bool().Draw(t, "injected"),
-		Hello:    rapid.SampledFrom([]Hello{"", FullHello, CompatHello, NoSNIHello}).Draw(t, "hello"),
+		Hello:    rapid.SampledFrom([]Hello{"", FullHello, CompatHello, NoSNIHello, ProbeHello}).Draw(t, "hello"),
 		Plain:    rapid.Bool().Draw(t, "plain"),
+		Mixed:    rapid.Bool().Draw(t, "mixed"),
+		HELO:     rapid.Bool().Draw(t, "helo"),
+		Ticket:   rapid.Bool().Draw(t, "ticket"), FirstMail: rapid.Bool().Draw(t, "first"),
 	}
 	if rapid.Bool().Draw(t, "encrypted") {
 		o.TLS = &Session{
 			Version:       Version(rapid.IntRange(int(SSL30), int(TLS13)).Draw(t, "v")),
 			ForwardSecret: rapid.Bool().Draw(t, "secret"),
+			Resumed:       rapid.Bool().Draw(t, "resumed"),
 		}
 		if rapid.Bool().Draw(t, "bad") {
 			o.TLS.Cert.Faults = []events.Reason{events.CertName}
