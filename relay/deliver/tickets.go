@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"cmp"
+	"context"
 	"crypto/tls"
 	"net/netip"
 	"time"
@@ -115,6 +116,24 @@ func (h *hellos) dropTickets(k poolKey) {
 }
 
 func ticketPrefix(k poolKey) string { return k.addr.String() + " " + k.source.String() + " " }
+
+// open opens a session and, where a ticket may have broken that, another one
+// without: of the two, the last one counts. A probe looks at what a host is now.
+func (w *walk) open(ctx context.Context, h *host, k poolKey, m manner) (*session, sighting) {
+	m.noTicket = w.job == nil || w.noTicket[k.addr]
+	s, seen := w.e.open(ctx, k, h.decision, m)
+	if seen.verdict.Action == policy.RetryNoTicket && ctx.Err() == nil {
+		w.record(h, k, seen)
+		w.withoutTicket(k, seen.observed.Stage)
+		m.noTicket = true
+		s, seen = w.e.open(ctx, k, h.decision, m)
+	}
+	if s != nil && seen.observed.TLS != nil && seen.observed.TLS.Resumed && !w.e.hellos.resumes.has(k.addr) {
+		// Nothing is known of its resumed sessions yet: let it say a word first.
+		s.cold = true
+	}
+	return s, seen
+}
 
 // withoutTicket draws the consequences of a connection that a ticket may have
 // spoiled. Where all it spoiled was the certificate, which is as old as the

@@ -21,7 +21,7 @@ var modes = map[string]policy.Sender{"O": modeO, "T": modeT, "V": modeV}
 
 // again hangs up on everybody and waits until the host knows it, so that the next
 // message needs a new connection.
-func again(t *testing.T, h *relaytest.Host) {
+func anew(t *testing.T, h *relaytest.Host) {
 	t.Helper()
 	h.HangUp()
 	ctx, cancel := context.WithTimeout(context.Background(), relaytest.Patience)
@@ -98,11 +98,15 @@ func TestTicketsThatBreakSessions(t *testing.T) {
 func breakTicket(t *testing.T, script relaytest.Script, sender policy.Sender, reason events.Reason, name string) {
 	w := relaytest.Start(t)
 	h := w.Host(t, "mx1.example.test", script)
-	e := engine(t, w, routeTo(h), hasty)
+	e := engine(t, w, routeTo(h), func(o *Options) {
+		if strings.HasSuffix(name, "silence") {
+			hasty(o)
+		}
+	})
 	for range 2 { // the second one on a pooled session
 		deliverOne(t, e, sender, "tls")
 	}
-	again(t, h)
+	anew(t, h)
 	r := deliverOne(t, e, sender, "tls")
 	if got := lastHellos(h, 0); fmt.Sprint(got) != "[false true false]" {
 		t.Errorf("tickets offered on %v", got)
@@ -114,14 +118,14 @@ func breakTicket(t *testing.T, script relaytest.Script, sender policy.Sender, re
 		t.Errorf("%v failures counted", n)
 	}
 	// For a day none is offered, though the host hands out new ones.
-	again(t, h)
+	anew(t, h)
 	deliverOne(t, e, sender, "tls")
 	if got := lastHellos(h, 3); fmt.Sprint(got) != "[false]" {
 		t.Errorf("tickets offered afterwards on %v", got)
 	}
 	// After it there is no old one left to offer.
 	e.hellos.noTickets.forget(h.Addr())
-	again(t, h)
+	anew(t, h)
 	deliverOne(t, e, sender, "tls")
 	if got := lastHellos(h, 4); fmt.Sprint(got) != "[false]" {
 		t.Errorf("tickets offered after a day on %v", got)
@@ -153,7 +157,7 @@ func TestTicketIsNoExcuse(t *testing.T) {
 			e := engine(t, w, routeTo(h))
 			sender := modes[name[len(name)-1:]]
 			deliverOne(t, e, sender, "tls")
-			again(t, h)
+			anew(t, h)
 			if err := h.SetScript(c.script); err != nil {
 				t.Fatal(err)
 			}
@@ -200,7 +204,7 @@ func TestOldTicketOldCertificate(t *testing.T) {
 			h := w.Host(t, mx, relaytest.Script{TLS: bad})
 			e := engine(t, w, routeTo(h))
 			deliverOne(t, e, modeT, "tls")
-			again(t, h)
+			anew(t, h)
 			if err := h.SetScript(relaytest.Script{TLS: good}); err != nil {
 				t.Fatal(err)
 			}
@@ -208,7 +212,7 @@ func TestOldTicketOldCertificate(t *testing.T) {
 			if h.Resumed() != 1 || !shown(r, "C8r", policy.Unreachable, events.CertName) || !shown(r, "ENC", policy.OK, "") {
 				t.Errorf("%d resumed: %+v", h.Resumed(), r.Attempt.Hosts)
 			}
-			again(t, h) // resumption works; only that ticket was old
+			anew(t, h) // resumption works; only that ticket was old
 			deliverOne(t, e, modeV, "tls")
 			if h.Resumed() != 2 {
 				t.Errorf("%d resumed", h.Resumed())
@@ -227,7 +231,7 @@ func TestDeclinedTicket(t *testing.T) {
 			h := w.Host(t, "mx1.example.test", relaytest.Script{TLS: keeper(t, w, cert, highest, 1)})
 			e := engine(t, w, routeTo(h))
 			deliverOne(t, e, modeT, "tls")
-			again(t, h)
+			anew(t, h)
 			if err := h.SetScript(relaytest.Script{TLS: keeper(t, w, cert, highest, 2), Mail: relaytest.Reply{Code: 550, Text: "5.7.1 no"}}); err != nil {
 				t.Fatal(err)
 			}
@@ -251,7 +255,7 @@ func TestTicketGoesBad(t *testing.T) {
 			e := engine(t, w, routeTo(h))
 			for range 3 {
 				deliverOne(t, e, modeT, "tls")
-				again(t, h)
+				anew(t, h)
 			}
 			if h.Resumed() != 2 {
 				t.Fatalf("%d resumed", h.Resumed())
@@ -281,7 +285,7 @@ func TestTicketOfferedOnce(t *testing.T) {
 			e := engine(t, w, routeTo(h))
 			for range 4 {
 				deliverOne(t, e, modeT, "tls")
-				again(t, h)
+				anew(t, h)
 			}
 			if h.Resumed() != 3 {
 				t.Errorf("%d of 3 resumed", h.Resumed())
@@ -331,7 +335,7 @@ func TestSilentResumedSession(t *testing.T) {
 	h := w.Host(t, "mx1.example.test", relaytest.Script{Resumed: &relaytest.Script{EHLOInTLS: relaytest.Reply{Do: relaytest.Silence}}})
 	e := engine(t, w, routeTo(h), func(o *Options) { o.HandshakeTimeout, o.CommandTimeout = time.Second, time.Minute })
 	deliverOne(t, e, modeT, "tls")
-	again(t, h)
+	anew(t, h)
 	if r := deliverOne(t, e, modeT, "tls"); r.Attempt.Took > 30*time.Second {
 		t.Errorf("took %s", r.Attempt.Took)
 	}
@@ -362,7 +366,7 @@ func TestStoppedOverTicket(t *testing.T) {
 		h := w.Host(t, "mx1.example.test", relaytest.Script{Resumed: &broken})
 		e := engine(t, w, routeTo(h))
 		deliverOne(t, e, modeT, "tls")
-		again(t, h)
+		anew(t, h)
 		ctx := endWhen(h, func() bool {
 			s := h.Sessions()
 			n := len(s[len(s)-1].Commands)

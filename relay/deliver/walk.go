@@ -277,19 +277,8 @@ func (w *walk) connect(h *host, k poolKey, m manner) (*session, sighting, error)
 			s.inTurn = time.Now()
 			return s, w.recognise(h, s), nil
 		}
-		m.noTicket = w.job == nil || w.noTicket[k.addr]
-		s, seen := w.e.open(ctx, k, h.decision, m)
-		if seen.verdict.Action == policy.RetryNoTicket && ctx.Err() == nil {
-			w.record(h, k, seen)
-			w.withoutTicket(k, seen.observed.Stage)
-			m.noTicket = true
-			s, seen = w.e.open(ctx, k, h.decision, m)
-		}
+		s, seen := w.open(ctx, h, k, m)
 		err = ctx.Err()
-		if s != nil && seen.observed.TLS != nil && seen.observed.TLS.Resumed && !w.e.hellos.resumes.has(k.addr) {
-			// Nothing is known of its resumed sessions yet: let it say a word first.
-			s.cold = true
-		}
 		if s != nil {
 			w.e.pool.opened(k)
 			return s, seen, err
