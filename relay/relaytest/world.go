@@ -18,10 +18,10 @@ type World struct {
 	CA   *CA
 	Port int // of every host
 
-	block [3]byte // 127.x.y
+	block [3]byte // 127.x.y, the first of four such
 
 	mu    sync.Mutex
-	next  byte
+	next  int
 	hosts []*Host
 	prefs map[string]uint16 // of the last MX of a domain
 	hold  net.Listener      // keeps the port ours on the block's first address
@@ -36,7 +36,7 @@ func NewWorld() (*World, error) {
 	}
 	w := &World{CA: ca, next: 2, prefs: map[string]uint16{}}
 	for range 20 {
-		w.block = [3]byte{127, byte(1 + rand.N(250)), byte(rand.N(250))}
+		w.block = [3]byte{127, byte(1 + rand.N(250)), byte(rand.N(250 - blocks))}
 		if w.hold, err = net.Listen("tcp", netip.AddrPortFrom(w.address(1), 0).String()); err == nil {
 			break
 		}
@@ -52,8 +52,11 @@ func NewWorld() (*World, error) {
 	return w, nil
 }
 
-func (w *World) address(last byte) netip.Addr {
-	return netip.AddrFrom4([4]byte{w.block[0], w.block[1], w.block[2], last})
+// blocks is how many blocks of 256 addresses the hosts of a world may fill.
+const blocks = 4
+
+func (w *World) address(n int) netip.Addr {
+	return netip.AddrFrom4([4]byte{w.block[0], w.block[1], w.block[2] + byte(n>>8), byte(n)})
 }
 
 // AddHost starts a host, and registers its address and an MX record of its
@@ -65,7 +68,7 @@ func (w *World) AddHost(name string, scripts ...Script) (*Host, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var lastErr error
-	for w.next < 255 {
+	for w.next < blocks*256 {
 		addr := netip.AddrPortFrom(w.address(w.next), uint16(w.Port))
 		w.next++
 		h, err := newHost(name, addr, w.CA, scripts)
