@@ -108,13 +108,13 @@ func (w *walk) probeVersion(h *host, k poolKey, stands policy.Verdict) policy.Ve
 	if w.done() {
 		return stands
 	}
-	ctx, done := beforeMail(w.ctx, w.job)
+	ctx, done := w.opening()
 	defer done()
 	if s, err := w.e.pool.acquire(ctx, k, fresh); s != nil || err != nil {
 		return stands
 	}
 	_, seen := w.e.open(ctx, k, h.decision, manner{hello: policy.ProbeHello})
-	w.e.pool.release(k.host)
+	w.e.pool.release(k, false)
 	if ctx.Err() != nil || seen.noRoute {
 		return stands
 	}

@@ -217,8 +217,8 @@ func tcpPair(t testing.TB) (client, server net.Conn) {
 	return client, server
 }
 
-// addrNumber is one address of many.
-func addrNumber(n int) netip.AddrPort {
+// nthAddress is one address of many.
+func nthAddress(n int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}), 25)
 }
 

@@ -36,6 +36,6 @@ func (o *opening) nameRefused() {
 	k := o.s.key
 	if o.e.refused.note(k.addr) {
 		o.e.log.Warn("a host refuses the name that this relay gives in EHLO", zap.String("host", k.host),
-			zap.Stringer("address", k.addr), zap.String("name", o.name), zap.Stringer("reply", o.reply))
+			zap.Stringer("address", k.addr), zap.String("name", o.s.ehlo), zap.Stringer("reply", o.reply))
 	}
 }

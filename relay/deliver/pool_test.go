@@ -428,14 +428,13 @@ func TestBounds(t *testing.T) {
 			}
 			h1, h2 := w.Host(t, "mx1.example.test", slow), w.Host(t, "mx2.example.test", slow)
 			e := engine(t, w, routeTo(h1), change)
-			e2 := *e
-			e2.router = router{route: routeTo(h2)}
+			e2 := &Engine{o: e.o, router: router{route: routeTo(h2)}, log: e.log, pool: e.pool, metrics: e.metrics, hellos: e.hellos}
 			var wg sync.WaitGroup
 			for i := range 40 {
 				wg.Go(func() {
 					target := e
 					if i%2 == 1 {
-						target = &e2
+						target = e2
 					}
 					if r := target.Deliver(context.Background(), jobTo(t, modeT)); how(r) != "tls" {
 						t.Errorf("%+v", failureOf(r))

@@ -151,8 +151,7 @@ type opening struct {
 	m manner
 	s *session
 	sighting
-	name  string // ours, in EHLO
-	asked bool   // the host requested a client certificate
+	asked bool // the host requested a client certificate
 }
 
 // open dials and goes as far as the decision allows. The session is nil
@@ -228,10 +227,9 @@ func (o *opening) dial(ctx context.Context) bool {
 		o.local = local.AddrPort().Addr().Unmap()
 		o.s.local = o.local
 	}
-	if o.name = o.s.key.ehlo; o.name == "" {
-		o.name = literal(o.local)
+	if o.s.ehlo = o.s.key.ehlo; o.s.ehlo == "" {
+		o.s.ehlo = literal(o.local)
 	}
-	o.s.ehlo = o.name
 	o.s.conn = newConn(raw, o.e.o.CommandTimeout)
 	return true
 }
@@ -271,7 +269,7 @@ func namesExim(greeting []byte) bool {
 // ehlo says EHLO in clear, or HELO where the verdict asks for that (A5).
 func (o *opening) ehlo() bool {
 	o.observed.Stage = policy.StageEHLO
-	rep, err := o.s.command("EHLO " + o.name)
+	rep, err := o.s.command("EHLO " + o.s.ehlo)
 	switch {
 	case err != nil:
 		return o.fail(err)
@@ -288,7 +286,7 @@ func (o *opening) ehlo() bool {
 
 func (o *opening) helo() bool {
 	o.observed.HELO, o.observed.Code = true, 0
-	rep, err := o.s.command("HELO " + o.name)
+	rep, err := o.s.command("HELO " + o.s.ehlo)
 	switch {
 	case err != nil:
 		return o.fail(err)
@@ -383,7 +381,7 @@ func (o *opening) ehloTLS() bool {
 		o.s.timeout = min(usual, o.e.o.HandshakeTimeout)
 		defer func() { o.s.timeout = usual }()
 	}
-	rep, err := o.s.command("EHLO " + o.name)
+	rep, err := o.s.command("EHLO " + o.s.ehlo)
 	switch {
 	case err != nil:
 		return o.fail(err)

@@ -19,9 +19,9 @@ var versions = map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS1
 // modes are the columns.
 var modes = map[string]policy.Sender{"O": modeO, "T": modeT, "V": modeV}
 
-// again hangs up on everybody and waits until the host knows it, so that the next
+// hangUp hangs up on everybody and waits until the host knows it, so that the next
 // message needs a new connection.
-func anew(t *testing.T, h *relaytest.Host) {
+func hangUp(t *testing.T, h *relaytest.Host) {
 	t.Helper()
 	h.HangUp()
 	ctx, cancel := context.WithTimeout(context.Background(), relaytest.Patience)
@@ -106,7 +106,7 @@ func breakTicket(t *testing.T, script relaytest.Script, sender policy.Sender, re
 	for range 2 { // the second one on a pooled session
 		deliverOne(t, e, sender, "tls")
 	}
-	anew(t, h)
+	hangUp(t, h)
 	r := deliverOne(t, e, sender, "tls")
 	if got := lastHellos(h, 0); fmt.Sprint(got) != "[false true false]" {
 		t.Errorf("tickets offered on %v", got)
@@ -118,14 +118,14 @@ func breakTicket(t *testing.T, script relaytest.Script, sender policy.Sender, re
 		t.Errorf("%v failures counted", n)
 	}
 	// For a day none is offered, though the host hands out new ones.
-	anew(t, h)
+	hangUp(t, h)
 	deliverOne(t, e, sender, "tls")
 	if got := lastHellos(h, 3); fmt.Sprint(got) != "[false]" {
 		t.Errorf("tickets offered afterwards on %v", got)
 	}
 	// After it there is no old one left to offer.
 	e.hellos.noTickets.forget(h.Addr())
-	anew(t, h)
+	hangUp(t, h)
 	deliverOne(t, e, sender, "tls")
 	if got := lastHellos(h, 4); fmt.Sprint(got) != "[false]" {
 		t.Errorf("tickets offered after a day on %v", got)
@@ -157,7 +157,7 @@ func TestTicketIsNoExcuse(t *testing.T) {
 			e := engine(t, w, routeTo(h))
 			sender := modes[name[len(name)-1:]]
 			deliverOne(t, e, sender, "tls")
-			anew(t, h)
+			hangUp(t, h)
 			if err := h.SetScript(c.script); err != nil {
 				t.Fatal(err)
 			}
@@ -204,7 +204,7 @@ func TestOldTicketOldCertificate(t *testing.T) {
 			h := w.Host(t, mx, relaytest.Script{TLS: bad})
 			e := engine(t, w, routeTo(h))
 			deliverOne(t, e, modeT, "tls")
-			anew(t, h)
+			hangUp(t, h)
 			if err := h.SetScript(relaytest.Script{TLS: good}); err != nil {
 				t.Fatal(err)
 			}
@@ -212,7 +212,7 @@ func TestOldTicketOldCertificate(t *testing.T) {
 			if h.Resumed() != 1 || !shown(r, "C8r", policy.Unreachable, events.CertName) || !shown(r, "ENC", policy.OK, "") {
 				t.Errorf("%d resumed: %+v", h.Resumed(), r.Attempt.Hosts)
 			}
-			anew(t, h) // resumption works; only that ticket was old
+			hangUp(t, h) // resumption works; only that ticket was old
 			deliverOne(t, e, modeV, "tls")
 			if h.Resumed() != 2 {
 				t.Errorf("%d resumed", h.Resumed())
@@ -231,7 +231,7 @@ func TestDeclinedTicket(t *testing.T) {
 			h := w.Host(t, "mx1.example.test", relaytest.Script{TLS: keeper(t, w, cert, highest, 1)})
 			e := engine(t, w, routeTo(h))
 			deliverOne(t, e, modeT, "tls")
-			anew(t, h)
+			hangUp(t, h)
 			if err := h.SetScript(relaytest.Script{TLS: keeper(t, w, cert, highest, 2), Mail: relaytest.Reply{Code: 550, Text: "5.7.1 no"}}); err != nil {
 				t.Fatal(err)
 			}
@@ -255,7 +255,7 @@ func TestTicketGoesBad(t *testing.T) {
 			e := engine(t, w, routeTo(h))
 			for range 3 {
 				deliverOne(t, e, modeT, "tls")
-				anew(t, h)
+				hangUp(t, h)
 			}
 			if h.Resumed() != 2 {
 				t.Fatalf("%d resumed", h.Resumed())
@@ -285,7 +285,7 @@ func TestTicketOfferedOnce(t *testing.T) {
 			e := engine(t, w, routeTo(h))
 			for range 4 {
 				deliverOne(t, e, modeT, "tls")
-				anew(t, h)
+				hangUp(t, h)
 			}
 			if h.Resumed() != 3 {
 				t.Errorf("%d of 3 resumed", h.Resumed())
@@ -335,7 +335,7 @@ func TestSilentResumedSession(t *testing.T) {
 	h := w.Host(t, "mx1.example.test", relaytest.Script{Resumed: &relaytest.Script{EHLOInTLS: relaytest.Reply{Do: relaytest.Silence}}})
 	e := engine(t, w, routeTo(h), func(o *Options) { o.HandshakeTimeout, o.CommandTimeout = time.Second, time.Minute })
 	deliverOne(t, e, modeT, "tls")
-	anew(t, h)
+	hangUp(t, h)
 	if r := deliverOne(t, e, modeT, "tls"); r.Attempt.Took > 30*time.Second {
 		t.Errorf("took %s", r.Attempt.Took)
 	}
@@ -366,7 +366,7 @@ func TestStoppedOverTicket(t *testing.T) {
 		h := w.Host(t, "mx1.example.test", relaytest.Script{Resumed: &broken})
 		e := engine(t, w, routeTo(h))
 		deliverOne(t, e, modeT, "tls")
-		anew(t, h)
+		hangUp(t, h)
 		ctx := endWhen(h, func() bool {
 			s := h.Sessions()
 			n := len(s[len(s)-1].Commands)
@@ -381,7 +381,7 @@ func TestStoppedOverTicket(t *testing.T) {
 // TestAddressMemory: what is remembered has an end and a bound.
 func TestAddressMemory(t *testing.T) {
 	m := newAddressMemory(time.Hour)
-	a := addrNumber(0)
+	a := nthAddress(0)
 	if !m.note(a) || m.note(a) || !m.has(a) {
 		t.Error("not remembered, or news twice")
 	}
@@ -390,17 +390,17 @@ func TestAddressMemory(t *testing.T) {
 		t.Error("not forgotten")
 	}
 	for i := range maxRemembered {
-		m.note(addrNumber(i))
+		m.note(nthAddress(i))
 	}
-	m.until[addrNumber(7)] = time.Now().Add(-time.Second)
-	if m.note(addrNumber(maxRemembered)); len(m.until) != maxRemembered || m.has(addrNumber(7)) || !m.has(addrNumber(8)) {
+	m.until[nthAddress(7)] = time.Now().Add(-time.Second)
+	if m.note(nthAddress(maxRemembered)); len(m.until) != maxRemembered || m.has(nthAddress(7)) || !m.has(nthAddress(8)) {
 		t.Errorf("%d remembered", len(m.until))
 	}
-	if m.note(addrNumber(maxRemembered + 1)); len(m.until) != 1 {
+	if m.note(nthAddress(maxRemembered + 1)); len(m.until) != 1 {
 		t.Errorf("%d remembered", len(m.until))
 	}
-	m.until[addrNumber(8)] = time.Now().Add(-time.Second)
-	if m.has(addrNumber(8)) {
+	m.until[nthAddress(8)] = time.Now().Add(-time.Second)
+	if m.has(nthAddress(8)) {
 		t.Error("remembered for ever")
 	}
 }
