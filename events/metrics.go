@@ -84,7 +84,7 @@ func (r Reason) label() string {
 		CertUntrusted, CertExpired, CertNotYetValid, CertName, CertWeakKey, CertWeakSig, CertUsage,
 		RequireTLSUnsupported, MXUnauthenticated, ForwardSecrecy,
 		ConnectFail, GreetingFail, EHLOFail, NameRefused, SessionLost, HostAddress, HostPrivate, HostUntried, DNSFail, NoDomain,
-		NoHost, NullMX, MailLoop, ReplyTemp, ReplyPerm, Unsupported, Expired, Dropped, AccountGone, Internal:
+		NoHost, NullMX, MailLoop, ReplyTemp, ReplyPerm, ReplyMixed, Unsupported, Expired, Dropped, AccountGone, Internal:
 		return string(r)
 	}
 	return "other"

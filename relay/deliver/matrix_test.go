@@ -188,6 +188,15 @@ func TestMatrix(t *testing.T) {
 		}
 		lines = append(lines, l)
 	}
+	for name, raw := range map[string]string{"refused": "250-mx1.example.test\r\n502 what?\r\n", "taken": "502-what?\r\n250 mx1.example.test\r\n", "twice": "500-what?\r\n502 what?\r\n"} {
+		lines = append(lines, same(line{name: "A6/mixed/" + name, script: relaytest.Script{EHLO: relaytest.Reply{Raw: raw}}},
+			defers("A6", i, events.EHLOFail, "4.7.5")))
+	}
+	lines = append(lines,
+		demand(line{name: "B4/mixed", script: relaytest.Script{StartTLS: relaytest.Reply{Raw: "454-not now\r\n502 what?\r\n"}}},
+			fallsBack("B4", i, events.StartTLSTempfail), defers("B4", i, events.StartTLSTempfail, "4.7.4")),
+		demand(line{name: "C8/mixed", script: relaytest.Script{EHLOInTLS: relaytest.Reply{Raw: "250-mx1.example.test\r\n502 what?\r\n"}}},
+			fallsBack("C8", i, events.EHLOFail), defers("C8", i, events.EHLOFail, "4.7.5")))
 	for _, code := range []int{503, 505, 530, 550, 554} {
 		lines = append(lines, same(line{name: fmt.Sprint("A6/", code), script: relaytest.Script{EHLO: reply(code, "no")}},
 			defers("A6", u, events.EHLOFail, "4.4.1")))

@@ -24,10 +24,11 @@ var errReply = errors.New("malformed reply")
 
 // reply is one reply as read. Its text is valid until the next is read.
 type reply struct {
-	code  int
-	lines int
-	mixed bool   // one line says yes and another says no
-	text  []byte // without the codes, lines separated by '\n'
+	code    int
+	lines   int
+	mixed   bool   // one line says yes and another says no
+	differs bool   // its lines differ in code
+	text    []byte // without the codes, lines separated by '\n'
 }
 
 // readReply reads one reply (RFC 5321 §4.2). It takes a bare "250", LF alone
@@ -54,6 +55,7 @@ func readReply(r *bufio.Reader, buf []byte) (reply, error) {
 		code, more, text, ok := splitReplyLine(line)
 		switch {
 		case ok:
+			rep.differs = rep.differs || rep.code != 0 && rep.code != code
 			rep.code = code
 			yes, no = yes || code < 300, no || code >= 400
 			rep.mixed = yes && no

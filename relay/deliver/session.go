@@ -207,7 +207,7 @@ func (o *opening) stumble(err error) bool {
 
 // refuse leaves on a reply.
 func (o *opening) refuse(r reply) bool {
-	o.observed.Code, o.reply = r.code, r.export()
+	o.observed.Code, o.observed.Mixed, o.reply = r.code, r.differs, r.export()
 	return o.leave()
 }
 
@@ -219,7 +219,7 @@ func (o *opening) dial(ctx context.Context) bool {
 	raw, err := dialer.DialContext(ctx, "tcp", o.s.key.addr.String())
 	if err != nil {
 		o.observed.Fault, o.noRoute = policy.NoConnect, noRoute(err)
-		o.refused = errors.Is(err, syscall.ECONNREFUSED)
+		o.refused = errors.Is(err, syscall.ECONNREFUSED) || isClosed(err)
 		return o.stumble(err)
 	}
 	o.e.metrics.opened.Inc()
@@ -273,11 +273,11 @@ func (o *opening) ehlo() bool {
 	switch {
 	case err != nil:
 		return o.fail(err)
-	case rep.code == 250:
+	case rep.code == 250 && !rep.differs:
 		o.s.ext = parseExtensions(rep, o.e.o.ignored(o.s.key.host))
 		o.observed.StartTLS = o.s.ext.startTLS
 		return true
-	case rep.positive():
+	case rep.positive() && !rep.differs:
 		return o.fail(errReply) // the answer to something else
 	}
 	o.refuse(rep)
@@ -290,10 +290,10 @@ func (o *opening) helo() bool {
 	switch {
 	case err != nil:
 		return o.fail(err)
-	case rep.code == 250:
+	case rep.code == 250 && !rep.differs:
 		o.observed.StartTLS = policy.NotOffered
 		return true
-	case rep.positive():
+	case rep.positive() && !rep.differs:
 		return o.fail(errReply)
 	}
 	return o.refuse(rep)
@@ -320,7 +320,7 @@ func (o *opening) startTLS() bool {
 	case rep.code == 220 && o.s.r.Buffered() > 0:
 		o.observed.Injected = true
 		return o.refuse(rep)
-	case rep.code != 220:
+	case rep.code != 220 || rep.differs:
 		return o.refuse(rep)
 	}
 	return true
@@ -385,7 +385,7 @@ func (o *opening) ehloTLS() bool {
 	switch {
 	case err != nil:
 		return o.fail(err)
-	case !rep.positive():
+	case !rep.positive() || rep.differs:
 		return o.refuse(rep)
 	case rep.code != 250:
 		return o.fail(errReply)

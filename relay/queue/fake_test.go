@@ -34,7 +34,7 @@ type memory struct {
 	lanes    map[place][]relay.DeliveryKey // in the order of their due times
 	reports  []relay.Report
 	bodies   map[relay.MessageID]body // of messages that are not like all others
-	commits  []relay.Transition // those of outcomes
+	commits  []relay.Transition       // those of outcomes
 	claims   int
 	stale    int
 	fail     func(what string) error
