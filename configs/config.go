@@ -51,6 +51,7 @@ type Submission struct {
 	KeyFile               string         `yaml:"key_file"`
 	AllowPlaintextAuth    bool           `yaml:"allow_plaintext_auth"`
 	TrustedNetworks       []netip.Prefix `yaml:"trusted_networks"`
+	BareNewlines          string         `yaml:"bare_newlines"`
 	MaxMessageBytes       int64          `yaml:"max_message_bytes"`
 	MaxRecipients         int            `yaml:"max_recipients"`
 	MaxConnections        int            `yaml:"max_connections"`

@@ -229,6 +229,19 @@ func TestRecipientsAreBounded(t *testing.T) {
 	}
 }
 
+func TestBareNewlines(t *testing.T) {
+	for value, want := range map[string]string{
+		"normalize": "", "refuse": "",
+		"":       "TLSRELAY_SUBMISSION_BARE_NEWLINES: must be normalize or refuse",
+		"reject": "TLSRELAY_SUBMISSION_BARE_NEWLINES: must be normalize or refuse",
+	} {
+		_, err := Load("", []string{"TLSRELAY_SUBMISSION_BARE_NEWLINES=" + value})
+		if got := fmt.Sprint(err); (err != nil || want != "") && got != want {
+			t.Errorf("%q: %v", value, err)
+		}
+	}
+}
+
 func TestEnvironmentFaultsNameTheVariable(t *testing.T) {
 	_, err := Load("", []string{"TLSRELAY_DELIVERY_PORT=smtp", "TLSRELAY_DELIVERY_RETRY_MAX=1s"})
 	want := "TLSRELAY_DELIVERY_PORT: must be a whole number\nTLSRELAY_DELIVERY_RETRY_MAX: must not be shorter than retry_after"

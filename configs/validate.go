@@ -71,6 +71,7 @@ func (l *loader) submission(s Submission) {
 	l.addresses("submission.listen", s.Listen)
 	l.addresses("submission.listen_tls", s.ListenTLS)
 	l.pair("submission", s.CertFile, s.KeyFile)
+	l.check(s.BareNewlines == "normalize" || s.BareNewlines == "refuse", "submission.bare_newlines", "must be normalize or refuse")
 	l.check(s.MaxMessageBytes >= 1024, "submission.max_message_bytes", "must be at least 1024")
 	// RFC 5321 §4.5.3.1.8: a server takes at least 100 recipients. Each may be
 	// a delivery of its own, numbered in 16 bits (relay.DeliveryKey).

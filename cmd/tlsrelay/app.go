@@ -205,7 +205,8 @@ func (a *app) listenSubmission(reg prometheus.Registerer) error {
 	a.submission = submission.New(submission.Options{
 		Hostname: hostname(a.config), Listen: s.Listen, ListenTLS: s.ListenTLS, TLS: config,
 		AllowPlaintextAuth: s.AllowPlaintextAuth, Trusted: s.TrustedNetworks,
-		MaxMessageBytes: s.MaxMessageBytes, MaxRecipients: s.MaxRecipients,
+		RefuseBareNewlines: s.BareNewlines == "refuse",
+		MaxMessageBytes:    s.MaxMessageBytes, MaxRecipients: s.MaxRecipients,
 		MaxConnections: s.MaxConnections, MaxPerIP: s.MaxConnectionsPerIP,
 		AuthFailuresPerMinute: s.AuthFailuresPerMinute, IdleTimeout: s.IdleTimeout,
 	}, a.queue, a.store, a.log.Named("submission"), reg)

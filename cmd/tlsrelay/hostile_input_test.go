@@ -48,10 +48,11 @@ func TestBadSubmissions(t *testing.T) {
 		{"X-SMTPAPI: {\"to\":[\"b@good.test\"]}\r\n\r\nx", "550 5.6.0"},
 		{"X-SMTPAPI: []\r\n\r\nx", "550 5.6.0"},
 		{strings.Repeat("Received: from a by b; Mon, 1 Jan 2024 00:00:00 +0000\r\n", 51) + "\r\nx", "554 5.4.6"},
-		{"Subject: bare\nline feed\r\n\r\nx", "550 5.6.0"},
+		{"Subject: x\r\n\r\n\x00.", "550 5.6.0"},
 		{"no header at all", "250 2.0.0"},
 		{"Subject: \xff\xfe\r\n\r\nx", "250 2.0.0"},
-		{"Subject: x\r\n\r\n\x00", "550 5.6.0"},
+		{"Subject: NUL\r\n\r\n\x00", "250 2.0.0"},
+		{"Subject: bare\n\nline\rfeed\n.\nMAIL FROM:<evil@sender.test>\n..\n.\r\nend", "250 2.0.0"},
 	} {
 		k.say("MAIL FROM:<app@sender.test>", "250")
 		k.say("RCPT TO:<a@good.test>", "250")
@@ -59,12 +60,21 @@ func TestBadSubmissions(t *testing.T) {
 		k.say(c.text+"\r\n.", c.want)
 	}
 	k.say("QUIT", "221 2.0.0")
-	good.Await(t, 2)
-	if n := r.metric(`tlsrelay_submission_messages_total{outcome="5xx"}`); n != 6 {
+	for _, m := range good.Await(t, 4) {
+		text := string(m.Body)
+		if strings.ContainsAny(strings.ReplaceAll(text, "\r\n", ""), "\r\n") {
+			t.Errorf("not only CRLF came: %q", text)
+		}
+		const bare = "Subject: bare\r\n\r\nline feed\r\n.\r\nMAIL FROM:<evil@sender.test>\r\n.\r\n.\r\nend\r\n"
+		if strings.Contains(text, "bare") && (!strings.HasSuffix(text, bare) || strings.Contains(text, "1996")) {
+			t.Errorf("bare LF came as %q", text)
+		}
+	}
+	if n := r.metric(`tlsrelay_submission_messages_total{outcome="5xx"}`); n != 5 {
 		t.Errorf("%v refused messages are counted", n)
 	}
 	r.calm(good)
-	if n := good.Accepted(); n != 2 {
+	if n := good.Accepted(); n != 4 {
 		t.Errorf("%d messages came", n)
 	}
 }

@@ -241,8 +241,9 @@ var errCutShort = errors.New("connection lost in the content")
 // readData passes the content of DATA to sink, past go-smtp, whose own reader
 // then finds an empty message. When it returns an error the connection is
 // over: whatever else arrives would be content read as commands. More than
-// limit octets are not worth waiting for.
-func (c *conn) readData(limit int64, sink func([]byte)) error {
+// limit octets are not worth waiting for. doubtful: other servers may not have
+// seen the end where it was.
+func (c *conn) readData(limit int64, sink func([]byte)) (doubtful bool, err error) {
 	c.in.grow()
 	var u undot
 	for limit > 0 {
@@ -250,16 +251,16 @@ func (c *conn) readData(limit int64, sink func([]byte)) error {
 		c.in.use(used)
 		if end {
 			c.feed = endOfData
-			return nil
+			return u.doubtful, nil
 		}
 		limit -= int64(used)
 		if err := c.fill(); err != nil {
 			c.end(c.farewell(err))
-			return errCutShort
+			return false, errCutShort
 		}
 	}
 	c.end("552 5.3.4 " + tooBig)
-	return errCutShort
+	return false, errCutShort
 }
 
 // fill reads once, after everything said so far is sent.

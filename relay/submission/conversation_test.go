@@ -412,7 +412,7 @@ func TestMetricsTellAcceptedFromRefused(t *testing.T) {
 	c.cmd("250", "EHLO client.example")
 	c.auth()
 	c.data(simple)
-	c.data("a: b\n\r\n")
+	c.data("X-SMTPAPI: {\r\n")
 	w.in.fail = errors.New("away")
 	c.data(simple)
 	for outcome, want := range map[string]float64{"accepted": 1, "5xx": 1, "4xx": 1} {

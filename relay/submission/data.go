@@ -43,10 +43,10 @@ func (s *session) Data(r io.Reader) error {
 		return refusal(451, "4.4.2", "The message did not arrive in full")
 	}
 	reply := m.finish()
-	if m.scan.bareCR && !chunked(r) {
-		// CR CR LF "." CR LF ends the content here and may not where the
-		// client got it from: what follows is not for us to interpret,
-		// whatever this message was refused for.
+	if m.doubtful || m.lines.bareCR && s.srv.o.RefuseBareNewlines && !chunked(r) {
+		// What ends the content here may not where the client got it from: what
+		// follows is not for us to interpret, whatever this message was refused
+		// for.
 		s.conn.hangup = true
 	}
 	s.srv.metrics.finished(reply.Code)
@@ -73,10 +73,11 @@ func chunked(r io.Reader) bool {
 
 // receive reads all content. An error means that there may be more of it,
 // which will not be read.
-func (s *session) receive(r io.Reader, m *submitted) error {
+func (s *session) receive(r io.Reader, m *submitted) (err error) {
 	if !chunked(r) {
 		// Twice the bound, to hear a client out before refusing its message.
-		return s.conn.readData(2*s.srv.o.MaxMessageBytes+1<<20, m.write)
+		m.doubtful, err = s.conn.readData(2*s.srv.o.MaxMessageBytes+1<<20, m.write)
+		return err
 	}
 	buf := chunkBuffers.Get().(*[largeInput]byte)
 	defer chunkBuffers.Put(buf)
@@ -100,12 +101,15 @@ type submitted struct {
 	at      time.Time
 	draft   relay.Draft
 
-	scan    scan
-	size    int64  // of the content, as the client counts it
-	last    byte   // of the content
-	head    []byte // until the header section is complete
-	inBody  bool
-	refusal *smtp.SMTPError // the first; what follows is read and dropped
+	lines    newlines
+	scan     scan
+	size     int64  // of the content with its line ends in order
+	last     byte   // of the content
+	doubtful bool   // other servers may not have seen the end of DATA where it was
+	head     []byte // until the header section is complete
+	inBody   bool
+	small    *smallPieces    // gathered for the draft
+	refusal  *smtp.SMTPError // the first; what follows is read and dropped
 
 	messageID string
 	api       smtpAPI
@@ -125,16 +129,20 @@ func (m *submitted) refuse(r *smtp.SMTPError) {
 	}
 }
 
-// write takes the next piece of content; b is not kept.
-func (m *submitted) write(b []byte) {
+// write takes the next piece of content. It writes to b and does not keep it.
+func (m *submitted) write(b []byte) { m.lines.next(b, m.take) }
+
+// take takes the next piece of content with its line ends in order.
+func (m *submitted) take(b []byte) {
+	if m.refusal != nil || m.newlineFault() != "" {
+		return
+	}
 	m.size += int64(len(b))
 	if m.size > m.session.srv.o.MaxMessageBytes {
 		m.refuse(refusal(552, "5.3.4", tooBig))
-	}
-	m.scan.next(b)
-	if m.refusal != nil || m.scan.fault() != "" || len(b) == 0 {
 		return
 	}
+	m.scan.next(b)
 	m.last = b[len(b)-1]
 	if m.inBody {
 		m.put(b)
@@ -234,8 +242,41 @@ func unseen(r rune) bool {
 	return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == utf8.RuneError
 }
 
-// put writes to the draft, whose trouble refuses the message.
+// smallPieces gathers what would be many small writes. A large draft is a
+// file, and content that was mended, or has many stuffed dots, comes in pieces
+// of a line each.
+type smallPieces struct {
+	buf [4 << 10]byte
+	n   int
+}
+
+var smallBuffers = sync.Pool{New: func() any { return new(smallPieces) }}
+
+// put writes to the draft, at once or by the next flush.
 func (m *submitted) put(b []byte) {
+	if m.small == nil {
+		m.small = smallBuffers.Get().(*smallPieces)
+	}
+	p := m.small
+	if len(b) > len(p.buf)-p.n {
+		m.flush()
+	}
+	if len(b) > len(p.buf)/4 {
+		m.flush()
+		m.store(b)
+		return
+	}
+	p.n += copy(p.buf[p.n:], b)
+}
+
+// flush writes what is gathered.
+func (m *submitted) flush() {
+	m.store(m.small.buf[:m.small.n])
+	m.small.n = 0
+}
+
+// store writes to the draft, whose trouble refuses the message.
+func (m *submitted) store(b []byte) {
 	if m.refusal != nil || len(b) == 0 {
 		return
 	}
@@ -245,19 +286,56 @@ func (m *submitted) put(b []byte) {
 	}
 }
 
-// finish ends the draft, one way or the other, and gives the reply.
-func (m *submitted) finish() *smtp.SMTPError {
+// complete writes what is left to write of the content.
+func (m *submitted) complete() {
+	m.lines.end(m.take)
 	m.scan.end()
-	if fault := m.scan.fault(); fault != "" {
+	if fault := m.newlineFault(); fault != "" {
 		m.refuse(refusal(550, "5.6.0", fault))
+	}
+	if m.doubtful {
+		m.refuse(refusal(550, "5.6.0", doubtfulWords))
+	}
+	if m.scan.endLike {
+		m.refuse(refusal(550, "5.6.0", endLikeWords))
 	}
 	if !m.inBody && m.refusal == nil {
 		m.begin(m.head, len(m.head)) // all header, no body
 	}
 	if m.size > 0 && m.last != '\n' {
 		// BDAT may end without a line end, DATA cannot (RFC 3030 §2).
-		m.put([]byte("\r\n"))
+		m.put(lineEnd)
 	}
+	if m.small != nil {
+		m.flush()
+		smallBuffers.Put(m.small)
+		m.small = nil
+	}
+}
+
+// Words of refusal, as they stand in the reply.
+const (
+	bareCRWords   = "Bare CR is not allowed in a message"
+	bareLFWords   = "Bare LF is not allowed in a message"
+	doubtfulWords = "CR CR LF before the final dot: not every server takes that for the end of a message"
+	endLikeWords  = "A line of NULs and a dot: some servers take it for the end of a message"
+)
+
+// newlineFault says what line ends were found that are refused, "" if none.
+func (m *submitted) newlineFault() string {
+	switch {
+	case !m.session.srv.o.RefuseBareNewlines:
+	case m.lines.bareCR:
+		return bareCRWords
+	case m.lines.bareLF:
+		return bareLFWords
+	}
+	return ""
+}
+
+// finish ends the draft, one way or the other, and gives the reply.
+func (m *submitted) finish() *smtp.SMTPError {
+	m.complete()
 	if !m.repeatable() {
 		m.refuse(refusal(552, "5.3.4", "X-SMTPAPI and Message-ID are too long for so many recipients"))
 	}

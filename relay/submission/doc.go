@@ -14,7 +14,7 @@
 //	replies.go      our words for go-smtp's, errors -> replies
 //	session.go      the layer above: MAIL and RCPT, strictly; whether the key still holds
 //	auth.go         AUTH PLAIN and LOGIN; guard.go: who failed too often
-//	data.go         DATA and BDAT: scan.go, header.go, smtpapi.go, received.go -> relay.Draft
+//	data.go         DATA and BDAT: newlines.go, scan.go, header.go, smtpapi.go, received.go -> relay.Draft
 //	                Intake.Accept, then 250 with the id
 //
 // Because go-smtp gets one line for each read it makes, it never holds bytes

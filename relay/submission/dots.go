@@ -3,12 +3,30 @@ package submission
 import "bytes"
 
 // undot takes the dot-stuffing out of the content of DATA (RFC 5321 §4.5.2)
-// without copying it. Only CRLF begins a line here and only CRLF "." CRLF
-// ends the content; every other look-alike is content, and scan.go refuses it.
+// without copying it. Only CRLF "." CRLF ends the content; every other
+// look-alike is content.
+//
+// Behind a bare LF a dot is stuffing only if another one follows. A client
+// that takes LF for a line end and stuffs never sends a single dot there, and
+// one that does not stuff there means the dot that it sends.
 type undot struct {
-	midLine bool // the next octet does not begin a line
-	cr      bool // the last octet was CR
+	at      place
+	cr, cr2 bool // the last octet was CR, and the one before it
+	// doubtful: the end that came stood behind CR CR LF. Some servers take
+	// that for a line end and some do not, so they disagree about the end.
+	doubtful bool
 }
+
+// place is where the next octet stands.
+type place uint8
+
+const (
+	atLine     place = iota // at the start, or behind CRLF
+	atDoubtful              // behind CR CR LF
+	atBare                  // behind a bare LF
+	atDot                   // behind a bare LF and a dot
+	midLine
+)
 
 // next passes the content in w to sink and says how much of w is used up and
 // whether the end came. It leaves at most two octets, which need a third.
@@ -20,37 +38,63 @@ func (u *undot) next(w []byte, sink func([]byte)) (used int, end bool) {
 	}
 	from, i := 0, 0 // content not yet emitted; where a line begins or goes on
 	for i < len(w) {
-		if !u.midLine && w[i] == '.' {
+		if u.at != midLine && w[i] == '.' {
+			if u.at == atBare {
+				u.at = atDot
+				i++
+				continue
+			}
 			rest := w[i:]
-			if len(rest) < 3 && bytes.HasPrefix(endOfData, rest) {
+			if u.at != atDot && len(rest) < 3 && bytes.HasPrefix(endOfData, rest) {
 				emit(w[from:i])
 				return i, false
 			}
 			emit(w[from:i])
-			if bytes.HasPrefix(rest, endOfData) {
+			if u.at != atDot && bytes.HasPrefix(rest, endOfData) {
+				u.doubtful = u.at == atDoubtful
 				return i + len(endOfData), true
 			}
 			i++
-			from, u.cr = i, false
+			from, u.cr, u.cr2 = i, false, false
 		}
-		u.midLine = true
 		lf := bytes.IndexByte(w[i:], '\n')
 		if lf < 0 {
+			u.at = midLine
 			break
 		}
-		at := i + lf
-		if at > from {
-			u.cr = w[at-1] == '\r'
+		i += lf
+		if i-from >= 2 && w[i-1] == '\r' && w[i-2] != '\r' {
+			u.at = atLine // as nearly always
+		} else {
+			u.look(w[from:i])
+			u.at = u.behindLF()
 		}
-		u.midLine = !u.cr
-		u.cr = false
-		i = at + 1
+		i++
 	}
 	emit(w[from:])
-	if len(w) > from {
-		u.cr = w[len(w)-1] == '\r'
-	}
+	u.look(w[from:])
 	return len(w), false
+}
+
+// look notes how b ends, which goes on where the last piece ended.
+func (u *undot) look(b []byte) {
+	switch n := len(b); {
+	case n > 1:
+		u.cr, u.cr2 = b[n-1] == '\r', b[n-2] == '\r'
+	case n == 1:
+		u.cr, u.cr2 = b[0] == '\r', u.cr
+	}
+}
+
+// behindLF is where the octet after a line feed stands.
+func (u *undot) behindLF() place {
+	switch {
+	case !u.cr:
+		return atBare
+	case u.cr2:
+		return atDoubtful
+	}
+	return atLine
 }
 
 var endOfData = []byte(".\r\n")

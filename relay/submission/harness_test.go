@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -98,6 +99,8 @@ type memIntake struct {
 	hold  chan struct{} // when set, Accept waits for it
 	open  int           // drafts begun and not ended
 	quiet bool          // keep nothing
+
+	writes atomic.Int64 // to all drafts
 }
 
 type accepted struct {
@@ -120,6 +123,7 @@ func (in *memIntake) NewDraft() relay.Draft {
 }
 
 func (d *memDraft) Write(b []byte) (int, error) {
+	d.in.writes.Add(1)
 	if d.in.write != nil {
 		return 0, d.in.write
 	}

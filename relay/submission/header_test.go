@@ -33,6 +33,10 @@ func TestContentAsItIsStored(t *testing.T) {
 		"no header":              {"\r\nbody", "%s{id}{date}\r\nbody\r\n"},
 		"a body in place of one": {"just text\r\n\r\nmore", "%s{id}{date}\r\njust text\r\n\r\nmore\r\n"},
 		"broken header":          {"Date: d\r\nMessage-ID: <m@x>\r\nnot a field\r\nX: y\r\n\r\nbody", "%sDate: d\r\nMessage-ID: <m@x>\r\n\r\nnot a field\r\nX: y\r\n\r\nbody\r\n"},
+		"bare LF":                {"Date: d\nMessage-ID:\n <m@x>\nX-SMTPAPI: {}\n\nbody\n\nend", "%sDate: d\r\nMessage-ID:\r\n <m@x>\r\n\r\nbody\r\n\r\nend\r\n"},
+		"CR CR LF":               {"Date: d\r\r\nMessage-ID: <m@x>\r\r\n\r\r\nbody", "%sDate: d\r\nMessage-ID: <m@x>\r\n\r\nbody\r\n"},
+		"stray CR":               {"Date: d\rX: y\r\nMessage-ID: <m@x>\r\n\r\nbo\rdy", "%sDate: d X: y\r\nMessage-ID: <m@x>\r\n\r\nbo dy\r\n"},
+		"NUL":                    {"Date: d\r\nMessage-ID: <m@x>\r\n\r\n\x00bo\x00dy", "%sDate: d\r\nMessage-ID: <m@x>\r\n\r\n\x00bo\x00dy\r\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := start(t, nil)
@@ -42,11 +46,11 @@ func TestContentAsItIsStored(t *testing.T) {
 			}
 			c.envelope()
 			content := tt.in + "\r\n"
-			for i := range content { // one octet a chunk
+			for i := range len(content) { // one octet a chunk
 				c.send("BDAT 1\r\n" + content[i:i+1])
 			}
 			c.send("BDAT 0 LAST\r\n")
-			for range content {
+			for range len(content) {
 				c.expect("250 2.0.0 Continue")
 			}
 			c.expect("250 2.0.0 Ok")
@@ -88,7 +92,6 @@ func TestContentRefused(t *testing.T) {
 		strings.Repeat("X-Long: "+strings.Repeat("x", 1000)+"\r\n", 1100): "552 5.3.4 The header section is too big",
 		"X-SMTPAPI: {\"to\": [\"x@y.example\"]}\r\n\r\n":                  "550 5.6.0 Invalid SMTPAPI header: to is not supported",
 		"X-SMTPAPI: nonsense\r\n\r\n":                                     "550 5.6.0 Invalid SMTPAPI header",
-		"X-SMTPAPI: {}\r\nX-Second: \x00\r\n\r\n":                         "550 5.6.0 NUL",
 		"Subject: x\r\n\r\n" + strings.Repeat("x", 30<<20):                "552 5.3.4 Message is too big",
 	} {
 		if got := c.data(in); !strings.HasPrefix(got, want) {

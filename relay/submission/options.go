@@ -21,7 +21,11 @@ type Options struct {
 	AllowPlaintextAuth bool           // AUTH without TLS
 	Trusted            []netip.Prefix // may submit without AUTH, for the parent account
 
-	MaxMessageBytes int64 // 0: 30 MiB
+	// RefuseBareNewlines refuses content with a CR or LF that stands alone; else
+	// CRLF is made of it (newlines.go).
+	RefuseBareNewlines bool
+
+	MaxMessageBytes int64 // of content with its line ends in order; 0: 30 MiB
 	MaxRecipients   int   // of one message; 0: 1000
 	MaxConnections  int   // 0: 10,000
 	MaxPerIP        int   // connections from one address, or one /64 of IPv6; 0: no limit

@@ -5,81 +5,63 @@ import (
 	"encoding/binary"
 )
 
-// scan looks at content for what must not be in it and for octets above 127.
-// A bare CR or LF is a line end to some receivers and not to others, which is
-// what smuggling is made of (RFC 5321 §2.3.8); NUL is forbidden by §4.5.2 of
-// RFC 5321 together with RFC 5322 §4.
+// scan looks at content whose line ends are in order: for octets above 127,
+// and for the one line that is no end of a message here and may be one where
+// the content goes. NUL is content (RFC 5322 §4 knows it as obsolete), but
+// some servers drop it: a line of NULs with one dot among them is then the
+// line that ends DATA, and no stuffing prevents that, for here it begins with
+// NUL.
 type scan struct {
-	cr       bool // the last octet was CR
 	eightBit bool
-
-	bareCR, bareLF, nul bool // found
+	endLike  bool // that line was found
+	in       nulLine
 }
 
-// Words of refusal, as they stand in the reply.
+// nulLine is how far a line looks like NULs and one dot.
+type nulLine uint8
+
 const (
-	bareCRWords = "Bare CR is not allowed in a message"
-	bareLFWords = "Bare LF is not allowed in a message"
-	nulWords    = "NUL is not allowed in a message"
+	lineStart nulLine = iota
+	onlyNULs
+	nulsAndDot
+	otherLine
 )
 
-// next looks at the next piece.
+// next looks at the next piece, in which LF follows every CR.
 func (s *scan) next(b []byte) {
-	if len(b) == 0 {
-		return
-	}
-	s.nul = s.nul || bytes.IndexByte(b, 0) >= 0
 	s.eightBit = s.eightBit || hasEightBit(b)
-	if s.cr {
-		s.cr = false
-		if b[0] != '\n' {
-			s.bareCR = true
-		} else if b = b[1:]; len(b) == 0 {
-			return
-		}
-	}
-	// Where every line feed follows a CR, a CR too many stands alone.
-	lines := 0
-	for i := 0; ; {
-		lf := bytes.IndexByte(b[i:], '\n')
-		if lf < 0 {
-			break
-		}
-		i += lf
-		if i > 0 && b[i-1] == '\r' {
-			lines++
-		} else {
-			s.bareLF = true
-		}
-		i++
-	}
-	s.cr = b[len(b)-1] == '\r'
-	if s.cr {
-		lines++ // or not, as the next piece will show
-	}
-	s.bareCR = s.bareCR || bytes.Count(b, carriageReturn) > lines
-}
-
-var carriageReturn = []byte{'\r'}
-
-// end is called after the last piece.
-func (s *scan) end() {
-	s.bareCR = s.bareCR || s.cr
-}
-
-// fault says what is wrong with what was seen so far, "" if nothing. A bare CR
-// comes first, for it means the most.
-func (s *scan) fault() string {
 	switch {
-	case s.bareCR:
-		return bareCRWords
-	case s.bareLF:
-		return bareLFWords
-	case s.nul:
-		return nulWords
+	case len(b) == 0:
+	case s.in != onlyNULs && s.in != nulsAndDot && bytes.IndexByte(b, 0) < 0:
+		s.in = otherLine
+		if b[len(b)-1] == '\n' {
+			s.in = lineStart
+		}
+	default:
+		for _, c := range b {
+			s.step(c)
+		}
 	}
-	return ""
 }
+
+func (s *scan) step(c byte) {
+	switch {
+	case c == '\n':
+		s.in = lineStart
+	case c == 0 && s.in == lineStart:
+		s.in = onlyNULs
+	case c == 0:
+	case c == '.' && s.in == onlyNULs:
+		s.in = nulsAndDot
+	default:
+		s.endLike = s.endLike || c == '\r' && s.in == nulsAndDot
+		s.in = otherLine
+	}
+}
+
+// end is called after the last piece, to which a line end is added where it
+// has none.
+func (s *scan) end() { s.endLike = s.endLike || s.in == nulsAndDot }
 
 func hasEightBit(b []byte) bool {
 	const high = 0x8080808080808080
