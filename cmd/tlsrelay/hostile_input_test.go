@@ -52,7 +52,7 @@ func TestBadSubmissions(t *testing.T) {
 		{"no header at all", "250 2.0.0"},
 		{"Subject: \xff\xfe\r\n\r\nx", "250 2.0.0"},
 		{"Subject: NUL\r\n\r\n\x00", "250 2.0.0"},
-		{"Subject: bare\n\nline\rfeed\n.\nMAIL FROM:<evil@sender.test>\n..\n.\r\nend", "250 2.0.0"},
+		{"From app Sat Jan  3 01:05:34 1996\nSubject: bare\n\nline\rfeed\n.\nMAIL FROM:<evil@sender.test>\n..\n.\r\nend", "250 2.0.0"},
 	} {
 		k.say("MAIL FROM:<app@sender.test>", "250")
 		k.say("RCPT TO:<a@good.test>", "250")

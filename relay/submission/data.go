@@ -173,6 +173,8 @@ func (m *submitted) begin(head []byte, end int) {
 		m.refuse(refusal(552, "5.3.4", headerTooBig))
 		return
 	}
+	mbox := mboxLines(head[:end])
+	head, end = head[mbox:], end-mbox
 	h := parseHeader(head[:end])
 	if h.received > maxReceived {
 		m.refuse(refusal(554, "5.4.6", "Too many hops: a mail loop"))
@@ -191,7 +193,7 @@ func (m *submitted) begin(head []byte, end int) {
 		m.put(run)
 	}
 	if len(h.rest) > 0 {
-		// A line that is no field begins the body, whatever its sender meant.
+		// Its sender has forgotten the empty line before the body.
 		m.put([]byte("\r\n"))
 	}
 	m.put(head[end-len(h.rest):])

@@ -41,16 +41,12 @@ func headerEnd(b []byte, from int) (int, bool) {
 	return 0, false
 }
 
-// fields yields the fields of a header section, in order. It stops before the
-// first line that belongs to no field; what was yielded is all of b iff the
-// section is well-formed.
+// fields yields the fields of a header section, in order. A line that belongs
+// to no field comes as one without a name, so that all of b is yielded.
 func fields(b []byte) iter.Seq[field] {
 	return func(yield func(field) bool) {
 		for len(b) > 0 {
-			name, ok := fieldName(b)
-			if !ok {
-				return
-			}
+			name, _ := fieldName(b)
 			n := fieldLength(b)
 			if !yield(field{name, b[:n:n]}) {
 				return
@@ -58,6 +54,25 @@ func fields(b []byte) iter.Seq[field] {
 			b = b[n:]
 		}
 	}
+}
+
+// mboxLines counts the octets at the start of a header section that an mbox
+// file has before a message: "From " and a date, once or quoted. They belong to
+// the file and not to the message (RFC 4155).
+func mboxLines(b []byte) int {
+	n := 0
+	for n < len(b) {
+		line := b[n:]
+		if _, isField := fieldName(line); isField || !bytes.HasPrefix(bytes.TrimLeft(line, ">"), []byte("From ")) {
+			break
+		}
+		lf := bytes.IndexByte(line, '\n')
+		if lf < 0 {
+			return len(b)
+		}
+		n += lf + 1
+	}
+	return n
 }
 
 // fieldName reads the name at the start of a field. White space before the
@@ -97,15 +112,31 @@ type header struct {
 	hasDate   bool
 	received  int
 	smtpAPI   *field   // the first
-	keep      [][]byte // the section without X-SMTPAPI, in runs
-	rest      []byte   // from the first line that belongs to no field on
+	keep      [][]byte // the section without X-SMTPAPI and rest, in runs
+	rest      []byte   // the lines at its end that belong to no field
 }
 
+// parseHeader reads a header section. A line that is no field is left where it
+// is while fields follow: readers get over it, and what follows is header to
+// them. Where none follows the body has begun without its empty line, and so it
+// has where the first line is the continuation of nothing: left as it is, it
+// would continue a field of ours.
 func parseHeader(b []byte) header {
 	var h header
-	at, from := 0, 0
+	at, from, stray := 0, 0, -1
 	for f := range fields(b) {
 		end := at + len(f.raw)
+		if f.name == nil {
+			if stray < 0 {
+				stray = at
+			}
+			if at == 0 && (b[0] == ' ' || b[0] == '\t') {
+				break
+			}
+			at = end
+			continue
+		}
+		stray = -1
 		switch {
 		case f.is("Received"):
 			h.received++
@@ -124,6 +155,9 @@ func parseHeader(b []byte) header {
 			from = end
 		}
 		at = end
+	}
+	if stray >= 0 {
+		at = stray
 	}
 	if at > from {
 		h.keep = append(h.keep, b[from:at])

@@ -32,11 +32,26 @@ func TestContentAsItIsStored(t *testing.T) {
 		"no body":                {"Date: d\r\nMessage-ID: <m@x>", "%sDate: d\r\nMessage-ID: <m@x>\r\n"},
 		"no header":              {"\r\nbody", "%s{id}{date}\r\nbody\r\n"},
 		"a body in place of one": {"just text\r\n\r\nmore", "%s{id}{date}\r\njust text\r\n\r\nmore\r\n"},
-		"broken header":          {"Date: d\r\nMessage-ID: <m@x>\r\nnot a field\r\nX: y\r\n\r\nbody", "%sDate: d\r\nMessage-ID: <m@x>\r\n\r\nnot a field\r\nX: y\r\n\r\nbody\r\n"},
-		"bare LF":                {"Date: d\nMessage-ID:\n <m@x>\nX-SMTPAPI: {}\n\nbody\n\nend", "%sDate: d\r\nMessage-ID:\r\n <m@x>\r\n\r\nbody\r\n\r\nend\r\n"},
-		"CR CR LF":               {"Date: d\r\r\nMessage-ID: <m@x>\r\r\n\r\r\nbody", "%sDate: d\r\nMessage-ID: <m@x>\r\n\r\nbody\r\n"},
-		"stray CR":               {"Date: d\rX: y\r\nMessage-ID: <m@x>\r\n\r\nbo\rdy", "%sDate: d X: y\r\nMessage-ID: <m@x>\r\n\r\nbo dy\r\n"},
-		"NUL":                    {"Date: d\r\nMessage-ID: <m@x>\r\n\r\n\x00bo\x00dy", "%sDate: d\r\nMessage-ID: <m@x>\r\n\r\n\x00bo\x00dy\r\n"},
+		"broken header":          {"Date: d\r\nMessage-ID: <m@x>\r\nnot a field\r\nX: y\r\n\r\nbody", "%sDate: d\r\nMessage-ID: <m@x>\r\nnot a field\r\nX: y\r\n\r\nbody\r\n"},
+		"broken before X-SMTPAPI": {
+			"not a field\r\n more\r\nX-SMTPAPI: {}\r\nDate: d\r\n--\r\nMessage-ID: <m@x>\r\n\r\nbody",
+			"%snot a field\r\n more\r\nDate: d\r\n--\r\nMessage-ID: <m@x>\r\n\r\nbody\r\n",
+		},
+		"byte order mark":         {"\ufeffSubject: s\r\nDate: d\r\nMessage-ID: <m@x>\r\n\r\nbody", "%s\ufeffSubject: s\r\nDate: d\r\nMessage-ID: <m@x>\r\n\r\nbody\r\n"},
+		"empty line forgotten":    {"Date: d\r\nMessage-ID: <m@x>\r\nDear all,\r\nhello\r\n\r\nmore", "%sDate: d\r\nMessage-ID: <m@x>\r\n\r\nDear all,\r\nhello\r\n\r\nmore\r\n"},
+		"continuation of nothing": {" folded\r\nDate: d\r\n\r\nbody", "%s{id}{date}\r\n folded\r\nDate: d\r\n\r\nbody\r\n"},
+		"from an mbox": {
+			"From a@b.example Sat Jan  3 01:05:34 1996\r\nDate: d\r\nMessage-ID: <m@x>\r\n\r\nFrom here on: body",
+			"%sDate: d\r\nMessage-ID: <m@x>\r\n\r\nFrom here on: body\r\n",
+		},
+		"from an mbox, twice":     {"From a\r\n>From b\r\nDate: d\r\nMessage-ID: <m@x>\r\n>From c\r\n\r\nbody", "%sDate: d\r\nMessage-ID: <m@x>\r\n\r\n>From c\r\n\r\nbody\r\n"},
+		"from an mbox, no header": {"From a\r\n\r\nbody", "%s{id}{date}\r\nbody\r\n"},
+		"from an mbox, only that": {"From a", "%s{id}{date}"},
+		"no mbox":                 {"From : a@b.example\r\nDate: d\r\nMessage-ID: <m@x>\r\n\r\nbody", "%sFrom : a@b.example\r\nDate: d\r\nMessage-ID: <m@x>\r\n\r\nbody\r\n"},
+		"bare LF":                 {"From a\nDate: d\nMessage-ID:\n <m@x>\nX-SMTPAPI: {}\n\nbody\n\nend", "%sDate: d\r\nMessage-ID:\r\n <m@x>\r\n\r\nbody\r\n\r\nend\r\n"},
+		"CR CR LF":                {"Date: d\r\r\nMessage-ID: <m@x>\r\r\n\r\r\nbody", "%sDate: d\r\nMessage-ID: <m@x>\r\n\r\nbody\r\n"},
+		"stray CR":                {"Date: d\rX: y\r\nMessage-ID: <m@x>\r\n\r\nbo\rdy", "%sDate: d X: y\r\nMessage-ID: <m@x>\r\n\r\nbo dy\r\n"},
+		"NUL":                     {"Date: d\r\nMessage-ID: <m@x>\r\n\r\n\x00bo\x00dy", "%sDate: d\r\nMessage-ID: <m@x>\r\n\r\n\x00bo\x00dy\r\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := start(t, nil)
@@ -199,14 +214,20 @@ func FuzzHeader(f *testing.F) {
 		h := parseHeader(b)
 		var all, dropped []byte
 		for fl := range fields(b) {
-			all = append(all, fl.raw...)
-			if fl.is("X-SMTPAPI") {
+			if len(all) < len(b)-len(h.rest) && fl.is("X-SMTPAPI") {
 				dropped = append(dropped, fl.raw...)
 			}
+			all = append(all, fl.raw...)
 			_ = fl.value()
 		}
-		if !bytes.Equal(append(all, h.rest...), b) {
-			t.Fatalf("fields and rest of %q are not all of it", b)
+		if !bytes.Equal(all, b) {
+			t.Fatalf("the fields of %q are not all of it", b)
+		}
+		if !bytes.HasSuffix(b, h.rest) || len(h.rest) < len(b) && len(h.rest) > 0 && !fieldless(h.rest) {
+			t.Fatalf("the rest of %q is %q", b, h.rest)
+		}
+		if n := mboxLines(b); n > 0 && n < len(b) && b[n-1] != '\n' {
+			t.Fatalf("%q has an mbox line of %d octets", b, n)
 		}
 		kept := bytes.Join(h.keep, nil)
 		if len(kept)+len(dropped)+len(h.rest) != len(b) {
@@ -218,6 +239,15 @@ func FuzzHeader(f *testing.F) {
 			}
 		}
 	})
+}
+
+func fieldless(b []byte) bool {
+	for f := range fields(b) {
+		if f.name != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // FuzzPath: whatever go-smtp would take, what we read is one valid address
