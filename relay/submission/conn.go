@@ -146,11 +146,13 @@ func (c *conn) readLine() ([]byte, error) {
 		return nil, os.ErrDeadlineExceeded
 	}
 	defer c.proceed()
+	defer func() { c.peer.eager = false }()
 	for {
 		line, ok, err := c.in.line()
 		if ok || err != nil {
 			return line, err
 		}
+		c.peer.eager = c.in.buffered() > 0
 		if err := c.fill(); err != nil {
 			return nil, err
 		}
@@ -225,7 +227,9 @@ func (c *conn) readChunk(b []byte) (int, error) {
 		c.in.use(n)
 	} else {
 		c.flush()
+		c.peer.eager = true
 		n, err = c.in.src.Read(b)
+		c.peer.eager = false
 	}
 	c.chunk -= int64(n)
 	if n > 0 || err == nil {
@@ -245,15 +249,17 @@ var errCutShort = errors.New("connection lost in the content")
 // seen the end where it was.
 func (c *conn) readData(limit int64, sink func([]byte)) (doubtful bool, err error) {
 	c.in.grow()
+	defer func() { c.peer.eager = false }()
 	var u undot
-	for limit > 0 {
+	for left := limit; left > 0; {
 		used, end := u.next(c.in.window(), sink)
 		c.in.use(used)
 		if end {
 			c.feed = endOfData
 			return u.doubtful, nil
 		}
-		limit -= int64(used)
+		left -= int64(used)
+		c.peer.eager = left < limit || c.in.buffered() > 0
 		if err := c.fill(); err != nil {
 			c.end(c.farewell(err))
 			return false, errCutShort

@@ -16,6 +16,11 @@ type peer struct {
 	idle time.Duration
 	left func() // gives the place back, once
 
+	// Of the goroutine that reads: what is awaited has come in part, and no reply
+	// is due before the rest.
+	eager bool
+	acks  quickAck
+
 	mu          sync.Mutex
 	until       time.Time // fixed end of all reads; zero: each has idle from its start
 	interrupted bool
@@ -35,6 +40,9 @@ func (p *peer) bound(until time.Time) {
 func (p *peer) Read(b []byte) (int, error) {
 	if err := p.arm(); err != nil {
 		return 0, err
+	}
+	if p.eager {
+		p.acks.now(p.Conn)
 	}
 	return p.Conn.Read(b)
 }
