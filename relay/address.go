@@ -35,9 +35,15 @@ const (
 )
 
 // ParseAddress reads local@domain as it stands between < and >, quoted or not.
-// Without smtputf8 only ASCII is allowed. Source routes (RFC 5321 appendix
-// F.2) are refused.
+// Without smtputf8 only ASCII is allowed. A source route is taken off (RFC 5321
+// appendix F.2), and so is a dot at the end of the domain.
 func ParseAddress(s string, smtputf8 bool) (Address, error) {
+	if strings.HasPrefix(s, "@") {
+		var ok bool
+		if s, ok = behindRoute(s); !ok {
+			return Address{}, ErrAddressSyntax
+		}
+	}
 	if len(s) > maxPath {
 		return Address{}, ErrAddressLength
 	}
@@ -77,12 +83,44 @@ func MakeAddress(local, host string, smtputf8 bool) (Address, error) {
 		a.literal = ip
 		return a, err
 	}
-	name, err := domain.Parse(host)
-	if err != nil || strings.HasSuffix(host, ".") {
+	a.given = strings.TrimSuffix(host, ".") // which RFC 5321 §2.3.5 does not know
+	name, err := domain.Parse(a.given)
+	if err != nil || strings.HasSuffix(a.given, ".") {
 		return Address{}, ErrAddressSyntax
 	}
 	a.domain = name
 	return a, nil
+}
+
+// behindRoute gives the mailbox behind a source route: @one.example,@two.example:
+func behindRoute(s string) (mailbox string, ok bool) {
+	for strings.HasPrefix(s, "@") {
+		end := strings.IndexAny(s, ",:")
+		if strings.HasPrefix(s, "@[") {
+			end = strings.IndexByte(s, ']') + 1
+		}
+		if end <= 0 || end == len(s) || !isHost(s[1:end]) {
+			return "", false
+		}
+		switch rest := s[end+1:]; s[end] {
+		case ':':
+			return rest, true
+		case ',':
+			s = rest
+		default:
+			return "", false
+		}
+	}
+	return "", false
+}
+
+func isHost(s string) bool {
+	if strings.HasPrefix(s, "[") {
+		_, err := parseLiteral(s)
+		return err == nil
+	}
+	_, err := domain.Parse(s)
+	return err == nil
 }
 
 // parseLocal reads a dot-string or a quoted string.

@@ -30,6 +30,11 @@ func TestParseAddress(t *testing.T) {
 		{in: "user@bücher.example", utf8: true, dest: "xn--bcher-kva.example", inASCI: "user@xn--bcher-kva.example"},
 		{in: "jürgen@bücher.example", utf8: true, dest: "xn--bcher-kva.example", inASCI: "-"},
 		{in: strings.Repeat("a", 242) + "@example.com", dest: "example.com"},
+		{in: "a@example.com.", out: "a@example.com", dest: "example.com"},
+		{in: "a@Bücher.example.", utf8: true, out: "a@Bücher.example", dest: "xn--bcher-kva.example", inASCI: "a@xn--bcher-kva.example"},
+		{in: "@relay.test:user@example.com", out: "user@example.com", dest: "example.com"},
+		{in: `@a.test,@b.test,@[192.0.2.1],@[IPv6:2001:db8::1]:"a@b:c"@example.com.`, out: `"a@b:c"@example.com`, dest: "example.com"},
+		{in: "@" + strings.Repeat("a.", 100) + "test:" + strings.Repeat("a", 242) + "@example.com", out: strings.Repeat("a", 242) + "@example.com", dest: "example.com"},
 	} {
 		a, err := ParseAddress(c.in, c.utf8)
 		if err != nil {
@@ -68,14 +73,25 @@ func TestParseAddressRefuses(t *testing.T) {
 		{"user", false, ErrAddressSyntax},
 		{"@example.com", false, ErrAddressSyntax},
 		{"user@", false, ErrAddressSyntax},
-		{"@relay.test:user@example.com", false, ErrAddressSyntax}, // source route
+		{"@relay.test:", false, ErrAddressSyntax},
+		{"@relay.test:@example.com", false, ErrAddressSyntax},
+		{"@relay.test:user", false, ErrAddressSyntax},
+		{"@relay.test,user@example.com", false, ErrAddressSyntax},
+		{"@relay.test,:user@example.com", false, ErrAddressSyntax},
+		{"@relay..test:user@example.com", false, ErrAddressSyntax},
+		{"@[192.0.2.1]user@example.com", false, ErrAddressSyntax},
+		{"@[192.0.2.1:user@example.com", false, ErrAddressSyntax},
+		{"@:user@example.com", false, ErrAddressSyntax},
+		{"@a.test:@b.test:user@example.com", false, ErrAddressSyntax},
 		{"a b@example.com", false, ErrAddressSyntax},
 		{"a..b@example.com", false, ErrAddressSyntax},
 		{".a@example.com", false, ErrAddressSyntax},
 		{"a.@example.com", false, ErrAddressSyntax},
 		{"a@b@example.com", false, ErrAddressSyntax},
 		{"a@x..y", false, ErrAddressSyntax},
-		{"a@example.com.", false, ErrAddressSyntax},
+		{"a@example.com..", false, ErrAddressSyntax},
+		{"a@.", false, ErrAddressSyntax},
+		{"a@[192.0.2.1].", false, ErrAddressSyntax},
 		{"a@192.0.2.1", false, ErrAddressSyntax},
 		{"a@[192.0.2.1", false, ErrAddressSyntax},
 		{"a@[2001:db8::1]", false, ErrAddressSyntax},
@@ -129,6 +145,7 @@ func FuzzParseAddress(f *testing.F) {
 	for _, s := range []string{
 		"user@example.com", `"a b"@example.com`, `"victim@evil.test> NOTIFY=NEVER "@ok.test`, `"\""@a.test`,
 		"jürgen@bücher.example", "user@[192.0.2.1]", "user@[IPv6:2001:db8::1]", "a@b@c", "\"a\\", "@a:b@c",
+		"@a.test,@[IPv6:::1]:b@c.", "@[]:b@c", "@a,", "@[",
 	} {
 		f.Add(s, true)
 		f.Add(s, false)
