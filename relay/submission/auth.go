@@ -3,6 +3,7 @@ package submission
 import (
 	"bytes"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/emersion/go-sasl"
@@ -18,6 +19,8 @@ const user = "apikey"
 const (
 	badUser  = "Authentication failed: Bad username / password"
 	badGrant = "Authentication failed: The provided authorization grant is invalid, expired, or revoked"
+
+	noAuthority = "Authentication failed: Could not authenticate"
 )
 
 // authenticated is the reply to AUTH that succeeded. It travels as an error,
@@ -36,8 +39,6 @@ func (s *session) Auth(mech string) (sasl.Server, error) {
 		return nil, refusal(503, "5.5.1", "AUTH is not allowed during a mail transaction")
 	case !s.conn.authAllowed():
 		return nil, refusal(538, "5.7.11", "Encryption required for authentication: issue STARTTLS first")
-	case s.srv.guard.paused(s.conn.peer.ip, time.Now()):
-		return nil, s.tooMany()
 	}
 	switch mech {
 	case sasl.Plain:
@@ -48,36 +49,59 @@ func (s *session) Auth(mech string) (sasl.Server, error) {
 	return nil, smtp.ErrAuthUnknownMechanism
 }
 
-// tooMany is the reply to a source that is paused; the connection closes.
-func (s *session) tooMany() error {
-	s.conn.hangup = true
-	s.srv.metrics.rejected.WithLabelValues("auth_failures").Inc()
-	return refusal(421, "4.7.0", "Too many failed authentications, try again later")
-}
-
-// check decides about a user name and a secret.
+// check decides about a user name and a secret. White space around them is of
+// the file or the form they come from; neither can have any.
 func (s *session) check(name, secret string) error {
+	name, secret = strings.TrimSpace(name), strings.TrimSpace(secret)
 	if name != user {
-		return s.failed(refusal(535, "5.7.8", badUser))
+		return s.failed(secret, refusal(535, "5.7.8", badUser))
 	}
 	_, key, err := account.Authenticate(s.srv.content, s.srv.accounts, secret)
 	switch {
 	case errors.Is(err, account.ErrDenied), err == nil && !key.Allows(account.MailSend):
-		return s.failed(refusal(535, "5.7.8", badGrant))
+		return s.failed(secret, refusal(535, "5.7.8", badGrant))
 	case err != nil:
-		return s.unavailable(err)
+		// RFC 4954 §6: try again with the same credentials.
+		return s.unavailable(refusal(454, "4.7.0", noAuthority), err)
 	}
 	s.secret = secret
 	return authenticated
 }
 
-func (s *session) failed(reply error) error {
-	ip := s.conn.peer.ip
+// failed gives the reply to a login that failed, at once or after a while.
+func (s *session) failed(secret string, reply error) error {
+	p := s.conn.peer
+	p.failures++
 	s.srv.metrics.authFailures.Inc()
-	s.srv.log.Info("submission authentication failed", zap.Stringer("client", ip))
-	s.srv.guard.failed(ip, time.Now())
+	slowed, begins := s.srv.guard.failed(p.ip, time.Now(), p.failures == 1)
+	who := []zap.Field{zap.Stringer("client", p.ip), keyField(secret)}
+	switch {
+	case begins:
+		s.srv.log.Warn("too many failed logins: they are answered slowly until none comes for a minute",
+			append(who, zap.Stringer("source", source(p.ip)))...)
+	case p.failures == 1 && !slowed:
+		s.srv.log.Info("submission authentication failed", who...)
+	}
+	if !slowed && p.failures < maxFailures {
+		return reply
+	}
+	s.srv.guard.hold(p.ip)
+	s.srv.metrics.rejected.WithLabelValues("auth_failures").Inc()
+	s.conn.hangup, s.conn.parting = true, "421 4.7.0 "+s.srv.o.Hostname+" Too many failed authentications, closing connection"
 	return reply
 }
+
+// keyField names the key that a secret claims to be of: its id is public.
+func keyField(secret string) zap.Field {
+	secret = strings.TrimSpace(secret)
+	id, _, whole := strings.Cut(strings.TrimPrefix(secret, "SG."), ".")
+	if !whole || !strings.HasPrefix(secret, "SG.") || len(id) != 22 || strings.Trim(id, urlSafe) != "" {
+		return zap.Skip()
+	}
+	return zap.String("key", id)
+}
+
+const urlSafe = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 // plain is the PLAIN mechanism (RFC 4616).
 type plain struct{ session *session }
@@ -92,8 +116,8 @@ func (p plain) Next(response []byte) (challenge []byte, done bool, err error) {
 		return nil, false, refusal(501, "5.5.2", "Malformed PLAIN response")
 	}
 	// An authorization identity other than one's own asks for another's rights.
-	if id := string(parts[0]); id != "" && id != user {
-		return nil, false, p.session.failed(refusal(535, "5.7.8", badUser))
+	if id := strings.TrimSpace(string(parts[0])); id != "" && id != user {
+		return nil, false, p.session.failed(string(parts[2]), refusal(535, "5.7.8", badUser))
 	}
 	return nil, false, p.session.check(string(parts[1]), string(parts[2]))
 }

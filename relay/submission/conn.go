@@ -38,9 +38,10 @@ type conn struct {
 	wire  []byte // replies in our words, not yet sent
 	more  bool   // a 334: the next line is not a command
 
-	hangup bool // close when the reply is out
-	gone   bool // nothing more to read or to say
-	moved  bool // the socket is another conn's now
+	hangup  bool   // close when the reply is out
+	parting string // what is said before that
+	gone    bool   // nothing more to read or to say
+	moved   bool   // the socket is another conn's now
 
 	mu       sync.Mutex
 	busy     bool // a transaction is open
@@ -81,7 +82,7 @@ func (c *conn) Read(b []byte) (int, error) {
 func (c *conn) next() error {
 	for {
 		if c.hangup {
-			c.end("")
+			c.end(c.parting)
 		}
 		if c.gone || c.moved {
 			return io.EOF

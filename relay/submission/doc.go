@@ -6,14 +6,15 @@
 // the meaning. The way of a message:
 //
 //	listen.go       accept a connection, or turn it away: caps in total and per address
-//	peer.go         the socket: deadlines, and its place among the connections
+//	peer.go         the socket: deadlines, and its place among the connections;
+//	                quickack_linux.go: acknowledgements while content comes in
 //	conn.go         the layer below go-smtp: hands it one command line at a time,
 //	                carries STARTTLS out itself, holds replies until the next wait
 //	input.go        what was read and not yet used
 //	dots.go         the end of DATA, and nothing else that looks like one
 //	replies.go      our words for go-smtp's, errors -> replies
 //	session.go      the layer above: MAIL and RCPT, strictly; whether the key still holds
-//	auth.go         AUTH PLAIN and LOGIN; guard.go: who failed too often
+//	auth.go         AUTH PLAIN and LOGIN; guard.go: who fails too often is slowed
 //	data.go         DATA and BDAT: newlines.go, scan.go, header.go, smtpapi.go, received.go -> relay.Draft
 //	                Intake.Accept, then 250 with the id
 //

@@ -6,27 +6,45 @@ import (
 	"time"
 )
 
-// guard counts failed AUTH attempts per source address. Who fails too often
-// within a minute is not heard for a minute, right secret or wrong: otherwise
-// guessing would go on behind the refusals.
+// guard counts failed logins by the source they come from. Who fails too often
+// is answered slowly and loses the connection for it, but is always heard:
+// others share the address, and no number of guesses finds a secret of 256
+// bits.
 type guard struct {
 	perMinute int
+	delay     time.Duration // of a slow answer
 
-	mu   sync.Mutex
-	seen map[netip.Prefix]failures
+	mu     sync.Mutex
+	seen   map[netip.Prefix]failures
+	slow   map[netip.Prefix]int // slow answers that are waiting
+	nSlow  int                  // of all sources
+	closed chan struct{}        // nobody waits any more
 }
 
 type failures struct {
-	n     int
-	until time.Time // the end of the minute that is counted, or of the pause
+	n     int       // connections that have failed
+	until time.Time // the end of the minute that is counted, or of a minute without failures
 }
 
-// maxSeen bounds the table. When it is full of running minutes the failures
-// of further addresses go uncounted; the secrets have 256 bits.
-const maxSeen = 1 << 16
+const (
+	// maxSeen bounds the table. When it is full of running minutes, further
+	// sources are slowed from the first failure on.
+	maxSeen = 1 << 16
+	// Bounds of the answers that wait, each with a connection and a goroutine.
+	// Beyond them a client is answered at once and loses its connection all
+	// the same.
+	maxSlow          = 100
+	maxSlowPerSource = 4
+	// maxFailures is how many failures of one connection are answered at once.
+	// Clients try the mechanisms one after another.
+	maxFailures = 5
+)
 
-func newGuard(perMinute int) *guard {
-	return &guard{perMinute: perMinute, seen: make(map[netip.Prefix]failures)}
+func newGuard(perMinute int, delay time.Duration) *guard {
+	return &guard{
+		perMinute: perMinute, delay: delay,
+		seen: make(map[netip.Prefix]failures), slow: make(map[netip.Prefix]int), closed: make(chan struct{}),
+	}
 }
 
 // source is what counts as one source: an IPv6 host can use its whole /64.
@@ -39,16 +57,10 @@ func source(ip netip.Addr) netip.Prefix {
 	return p
 }
 
-// paused reports whether AUTH from ip is not heard now.
-func (g *guard) paused(ip netip.Addr, now time.Time) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	f := g.seen[source(ip)]
-	return f.n >= g.perMinute && now.Before(f.until)
-}
-
-// failed counts one failure. The pause begins with the last that is allowed.
-func (g *guard) failed(ip netip.Addr, now time.Time) {
+// failed notes a failure and reports whether ip is slowed, and whether that
+// begins now. Only the first failure of a connection counts. A source that is
+// slowed stays so until it has not failed for a minute.
+func (g *guard) failed(ip netip.Addr, now time.Time, first bool) (slowed, begins bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	key := source(ip)
@@ -56,16 +68,21 @@ func (g *guard) failed(ip netip.Addr, now time.Time) {
 	if !known && len(g.seen) >= maxSeen {
 		g.sweep(now)
 		if len(g.seen) >= maxSeen {
-			return
+			return true, false
 		}
 	}
 	if !now.Before(f.until) {
 		f = failures{until: now.Add(time.Minute)}
 	}
-	if f.n++; f.n >= g.perMinute {
+	if first {
+		f.n++
+	}
+	slowed = f.n > g.perMinute
+	if slowed {
 		f.until = now.Add(time.Minute)
 	}
 	g.seen[key] = f
+	return slowed, slowed && first && f.n == g.perMinute+1
 }
 
 func (g *guard) sweep(now time.Time) {
@@ -75,3 +92,41 @@ func (g *guard) sweep(now time.Time) {
 		}
 	}
 }
+
+// hold keeps an answer to ip back for a while, if there is room.
+func (g *guard) hold(ip netip.Addr) {
+	key := source(ip)
+	if !g.enter(key) {
+		return
+	}
+	defer g.leave(key)
+	timer := time.NewTimer(g.delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-g.closed:
+	}
+}
+
+func (g *guard) enter(key netip.Prefix) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.nSlow >= maxSlow || g.slow[key] >= maxSlowPerSource {
+		return false
+	}
+	g.nSlow++
+	g.slow[key]++
+	return true
+}
+
+func (g *guard) leave(key netip.Prefix) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.nSlow--
+	if g.slow[key]--; g.slow[key] <= 0 {
+		delete(g.slow, key)
+	}
+}
+
+// close lets every answer go that is held back, and holds none back any more.
+func (g *guard) close() { close(g.closed) }

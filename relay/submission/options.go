@@ -30,9 +30,11 @@ type Options struct {
 	MaxConnections  int   // 0: 10,000
 	MaxPerIP        int   // connections from one address, or one /64 of IPv6; 0: no limit
 
-	AuthFailuresPerMinute int           // per source address, then 421 and a pause; 0: 30
+	AuthFailuresPerMinute int           // per source address; beyond it they are answered slowly and end the connection; 0: 30
 	IdleTimeout           time.Duration // for a command, and between reads of content; 0: 5 minutes
 	DrainTimeout          time.Duration // for transactions in progress when stopping; 0: 30 seconds
+
+	slowAnswer time.Duration // 0: 3 seconds
 }
 
 func (o Options) withDefaults() Options {
@@ -43,6 +45,7 @@ func (o Options) withDefaults() Options {
 	orDefault(&o.AuthFailuresPerMinute, 30)
 	orDefault(&o.IdleTimeout, 5*time.Minute)
 	orDefault(&o.DrainTimeout, 30*time.Second)
+	orDefault(&o.slowAnswer, 3*time.Second)
 	if o.TLS != nil {
 		o.TLS = o.TLS.Clone()
 		o.TLS.MinVersion = max(o.TLS.MinVersion, tls.VersionTLS12)

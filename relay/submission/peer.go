@@ -16,6 +16,8 @@ type peer struct {
 	idle time.Duration
 	left func() // gives the place back, once
 
+	failures int // logins that failed; of the goroutine that answers
+
 	// Of the goroutine that reads: what is awaited has come in part, and no reply
 	// is due before the rest.
 	eager bool

@@ -45,7 +45,7 @@ func New(o Options, in Intake, accounts Accounts, log *zap.Logger, reg prometheu
 	s := &Server{
 		o: o, in: in, accounts: accounts, log: log,
 		metrics: newMetrics(reg),
-		guard:   newGuard(o.AuthFailuresPerMinute),
+		guard:   newGuard(o.AuthFailuresPerMinute, o.slowAnswer),
 		handoff: newHandoff(),
 		conns:   make(map[*conn]struct{}),
 		places:  places{total: o.MaxConnections, perIP: o.MaxPerIP},
@@ -142,6 +142,7 @@ func (s *Server) closeListeners() {
 // drain ends all conversations. go-smtp's Shutdown only waits, and its Close
 // does nothing after it, so the telling and the closing are ours.
 func (s *Server) drain() {
+	s.guard.close()
 	s.mu.Lock()
 	s.draining = true
 	for c := range s.conns {

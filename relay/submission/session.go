@@ -113,26 +113,37 @@ func (s *session) sender() (who account.ID, authed bool, err error) {
 			s.secret = ""
 			return "", false, refusal(530, "5.7.0", badGrant)
 		case err != nil:
-			return "", false, s.unavailable(err)
+			return "", false, s.unavailable(refusal(451, "4.3.0", noAuthority), err)
 		}
 		return owner.ID, true, nil
 	}
 	if !s.trusted() {
-		return "", false, refusal(530, "5.7.0", "Unauthenticated senders not allowed")
+		return "", false, s.unauthenticated()
 	}
 	parent, err := s.srv.accounts.Account(ctx, account.Parent)
 	switch {
 	case err != nil:
-		return "", false, s.unavailable(err)
+		return "", false, s.unavailable(refusal(451, "4.3.0", noAuthority), err)
 	case parent.Disabled:
-		return "", false, refusal(530, "5.7.0", "Unauthenticated senders not allowed")
+		return "", false, s.unauthenticated()
 	}
 	return parent.ID, false, nil
 }
 
-func (s *session) unavailable(err error) error {
+// unavailable is the reply where the account store has failed with err.
+func (s *session) unavailable(reply, err error) error {
 	s.srv.log.Warn("account store failed during submission", zap.Error(err))
-	return refusal(451, "4.3.0", "Authentication failed: Could not authenticate")
+	return reply
+}
+
+// unauthenticated is the reply to MAIL before AUTH. Without TLS, AUTH is most
+// often not offered, and a client that sees none does not know why.
+func (s *session) unauthenticated() error {
+	text := "Unauthenticated senders not allowed"
+	if s.conn.tls == nil && s.srv.o.TLS != nil {
+		text += ": say STARTTLS first, then AUTH"
+	}
+	return refusal(530, "5.7.0", text)
 }
 
 func (s *session) trusted() bool { return trusts(s.srv.o.Trusted, s.conn.peer.ip) }

@@ -80,7 +80,6 @@ func TestTrap3AddressesKeepTheirQuotesAndAreChecked(t *testing.T) {
 		{"<\xff\xfe@ok.test>", "501 5.1.3"},
 		{"<grüße@ok.test>", "553 5.6.7"},
 		{"<postmaster>", "501 5.1.3 Bad recipient address syntax: <local@domain> is needed"},
-		{"<@hop.test:a@ok.test>", "501 5.1.3"},
 		{"<>", "501 5.1.3"},
 		{"<a@192.0.2.1>", "501 5.1.3"},
 		{"<a@[192.0.2.1]>", "250 2.1.5"},
