@@ -33,7 +33,7 @@ func TestBadSubmissions(t *testing.T) {
 		{"RCPT TO:<@good.test>", "501 5.1.3"},
 		{"RCPT TO:<" + strings.Repeat("x", 65) + "@good.test>", "501 5.1.3"},
 		{"RCPT TO:<a@" + strings.Repeat("x", 64) + ".test>", "501 5.1.3"},
-		{"RCPT TO:<postmaster>", "501 5.1.3"},
+		{"RCPT TO:<hostmaster>", "501 5.1.3"},
 		{"RCPT TO:<a@good.test> NOTIFY=SOMETIMES", "5"},
 		{"DATA", "503 5.5.1"},
 		{"BOGUS", "50"},

@@ -92,7 +92,10 @@ func (c *conn) next() error {
 			c.end(c.farewell(err))
 			return io.EOF
 		}
-		c.raw = strings.TrimRight(string(line), "\r\n")
+		given := strings.TrimRight(string(line), "\r\n")
+		if c.raw = tidy(given, c.srv.o.Hostname); c.raw != given {
+			line = []byte(c.raw + "\r\n")
+		}
 		if c.more {
 			c.feed = line
 			return nil

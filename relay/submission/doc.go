@@ -13,6 +13,7 @@
 //	input.go        what was read and not yet used
 //	dots.go         the end of DATA, and nothing else that looks like one
 //	replies.go      our words for go-smtp's, errors -> replies
+//	command.go      commands as clients write them -> as go-smtp reads them
 //	session.go      the layer above: MAIL and RCPT, strictly; whether the key still holds
 //	auth.go         AUTH PLAIN and LOGIN; guard.go: who fails too often is slowed
 //	data.go         DATA and BDAT: newlines.go, scan.go, header.go, smtpapi.go, received.go -> relay.Draft

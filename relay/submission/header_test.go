@@ -257,17 +257,17 @@ func FuzzPath(f *testing.F) {
 	f.Add(`MAIL FROM: a@b.example SIZE=1`)
 	f.Add(`RCPT TO:<a@b`)
 	f.Fuzz(func(t *testing.T, line string) {
-		path, ok := pathOf(line)
+		p, ok := splitPath(line)
 		if !ok {
 			return
 		}
-		a, err := relay.ParseAddress(path, true)
+		a, err := relay.ParseAddress(p.path, true)
 		if err != nil {
 			return
 		}
-		again, ok := pathOf("RCPT TO:<" + a.String() + "> NOTIFY=NEVER")
-		if b, err := relay.ParseAddress(again, true); !ok || err != nil || b != a {
-			t.Fatalf("%q -> %q -> %q %v", line, a, again, err)
+		again, ok := splitPath("RCPT TO:<" + a.String() + "> NOTIFY=NEVER")
+		if b, err := relay.ParseAddress(again.path, true); !ok || err != nil || b != a {
+			t.Fatalf("%q -> %q -> %q %v", line, a, again.path, err)
 		}
 	})
 }

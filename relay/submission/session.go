@@ -205,12 +205,12 @@ func notify(words []smtp.DSNNotify) relay.Notify {
 // address reads the address of the current command; bad is the reply to one
 // that has no meaning.
 func (s *session) address(smtputf8 bool, bad *smtp.SMTPError) (relay.Address, error) {
-	path, ok := pathOf(s.conn.raw)
+	p, ok := splitPath(s.conn.raw)
 	if !ok {
 		return relay.Address{}, bad
 	}
 	// What is kept of the line is not to keep the line, which may be long.
-	a, err := relay.ParseAddress(strings.Clone(path), smtputf8)
+	a, err := relay.ParseAddress(strings.Clone(p.path), smtputf8)
 	switch {
 	case errors.Is(err, relay.ErrAddressUTF8):
 		return relay.Address{}, refusal(553, "5.6.7", "Address needs SMTPUTF8")
@@ -220,31 +220,4 @@ func (s *session) address(smtputf8 bool, bad *smtp.SMTPError) (relay.Address, er
 		return relay.Address{}, bad
 	}
 	return a, nil
-}
-
-// pathOf finds what stands between < and > in MAIL FROM:<...> or
-// RCPT TO:<...>, minding quoted strings; or, as old clients write it, the
-// address without them.
-func pathOf(command string) (string, bool) {
-	_, rest, ok := strings.Cut(command, ":")
-	if !ok {
-		return "", false
-	}
-	rest = strings.TrimSpace(rest)
-	end := " \t"
-	if strings.HasPrefix(rest, "<") {
-		rest, end = rest[1:], ">"
-	}
-	quoted := false
-	for i := 0; i < len(rest); i++ {
-		switch c := rest[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case !quoted && strings.IndexByte(end, c) >= 0:
-			return rest[:i], true
-		}
-	}
-	return rest, end != ">" && !quoted
 }

@@ -1,0 +1,101 @@
+package submission
+
+import "strings"
+
+// tidy gives a command line in the form that go-smtp reads, where clients
+// write it otherwise: white space at its end (RFC 5321 §4.1.1), before the
+// colon of MAIL and RCPT, <postmaster> without a domain (RFC 5321 §4.1.1.3),
+// which is ours, and an AUTH parameter that is no mailbox. RFC 4954 §5 has a
+// server that does not trust the client take any value for <>.
+func tidy(line, host string) string {
+	line = strings.TrimRight(line, " \t")
+	if len(line) < 5 || !strings.EqualFold(line[:5], "MAIL ") && !strings.EqualFold(line[:5], "RCPT ") {
+		return line
+	}
+	p, ok := splitPath(line)
+	if !ok {
+		return line
+	}
+	changed := false
+	if word := strings.TrimRight(p.word, " \t"); word != p.word {
+		p.word, changed = word, true
+	}
+	if line[0]|0x20 == 'r' && strings.EqualFold(p.path, "postmaster") {
+		p.path, changed = p.path+"@"+host, true
+	}
+	if line[0]|0x20 == 'm' && hasParameter(p.parameters, "AUTH") {
+		p.parameters, changed = withoutParameter(p.parameters, "AUTH"), true
+	}
+	if !changed {
+		return line
+	}
+	if p.brackets {
+		p.path = "<" + p.path + ">"
+	}
+	return p.word + ":" + p.path + p.parameters
+}
+
+// hasParameter reports whether name=... may be among the parameters.
+func hasParameter(parameters, name string) bool {
+	for i := strings.IndexByte(parameters, '='); i >= 0; {
+		if i >= len(name) && strings.EqualFold(parameters[i-len(name):i], name) {
+			return true
+		}
+		next := strings.IndexByte(parameters[i+1:], '=')
+		if next < 0 {
+			break
+		}
+		i += 1 + next
+	}
+	return false
+}
+
+func withoutParameter(parameters, name string) string {
+	var b strings.Builder
+	for word := range strings.FieldsSeq(parameters) {
+		if key, _, _ := strings.Cut(word, "="); !strings.EqualFold(key, name) {
+			b.WriteString(" " + word)
+		}
+	}
+	return b.String()
+}
+
+// pathCommand is MAIL or RCPT in its parts.
+type pathCommand struct {
+	word       string // before the colon
+	path       string // between < and >, or without them
+	brackets   bool
+	parameters string // what follows
+}
+
+// splitPath finds what stands between < and > in MAIL FROM:<...> or
+// RCPT TO:<...>, minding quoted strings; or, as old clients write it, the
+// address without them.
+func splitPath(command string) (p pathCommand, ok bool) {
+	word, rest, ok := strings.Cut(command, ":")
+	if !ok {
+		return pathCommand{}, false
+	}
+	p.word, rest = word, strings.TrimSpace(rest)
+	end := " \t"
+	if strings.HasPrefix(rest, "<") {
+		rest, end, p.brackets = rest[1:], ">", true
+	}
+	quoted := false
+	for i := 0; i < len(rest); i++ {
+		switch c := rest[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case !quoted && strings.IndexByte(end, c) >= 0:
+			p.path, p.parameters = rest[:i], rest[i:]
+			if p.brackets {
+				p.parameters = rest[i+1:]
+			}
+			return p, true
+		}
+	}
+	p.path = rest
+	return p, !p.brackets && !quoted
+}
