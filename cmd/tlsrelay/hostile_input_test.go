@@ -46,7 +46,7 @@ func TestBadSubmissions(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"X-SMTPAPI: {\"category\":\r\n\r\nx", "550 5.6.0"},
 		{"X-SMTPAPI: {\"to\":[\"b@good.test\"]}\r\n\r\nx", "550 5.6.0"},
-		{"X-SMTPAPI: []\r\n\r\nx", "550 5.6.0"},
+		{"X-SMTPAPI: [1]\r\n\r\nx", "550 5.6.0"},
 		{strings.Repeat("Received: from a by b; Mon, 1 Jan 2024 00:00:00 +0000\r\n", 51) + "\r\nx", "554 5.4.6"},
 		{"Subject: x\r\n\r\n\x00.", "550 5.6.0"},
 		{"no header at all", "250 2.0.0"},

@@ -181,7 +181,7 @@ func (m *submitted) begin(head []byte, end int) {
 		return
 	}
 	if h.smtpAPI != nil {
-		api, err := parseSMTPAPI(h.smtpAPI.value())
+		api, err := parseSMTPAPI(h.smtpAPI.value(), m.env.rcpts)
 		if err != nil {
 			m.refuse(refusal(550, "5.6.0", err.Error()))
 			return

@@ -1,11 +1,15 @@
 package submission
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
+	"maps"
 	"mime"
+	"net/mail"
+	"strconv"
 	"strings"
+
+	"tlsrelay/relay"
 )
 
 // Bounds of contract §7.
@@ -32,16 +36,21 @@ func smtpAPIError(about string) error {
 
 // parseSMTPAPI reads the unfolded value of an X-SMTPAPI header. An error's
 // text is fit for a reply. Keys that would change who gets what, or when, are
-// refused and not ignored: the sender would believe in them.
-func parseSMTPAPI(value string) (smtpAPI, error) {
+// refused and not ignored: the sender would believe in them. Where they ask
+// for nothing, or for what is done anyway, there is nothing to refuse.
+func parseSMTPAPI(value string, rcpts []relay.Recipient) (smtpAPI, error) {
 	object, err := smtpAPIObject(value)
 	if err != nil {
 		return smtpAPI{}, err
 	}
 	for _, key := range []string{"to", "sub", "section", "send_at", "send_each_at"} {
-		if _, ok := object[key]; ok {
+		raw := object[key]
+		if !absent(raw) && isOn(raw) && !(key == "to" && areAll(raw, rcpts)) {
 			return smtpAPI{}, smtpAPIError(key + " is not supported")
 		}
+	}
+	if err := checkFilters(object["filters"]); err != nil {
+		return smtpAPI{}, err
 	}
 	var api smtpAPI
 	if api.category, err = parseCategory(object["category"]); err != nil {
@@ -55,7 +64,8 @@ func parseSMTPAPI(value string) (smtpAPI, error) {
 
 // smtpAPIObject decodes the JSON object. Some clients write it in encoded
 // words even where it is plain ASCII (RFC 2047); what is JSON as it stands is
-// left alone, since its strings may look like such words.
+// left alone, since its strings may look like such words. An empty value of
+// another kind is an empty object: PHP writes its empty array as [].
 func smtpAPIObject(value string) (map[string]json.RawMessage, error) {
 	if !json.Valid([]byte(value)) {
 		decoded, err := new(mime.WordDecoder).DecodeHeader(value)
@@ -64,51 +74,174 @@ func smtpAPIObject(value string) (map[string]json.RawMessage, error) {
 		}
 		value = decoded
 	}
+	value = strings.Trim(value, " \t")
+	if absent(json.RawMessage(value)) {
+		return nil, nil
+	}
 	var object map[string]json.RawMessage
-	if !strings.HasPrefix(strings.TrimLeft(value, " \t"), "{") || json.Unmarshal([]byte(value), &object) != nil {
+	if !strings.HasPrefix(value, "{") || json.Unmarshal([]byte(value), &object) != nil {
 		return nil, errSMTPAPI
 	}
 	return object, nil
 }
 
-func absent(raw json.RawMessage) bool { return len(raw) == 0 || string(raw) == "null" }
+// absent reports whether a value says nothing: missing, null, "", [] or {}.
+func absent(raw json.RawMessage) bool {
+	if len(raw) > 0 && (raw[0] == '[' || raw[0] == '{') {
+		inner := strings.TrimLeft(string(raw[1:]), " \t\r\n")
+		return inner == "]" || inner == "}"
+	}
+	return len(raw) == 0 || string(raw) == "null" || string(raw) == `""`
+}
+
+// isOn reports whether a value that may be a switch is on: whatever is not
+// false or zero, or a word for it.
+func isOn(raw json.RawMessage) bool {
+	s, scalar := text(raw)
+	switch strings.ToLower(strings.TrimSpace(s)) {
+	case "", "false", "no", "off":
+		return !scalar
+	}
+	n, err := strconv.ParseFloat(s, 64)
+	return err != nil || n != 0
+}
+
+// text gives a value as text where text is usual. Numbers and booleans are
+// taken by their spelling.
+func text(raw json.RawMessage) (s string, ok bool) {
+	switch {
+	case absent(raw):
+		return "", true
+	case raw[0] == '[' || raw[0] == '{':
+		return "", false
+	case raw[0] == '"':
+		err := json.Unmarshal(raw, &s)
+		return s, err == nil
+	}
+	return string(raw), true
+}
+
+// areAll reports whether the addresses in a value, if there are any, are those
+// of the envelope.
+func areAll(raw json.RawMessage, rcpts []relay.Recipient) bool {
+	var named []string
+	if json.Unmarshal(raw, &named) != nil {
+		one, ok := text(raw)
+		if !ok {
+			return false
+		}
+		named = []string{one}
+	}
+	asked, given := make(map[string]bool), make(map[string]bool)
+	for _, s := range named {
+		if strings.TrimSpace(s) == "" {
+			continue
+		}
+		a, err := relay.ParseAddress(strings.TrimSpace(s), true)
+		if full, merr := mail.ParseAddress(s); err != nil && merr == nil { // with a name
+			a, err = relay.ParseAddress(full.Address, true)
+		}
+		if err != nil {
+			return false
+		}
+		s, _ := a.ASCII()
+		asked[s] = true
+	}
+	for _, r := range rcpts {
+		s, _ := r.Address.ASCII()
+		given[s] = true
+	}
+	return len(asked) == 0 || maps.Equal(asked, given)
+}
+
+// changing are the filters that add recipients or change content. The others
+// only watch what becomes of a message.
+var changing = []string{"bcc", "footer", "template", "templates"}
+
+func checkFilters(raw json.RawMessage) error {
+	var filters map[string]json.RawMessage
+	if absent(raw) {
+		return nil
+	}
+	if json.Unmarshal(raw, &filters) != nil {
+		return smtpAPIError("filters is not an object")
+	}
+	for _, name := range changing {
+		for key, filter := range filters {
+			if strings.EqualFold(key, name) && isEnabled(filter) {
+				return smtpAPIError("filter " + name + " is not supported")
+			}
+		}
+	}
+	return nil
+}
+
+// isEnabled reads {"settings": {"enable": 1, ...}}. One that has settings and
+// does not say whether it is enabled is meant to be.
+func isEnabled(raw json.RawMessage) bool {
+	if absent(raw) {
+		return false
+	}
+	var filter struct{ Enable, Settings json.RawMessage }
+	if json.Unmarshal(raw, &filter) != nil {
+		return isOn(raw)
+	}
+	var settings struct{ Enable json.RawMessage }
+	_ = json.Unmarshal(filter.Settings, &settings)
+	for _, enable := range []json.RawMessage{settings.Enable, filter.Enable} {
+		if len(enable) > 0 {
+			return isOn(enable)
+		}
+	}
+	return !absent(filter.Settings)
+}
+
+const noCategory = "category is neither a string nor an array of strings"
 
 func parseCategory(raw json.RawMessage) (json.RawMessage, error) {
-	if absent(raw) {
-		return nil, nil
-	}
 	if len(raw) > maxCategory {
 		return nil, smtpAPIError("category has more than 10000 bytes")
 	}
-	var one *string
-	if json.Unmarshal(raw, &one) == nil && one != nil {
-		return compact(raw), nil
-	}
-	var many []*string
+	var many []json.RawMessage
 	if json.Unmarshal(raw, &many) != nil {
-		return nil, smtpAPIError("category is neither a string nor an array of strings")
+		return category(raw)
 	}
-	if len(many) > maxCategories {
-		return nil, smtpAPIError("more than 10 categories")
-	}
-	for _, s := range many {
-		if s == nil {
-			return nil, smtpAPIError("category is neither a string nor an array of strings")
+	var kept json.RawMessage
+	n := 0
+	for _, raw := range many {
+		one, err := category(raw)
+		if err != nil {
+			return nil, err
+		}
+		if one != nil {
+			kept = append(append(kept, ','), one...)
+			n++
 		}
 	}
-	return compact(raw), nil
-}
-
-func compact(raw json.RawMessage) json.RawMessage {
-	var b bytes.Buffer
-	if json.Compact(&b, raw) != nil {
-		return raw
+	switch {
+	case n == 0:
+		return nil, nil
+	case n > maxCategories:
+		return nil, smtpAPIError("more than 10 categories")
 	}
-	return b.Bytes()
+	kept[0] = '['
+	return append(kept, ']'), nil
 }
 
-// parseUniqueArgs reads an object of strings. Clients also give numbers and
-// booleans, which are taken by their spelling.
+// category gives one category as a string in JSON, nil if it has no name.
+func category(raw json.RawMessage) (json.RawMessage, error) {
+	switch _, ok := text(raw); {
+	case !ok:
+		return nil, smtpAPIError(noCategory)
+	case absent(raw):
+		return nil, nil
+	case raw[0] == '"':
+		return raw, nil
+	}
+	return json.RawMessage(`"` + string(raw) + `"`), nil
+}
+
+// parseUniqueArgs reads an object of strings.
 func parseUniqueArgs(raw json.RawMessage) (map[string]string, error) {
 	if absent(raw) {
 		return nil, nil
@@ -120,16 +253,9 @@ func parseUniqueArgs(raw json.RawMessage) (map[string]string, error) {
 	args := make(map[string]string, len(object))
 	size := 0
 	for name, v := range object {
-		var s string
-		switch {
-		case v[0] == '{' || v[0] == '[':
+		s, ok := text(v)
+		if !ok {
 			return nil, smtpAPIError("a value in unique_args is not a string")
-		case v[0] == '"':
-			if json.Unmarshal(v, &s) != nil {
-				return nil, errSMTPAPI
-			}
-		case string(v) != "null":
-			s = string(v)
 		}
 		args[name] = s
 		size += len(name) + len(s)
