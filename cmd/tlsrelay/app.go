@@ -218,7 +218,8 @@ func (a *app) listenSubmission(reg prometheus.Registerer) error {
 func (a *app) serverTLS(cert, key string) (*tls.Config, error) {
 	if cert == "" {
 		var err error
-		if cert, key, err = submission.SelfSigned(a.config.DataDir, hostname(a.config)); err != nil {
+		listen := slices.Concat(a.config.Submission.Listen, a.config.Submission.ListenTLS)
+		if cert, key, err = submission.SelfSigned(a.config.DataDir, hostname(a.config), listen...); err != nil {
 			return nil, err
 		}
 	}

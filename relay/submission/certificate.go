@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -18,6 +19,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"tlsrelay/policy/domain"
 )
 
 // Certificate is a certificate in two files that is read again when they
@@ -99,9 +102,11 @@ func (c *Certificate) files() (string, error) {
 }
 
 // SelfSigned gives the files of the self-signed certificate in dir and makes
-// them when they are missing: P-256, for hostname, for ten years. Clients
-// that verify will not like it; it is for encryption at first start.
-func SelfSigned(dir, hostname string) (certFile, keyFile string, err error) {
+// them when they are missing: P-256, for ten years, for hostname, this machine
+// by its loopback names, and the hosts of the addresses in listen. A client
+// that is given the certificate to trust can then verify it by whatever name it
+// connects to; the others will not like it.
+func SelfSigned(dir, hostname string, listen ...string) (certFile, keyFile string, err error) {
 	certFile = filepath.Join(dir, "submission.crt")
 	keyFile = filepath.Join(dir, "submission.key")
 	_, certErr := os.Stat(certFile)
@@ -114,7 +119,7 @@ func SelfSigned(dir, hostname string) (certFile, keyFile string, err error) {
 	case keyErr != nil && !errors.Is(keyErr, os.ErrNotExist):
 		return "", "", keyErr
 	}
-	cert, key, err := makeSelfSigned(hostname, time.Now())
+	cert, key, err := makeSelfSigned(hostname, listen, time.Now())
 	if err != nil {
 		return "", "", err
 	}
@@ -124,7 +129,7 @@ func SelfSigned(dir, hostname string) (certFile, keyFile string, err error) {
 	return certFile, keyFile, os.WriteFile(certFile, cert, 0o644)
 }
 
-func makeSelfSigned(hostname string, now time.Time) (cert, key []byte, err error) {
+func makeSelfSigned(hostname string, listen []string, now time.Time) (cert, key []byte, err error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, err
@@ -143,11 +148,13 @@ func makeSelfSigned(hostname string, now time.Time) (cert, key []byte, err error
 
 		BasicConstraintsValid: true,
 	}
-	if ip, err := netip.ParseAddr(hostname); err == nil {
-		template.IPAddresses = append(template.IPAddresses, ip.AsSlice())
-	} else {
-		template.DNSNames = []string{hostname}
+	names := []string{hostname, "localhost", "127.0.0.1", "::1"}
+	for _, l := range listen {
+		if host, _, err := net.SplitHostPort(l); err == nil {
+			names = append(names, host)
+		}
 	}
+	addNames(template, names)
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
 	if err != nil {
 		return nil, nil, err
@@ -159,4 +166,26 @@ func makeSelfSigned(hostname string, now time.Time) (cert, key []byte, err error
 	cert = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	key = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})
 	return cert, key, nil
+}
+
+// addNames adds names and addresses, each once, in the form that certificates
+// have them (RFC 5280 §4.2.1.6). 0.0.0.0 and :: are nobody's address.
+func addNames(template *x509.Certificate, names []string) {
+	seen := make(map[string]bool)
+	for _, name := range names {
+		ip, err := netip.ParseAddr(name)
+		if ip = ip.Unmap().WithZone(""); err == nil {
+			name = ip.String()
+		} else if n, err := domain.Parse(name); err == nil {
+			name = n.String()
+		}
+		switch {
+		case seen[name], name == "", ip.IsUnspecified():
+		case ip.IsValid():
+			template.IPAddresses = append(template.IPAddresses, ip.AsSlice())
+		default:
+			template.DNSNames = append(template.DNSNames, name)
+		}
+		seen[name] = true
+	}
 }

@@ -2,8 +2,10 @@ package submission
 
 import (
 	"crypto/x509"
+	"encoding/pem"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,6 +39,41 @@ func TestSelfSignedIsMadeOnce(t *testing.T) {
 	}
 }
 
+// Whoever trusts the certificate can connect by any name that the relay has.
+func TestSelfSignedNamesWhereItListens(t *testing.T) {
+	for hostname, c := range map[string]struct {
+		listen []string
+		names  string
+	}{
+		host:             {nil, "relay.example localhost 127.0.0.1 ::1"},
+		"Bücher.example": {[]string{"127.0.0.1:25", "localhost:587"}, "xn--bcher-kva.example localhost 127.0.0.1 ::1"},
+		"localhost":      {[]string{"192.0.2.1:25", ":587", "0.0.0.0:465", "[::]:465"}, "localhost 127.0.0.1 ::1 192.0.2.1"},
+		"192.0.2.2":      {[]string{"[2001:DB8::1]:25", "[fe80::1%eth0]:25", "mail.internal.:25"}, "localhost mail.internal 192.0.2.2 127.0.0.1 ::1 2001:db8::1 fe80::1"},
+	} {
+		certPEM, _, err := makeSelfSigned(hostname, c.listen, time.Now())
+		if err != nil {
+			t.Fatal(hostname, err)
+		}
+		block, _ := pem.Decode(certPEM)
+		leaf, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := leaf.DNSNames
+		for _, ip := range leaf.IPAddresses {
+			names = append(names, ip.String())
+		}
+		if got := strings.Join(names, " "); got != c.names {
+			t.Errorf("%s: %s", hostname, got)
+		}
+		for _, name := range names {
+			if err := leaf.VerifyHostname(name); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
 func TestChangedCertificateIsReadAgain(t *testing.T) {
 	dir := t.TempDir()
 	certFile, keyFile, err := SelfSigned(dir, host)
@@ -54,7 +91,7 @@ func TestChangedCertificateIsReadAgain(t *testing.T) {
 	}
 
 	// Half a renewal: the new certificate, the old key.
-	cert, key, err := makeSelfSigned("new.example", time.Now())
+	cert, key, err := makeSelfSigned("new.example", nil, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -188,7 +188,7 @@ type world struct {
 }
 
 var testCert = sync.OnceValues(func() (tls.Certificate, *x509.CertPool) {
-	certPEM, keyPEM, err := makeSelfSigned(host, time.Now())
+	certPEM, keyPEM, err := makeSelfSigned(host, nil, time.Now())
 	if err != nil {
 		panic(err)
 	}
