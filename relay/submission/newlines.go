@@ -11,7 +11,7 @@ import "bytes"
 // What needs no mending, which is nearly everything, is looked at in bulk and
 // passed on as it lies.
 type newlines struct {
-	crs int64 // CRs that are held back: what they are says the octet after them
+	crs int64 // CRs that are held back until the octet after them tells what they are
 
 	bareCR, bareLF bool // found, and mended
 }

@@ -8,8 +8,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-
-	"tlsrelay/relay"
 )
 
 // What some servers take for the end of the content, and what is stored of it.
@@ -262,80 +260,6 @@ func FuzzUndot(f *testing.F) {
 	})
 }
 
-// mend gives content as newlines leaves it, which gets it in pieces.
-func mend(content []byte, step int) (mended []byte, n newlines) {
-	sink := func(b []byte) {
-		if len(b) == 0 {
-			panic("an empty part")
-		}
-		if b[len(b)-1] == '\r' {
-			panic("a CR without what follows it")
-		}
-		mended = append(mended, b...)
-	}
-	for rest := bytes.Clone(content); len(rest) > 0; {
-		k := min(len(rest), step)
-		n.next(rest[:k:k], sink)
-		rest = rest[k:]
-	}
-	n.end(sink)
-	return mended, n
-}
-
-// refMend is what newlines must agree with.
-func refMend(content []byte) []byte {
-	b := regexp.MustCompile(`\r*\n`).ReplaceAll(content, []byte("\n"))
-	b = bytes.ReplaceAll(b, []byte("\r"), []byte(" "))
-	return bytes.ReplaceAll(b, []byte("\n"), []byte("\r\n"))
-}
-
-// FuzzNewlines: however content is cut into pieces, only CRLF is left of its
-// line ends, it grows by no more than a CR for each LF, and what is in order
-// stays as it is.
-func FuzzNewlines(f *testing.F) {
-	for _, e := range lookAlikes {
-		f.Add([]byte("a: b\r\n\r\nx"+e.wire+"y\r\n"), uint8(3))
-	}
-	f.Add(bytes.Repeat([]byte{'\r'}, 2000), uint8(255))
-	f.Add([]byte("\r\r\n\n\r"), uint8(0))
-	f.Fuzz(func(t *testing.T, content []byte, step uint8) {
-		want := refMend(content)
-		got, n := mend(content, 1+int(step))
-		if !bytes.Equal(got, want) {
-			t.Fatalf("%q by %d: %q, want %q", content, step, got, want)
-		}
-		if whole, _ := mend(content, max(1, len(content))); !bytes.Equal(whole, want) {
-			t.Fatalf("%q in one piece: %q, want %q", content, whole, want)
-		}
-		if bare := bytes.ReplaceAll(got, []byte("\r\n"), nil); bytes.ContainsAny(bare, "\r\n") {
-			t.Fatalf("%q leaves %q", content, got)
-		}
-		if bytes.Equal(got, content) == (n.bareCR || n.bareLF) {
-			t.Fatalf("%q became %q, bare CR %v, bare LF %v", content, got, n.bareCR, n.bareLF)
-		}
-		again, n := mend(got, 1+int(step))
-		if !bytes.Equal(again, got) || n.bareCR || n.bareLF {
-			t.Fatalf("%q became %q", got, again)
-		}
-	})
-}
-
-// What is in order costs nothing but a look.
-func TestNewlinesDoNotAllocate(t *testing.T) {
-	clean := bytes.Repeat([]byte("0123456789abcdef\r\n"), 1000)
-	bare := bytes.Repeat([]byte("0123456789abcdef\n"), 1000)
-	m := submitted{session: &session{srv: &Server{o: Options{MaxMessageBytes: 1 << 40}}}, inBody: true, draft: discard{}}
-	for name, b := range map[string][]byte{"in order": clean, "bare": bare} {
-		if n := testing.AllocsPerRun(10, func() { m.write(b) }); n != 0 {
-			t.Errorf("%s: %v allocations", name, n)
-		}
-	}
-}
-
-type discard struct{ relay.Draft }
-
-func (discard) Write(b []byte) (int, error) { return len(b), nil }
-
 var refEndLike = regexp.MustCompile(`(?:^|\n)\x00+\.\x00*(?:\r\n|$)`)
 
 // FuzzScan: the line of NULs and a dot is found however content is cut.
@@ -361,6 +285,58 @@ func FuzzScan(f *testing.F) {
 		got.end()
 		if got.eightBit != want || got.endLike != refEndLike.Match(content) {
 			t.Fatalf("%q by %d: %+v", content, step, got)
+		}
+	})
+}
+
+// receivers are what servers make of an octet or two before they look for the
+// line that ends DATA, and what ends a line to them.
+var receivers = map[string]func(wire []byte) (lines [][]byte){
+	"strict": func(w []byte) [][]byte { return bytes.Split(w, []byte("\r\n")) },
+	"LF":     func(w []byte) [][]byte { return bytes.Split(bytes.ReplaceAll(w, []byte("\r"), nil), []byte("\n")) },
+	"CR":     func(w []byte) [][]byte { return bytes.Split(bytes.ReplaceAll(w, []byte("\n"), nil), []byte("\r")) },
+	"any": func(w []byte) [][]byte {
+		return bytes.FieldsFunc(w, func(r rune) bool { return r == '\r' || r == '\n' })
+	},
+	"no NUL": func(w []byte) [][]byte {
+		return bytes.Split(bytes.ReplaceAll(bytes.ReplaceAll(w, []byte{0}, nil), []byte("\r"), nil), []byte("\n"))
+	},
+}
+
+// FuzzSmuggling: what is taken by DATA or in chunks and sent on by DATA has
+// one end, and whatever a receiver takes for a line end, it finds the same.
+func FuzzSmuggling(f *testing.F) {
+	for _, e := range lookAlikes {
+		f.Add([]byte("x" + e.wire + "y\r\n.\r\n"))
+	}
+	for _, e := range endsElsewhere {
+		f.Add([]byte("x" + e + "y\r\n.\r\n"))
+	}
+	f.Fuzz(func(t *testing.T, wire []byte) {
+		taken := func(content []byte) {
+			content, _ = mend(content, max(1, len(content)))
+			var s scan
+			s.next(content)
+			if s.end(); s.endLike {
+				return
+			}
+			if !bytes.HasSuffix(content, lineEnd) {
+				content = append(content, lineEnd...)
+			}
+			sent := bytes.ReplaceAll(append([]byte("\n"), content...), []byte("\n."), []byte("\n.."))[1:] // as relay/deliver does
+			for name, lines := range receivers {
+				for _, line := range lines(sent) {
+					if string(line) == "." {
+						t.Fatalf("%q is sent as %q, and ends early for %s", wire, sent, name)
+					}
+				}
+			}
+		}
+		taken(wire)
+		var content []byte
+		var u undot
+		if _, end := u.next(wire, func(b []byte) { content = append(content, b...) }); end && !u.doubtful {
+			taken(content)
 		}
 	})
 }

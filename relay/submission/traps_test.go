@@ -233,52 +233,6 @@ func TestTrap8ExactlyTheSizeThatIsOffered(t *testing.T) {
 	c.cmd("501 5.5.4", "MAIL FROM:<a@sender.example> SIZE=x")
 }
 
-// The bound is about what is stored: making CRLF of LF lets nothing grow beyond
-// it, and CRs that go do not count.
-func TestSizeIsThatOfMendedContent(t *testing.T) {
-	const limit = 5000
-	w := start(t, func(o *Options) { o.MaxMessageBytes = limit })
-	c := w.ready()
-	head := "Subject: a\r\n\r\n"
-	room := limit - len(head) - 2
-	for content, want := range map[string]string{
-		head + strings.Repeat("\n", room/2):                  "250 2.0.0",
-		head + strings.Repeat("\n", room/2+1):                "552 5.3.4",
-		head + strings.Repeat("\r", 2*limit) + "\r\nx":       "250 2.0.0",
-		head + strings.Repeat("\r", room) + "x":              "552 5.3.4",
-		head + strings.Repeat("\r", room-1) + "x":            "250 2.0.0",
-		strings.Repeat("X: y\n", limit/6-2) + "\nx":          "250 2.0.0",
-		strings.Repeat("X: y\n", limit/6) + "\nx":            "552 5.3.4",
-		strings.Repeat("X: y\n", limit/6-2) + "\n" + "x\n\n": "250 2.0.0",
-	} {
-		if got := c.data(content); !strings.HasPrefix(got, want) {
-			t.Errorf("%d octets, %.20q: %s, want %s", len(content), content, got, want)
-		}
-	}
-	for _, a := range w.in.all() {
-		if _, body, _ := strings.Cut(a.body, "\r\n\r\n"); len(body) > limit {
-			t.Errorf("%d octets are stored", len(body))
-		}
-	}
-}
-
-// A large draft is a file: content that comes in pieces of a line each is not
-// written so.
-func TestSmallPiecesAreGathered(t *testing.T) {
-	w := start(t, nil)
-	c := w.ready()
-	for _, line := range []string{"0123456789\n", "..\r\n"} {
-		before := w.in.writes.Load()
-		const size = 1 << 20
-		if got := c.data("Subject: a\r\n\r\n" + strings.Repeat(line, size/len(line))); !strings.HasPrefix(got, "250") {
-			t.Fatal(got)
-		}
-		if n := w.in.writes.Load() - before; n > size/1000 {
-			t.Errorf("%q: %d writes", line, n)
-		}
-	}
-}
-
 func TestTrap8EndlessDataIsCutOff(t *testing.T) {
 	w := start(t, func(o *Options) { o.MaxMessageBytes = 1000 })
 	c := w.ready()
