@@ -16,6 +16,7 @@ type content struct {
 	bol   bool // at the beginning of a line
 	watch bool // nothing is due from the host: a word from it means no
 	early reply
+	left  bool  // some of the body is on its way
 	gate  *gate // content passes through it
 	// part tells that more is to follow before the content ends.
 	part bool
@@ -116,8 +117,13 @@ func (w *content) flush() error {
 			return err
 		}
 	}
+	w.left = true
 	return w.c.flush()
 }
+
+// surplus reports whether the early word came before there was anything to say it
+// of.
+func (w *content) surplus() bool { return !w.left && w.early.code != 421 }
 
 // send writes all of body, and the end of DATA if that is how it goes.
 func (w *content) send(body relay.Body) error {

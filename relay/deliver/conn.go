@@ -187,6 +187,19 @@ func (c *conn) quit() {
 	c.rw.Close() // close_notify under TLS; bounded by crypto/tls itself
 }
 
+// quitAndWait leaves politely, and waits a moment for the host to hang up, who
+// counts the connection among those open until then.
+func (c *conn) quitAndWait() {
+	c.raw.SetDeadline(time.Now().Add(250 * time.Millisecond))
+	c.rw.Write([]byte("QUIT\r\n"))
+	for {
+		if _, err := c.r.Discard(1); err != nil {
+			break
+		}
+	}
+	c.rw.Close()
+}
+
 func (c *conn) close() { c.raw.Close() }
 
 // buffers lends out what a session needs only while it works, so that idle

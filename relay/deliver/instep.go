@@ -19,14 +19,17 @@ import (
 //   - Its wording is one that the address has used for content before, and never
 //     for MAIL or RCPT (peer.answers). This costs nothing.
 //   - A list of keywords comes right after it when EHLO is asked (RFC 5321 §4.1.4
-//     allows that, and it takes the place of RSET). No other command is answered
-//     by a list. This costs a round trip, on the first message to an address.
+//     allows that). No other command is answered by a list. This costs a round
+//     trip, on the first message to an address.
 //
 // A host that takes a message in so many words before it has seen it, and then says
 // no, is past all telling.
 //
-// Where envelope and content go in one flight, a no is made sure of by the list as
-// well: it may be a surplus answer to a command before it, too.
+// A no for good is made sure of by the list as well, and so is any no where envelope
+// and content go in one flight: it may be a surplus answer to a command before it.
+//
+// What stays is a host that says one yes too many after 354, so late that all of the
+// content is out, and then refuses it by hanging up.
 
 // syncFor bounds the wait for the answer to the EHLO that follows a message.
 const syncFor = 30 * time.Second
@@ -49,29 +52,52 @@ func (x *exchange) confirm(wording uint64, flight bool) {
 	switch {
 	case x.s.broken && !yes: // it has hung up: there is nothing more to hear
 		return
-	case yes && !x.synced && x.peer.knows(wording) && !slices.ContainsFunc(x.wordings, x.peer.knows) && !x.doubted():
-		if x.chunked && x.peer.chunks.Sub(x.began) < provenFor/2 {
+	case yes && x.known(wording):
+		if x.peer.learned.Sub(x.began) < provenFor/2 || x.chunked && x.peer.chunks.Sub(x.began) < provenFor/2 {
 			x.proves(wording)
 		}
 		return
-	case !yes && !flight && !x.doubted():
-		return
+	case x.final.Code < 500 && !yes && !flight && !x.doubted() && !x.refusedForGood():
+		return // it may come again, and be in step then
 	}
 	surplus, sure := x.sync()
 	switch {
 	case len(surplus) > 0:
-		x.misstep(yes, surplus)
-	case yes && flight && !sure:
-		x.misstep(yes, nil)
+		x.misstep(yes, surplus, sure)
+	case yes && !sure && !x.doubted() && (flight || x.chunked && !x.proven() || slices.Contains(x.wordings, wording)):
+		x.misstep(yes, nil, false)
 	case yes && sure:
 		x.proves(wording)
 	}
 }
 
+// known reports whether a yes is worded as the address answers content, and nothing
+// that it said to the envelope is.
+func (x *exchange) known(wording uint64) bool {
+	return !x.synced && !x.doubted() && x.peer.worded(x.began) && x.peer.knows(wording) && !slices.ContainsFunc(x.wordings, x.peer.knows)
+}
+
+// assure sees to it, where no content was sent, that what was refused for good was
+// meant: MAIL, DATA or a recipient.
+func (x *exchange) assure() {
+	refused := x.mail.Code >= 500 || x.final.Code >= 500 || x.refusedForGood()
+	if !refused || x.err != nil || x.begun || x.unclear || x.s.broken {
+		return
+	}
+	if surplus, _ := x.sync(); len(surplus) > 0 {
+		x.misstep(false, surplus, false)
+	}
+}
+
+// refusedForGood reports whether a recipient was.
+func (x *exchange) refusedForGood() bool {
+	return slices.ContainsFunc(x.answers, func(a answer) bool { return a.standing == refused && a.reply.Code >= 500 })
+}
+
 // proves notes that the address has taken content, and answered in step.
 func (x *exchange) proves(wording uint64) {
 	x.s.peers.change(x.s.key.addr, func(p *peer, now time.Time) {
-		p.learn(wording, x.wordings)
+		p.learn(wording, x.wordings, now)
 		if x.chunked {
 			p.chunks = now.Add(provenFor)
 		}
@@ -81,14 +107,19 @@ func (x *exchange) proves(wording uint64) {
 // doubted reports whether the address has answered out of step lately.
 func (x *exchange) doubted() bool { return x.began.Before(x.peer.outOfStep) }
 
-// misstep voids an exchange whose replies were not in step. If all that was said
-// is yes, the message was taken all the same, whichever reply is whose. Otherwise
-// nobody knows: it may have been, unless nothing said yes from the answer to the
-// content on.
-func (x *exchange) misstep(yes bool, surplus []relay.Reply) {
+// misstep voids an exchange whose replies were not in step. yes tells that one to
+// the content, or what was taken for it, was a yes; sure that all was heard. If all
+// that was said is yes, the message was taken all the same, whichever reply is whose.
+// Otherwise nobody knows: it may have been, unless nothing said yes from the answer
+// to the content on, or no content was sent.
+//
+// Where there is one recipient, it has only the answer to the content and some beside
+// it: such a yes and a no are doubted once, like those within one reply. The second
+// time the no counts, for good: a third copy would help nobody.
+func (x *exchange) misstep(yes bool, surplus []relay.Reply, sure bool) {
 	x.s.peers.stepByStep(x.s.key.addr)
 	x.s.broken = true
-	allYes := yes && len(surplus) > 0 && x.mail.Code == 0
+	allYes := yes && sure && len(surplus) > 0 && x.mail.Code == 0
 	for _, r := range surplus {
 		allYes = allYes && r.Code < 300
 		yes = yes || r.Code < 300
@@ -99,9 +130,21 @@ func (x *exchange) misstep(yes bool, surplus []relay.Reply) {
 	if allYes {
 		return
 	}
+	if x.ended && len(x.rcpts) == 1 && len(surplus) > 0 && x.final.Code != 0 {
+		if x.final.Code/100 == 4 {
+			return // it comes again as it is
+		}
+		x.unclear, x.hopeless = x.firstDoubt(), !x.firstDoubt()
+		for _, r := range surplus {
+			if r.Code >= 400 {
+				x.final = r
+			}
+		}
+		return
+	}
 	x.err, x.mail, x.final = errStep, relay.Reply{}, relay.Reply{}
 	clear(x.answers)
-	x.untaken = !yes
+	x.untaken = !yes || !x.begun
 }
 
 // sync asks for the list of keywords again and gives what the host says before
@@ -111,40 +154,49 @@ func (x *exchange) misstep(yes bool, surplus []relay.Reply) {
 func (x *exchange) sync() (surplus []relay.Reply, sure bool) {
 	s := x.s
 	s.end = time.Now().Add(min(s.timeout, syncFor))
-	quitting := s.ext.list == 0
-	switch {
-	case x.synced: // it was asked behind the content already
-	case !x.ask(quitting):
+	byList := x.synced || s.ext.list != 0 && !x.began.Before(x.peer.noList)
+	if !x.synced && !x.ask(!byList) { // else it was asked behind the content already
 		return nil, false
 	}
+	quitting, own := !byList, false
 	for range maxSurplus {
 		rep, err := s.read(s.timeout)
 		switch {
-		case err != nil:
+		case err != nil, rep.code == 421:
 			s.broken = true
-			return surplus, false
-		case rep.code == 421:
 			x.closing(rep)
+			if byList && !quitting && isTimeout(err) {
+				x.withoutList()
+			}
+			if own && len(surplus) == 1 {
+				return nil, true // it refuses a second EHLO, and hangs up
+			}
 			return surplus, false
 		case quitting && rep.code == 221:
 			s.broken = true
-			if s.ext.list != 0 {
+			if byList {
+				x.withoutList()
 				surplus = surplus[:len(surplus)-1] // the last of them was to EHLO
 			}
 			return surplus, true
 		case !quitting && rep.code == 250 && rep.lines > 1 && rep.wording() == s.ext.list:
-			s.unclean = false
 			return surplus, true
 		}
 		surplus = append(surplus, rep.export())
+		// What may be its answer to our own question.
+		own = own || byList && (rep.lines > 1 || aboutVerb(rep.code)) || !byList && rep.positive()
 		if !quitting {
-			if quitting = true; !x.ask(true) {
-				return surplus, false
-			}
+			quitting = true
+			x.ask(true) // if that fails, so will reading
 		}
 	}
 	s.broken = true
 	return surplus, false
+}
+
+// withoutList notes an address that does not answer a second EHLO by its list.
+func (x *exchange) withoutList() {
+	x.s.peers.change(x.s.key.addr, func(p *peer, now time.Time) { p.noList = now.Add(doubtedFor) })
 }
 
 // ask says QUIT or EHLO.
@@ -182,11 +234,11 @@ func (x *exchange) surplus() bool {
 			x.err = io.EOF
 			return true
 		case !x.doubted():
-			x.misstep(false, nil)
+			x.misstep(false, nil, false)
 			return true
 		}
 	}
-	x.misstep(false, nil)
+	x.misstep(false, nil, false)
 	return true
 }
 

@@ -383,7 +383,7 @@ func TestPeersAreBounded(t *testing.T) {
 	}
 	var p peer
 	for i := range 100 {
-		p.learn(uint64(i+1), nil)
+		p.learn(uint64(i+1), nil, time.Now())
 	}
 	if len(p.answers) > maxAnswers || !p.knows(100) {
 		t.Errorf("%v", p.answers)

@@ -226,7 +226,7 @@ func TestHangsUpAfterEach(t *testing.T) {
 		h.HangUp()
 	}
 	deliverOne(t, e, modeT, "tls")
-	if p := e.peers.get(h.Addr()); p.hangups > 0 || !p.hangsUp.IsZero() {
+	if p := e.peers.get(h.Addr()); !p.hangup.IsZero() || !p.hangsUp.IsZero() {
 		t.Errorf("%+v", p)
 	}
 }

@@ -27,7 +27,8 @@ type peer struct {
 	noChunks  time.Time // until when BDAT is not tried
 	outOfStep time.Time // until when it is asked step by step
 	hangsUp   time.Time // until when its connections carry one message each
-	hangups   int       // connections it closed right after a message
+	hangup    time.Time // when it last closed a connection right after a message
+	noList    time.Time // until when it is asked QUIT where others are asked EHLO
 	carries   int       // messages a connection; 0: not known
 	carried   time.Time // until when that holds
 	// answers are the wordings of its answers to content, learned in step; those
@@ -35,17 +36,25 @@ type peer struct {
 	// are none such: it answers everything in the same words.
 	answers []uint64
 	alike   bool
+	learned time.Time // until when
 }
 
 // maxAnswers bounds the wordings kept of one address.
 const maxAnswers = 4
 
 // knows reports whether w is how the address answers content.
-func (p peer) knows(w uint64) bool { return slices.Contains(p.answers, w) }
+func (p *peer) knows(w uint64) bool { return slices.Contains(p.answers, w) }
+
+// worded reports whether it is known at a time how the address answers content.
+func (p peer) worded(now time.Time) bool { return now.Before(p.learned) }
 
 // learn takes in the wording of an answer to content that was in step, beside
 // those of the envelope it answered.
-func (p *peer) learn(w uint64, envelope []uint64) {
+func (p *peer) learn(w uint64, envelope []uint64, now time.Time) {
+	if !p.worded(now) {
+		p.answers, p.alike = nil, false
+	}
+	p.learned = now.Add(provenFor)
 	for _, e := range envelope {
 		if i := slices.Index(p.answers, e); i >= 0 {
 			p.answers = slices.Delete(slices.Clone(p.answers), i, i+1)
@@ -64,8 +73,8 @@ func (p *peer) learn(w uint64, envelope []uint64) {
 // messages is how many a connection to it carries; 0: any number.
 func (p peer) messages(now time.Time) int {
 	switch {
-	case now.Before(p.hangsUp):
-		return 1
+	case now.Before(p.hangsUp), now.Before(p.outOfStep):
+		return 1 // whatever else is on its way belongs to that message
 	case now.Before(p.carried):
 		return p.carries
 	}
@@ -74,12 +83,12 @@ func (p peer) messages(now time.Time) int {
 
 // over reports whether nothing of p holds any more.
 func (p peer) over(now time.Time) bool {
-	for _, t := range [...]time.Time{p.chunks, p.noChunks, p.outOfStep, p.hangsUp, p.carried} {
+	for _, t := range [...]time.Time{p.chunks, p.noChunks, p.outOfStep, p.hangsUp, p.carried, p.learned, p.noList} {
 		if now.Before(t) {
 			return false
 		}
 	}
-	return len(p.answers) == 0 && p.hangups == 0
+	return true
 }
 
 // peers remembers what addresses have shown of themselves. Its methods are safe
@@ -154,9 +163,10 @@ func (ps *peers) withoutChunks(addr netip.AddrPort) {
 // a connection to it.
 func (ps *peers) hungUp(addr netip.AddrPort) {
 	ps.change(addr, func(p *peer, now time.Time) {
-		if p.hangups++; p.hangups >= 2 {
-			p.hangsUp, p.hangups = now.Add(hangsUpFor), 0
+		if now.Sub(p.hangup) < hangsUpFor {
+			p.hangsUp = now.Add(hangsUpFor)
 		}
+		p.hangup = now
 	})
 }
 

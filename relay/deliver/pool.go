@@ -2,6 +2,8 @@ package deliver
 
 import (
 	"context"
+	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -27,6 +29,10 @@ const maxSessionAge = 5 * time.Minute
 // message before the host has said a word. It is long enough for the sessions
 // of a busy destination, and shorter than any host's patience.
 const coldAfter = time.Second
+
+// errCrowded is the error of a connection that was waited for too long, the address
+// taking no more than there are.
+var errCrowded = errors.New("as many connections as the host takes are open")
 
 // pool holds the idle sessions and the leave to open more. An idle session
 // counts as open, and is given up when somebody else needs its place.
@@ -104,8 +110,10 @@ func (p *pool) take(k poolKey, usable func(*session) bool) *session {
 
 // acquire gives an idle session that usable accepts or, with nil, leave to
 // open a connection, which release takes back. It waits while the bounds are
-// reached.
-func (p *pool) acquire(ctx context.Context, k poolKey, usable func(*session) bool) (*session, error) {
+// reached, but no longer than patience where it is the address that takes no more:
+// errCrowded.
+func (p *pool) acquire(ctx context.Context, k poolKey, usable func(*session) bool, patience time.Duration) (*session, error) {
+	began := time.Now()
 	for {
 		if s := p.take(k, usable); s != nil {
 			return s, nil
@@ -116,19 +124,29 @@ func (p *pool) acquire(ctx context.Context, k poolKey, usable func(*session) boo
 			p.open[k.host]++
 			p.crowd(k.addr).open++
 			p.total++
+			p.wake() // there may be room for more
+			limited := p.crowds[k.addr].limit > 0
 			p.mu.Unlock()
-			p.retire(evicted)
+			p.retire(evicted, limited)
 			return nil, nil
 		}
 		w := &waiter{k, make(chan struct{})}
 		p.waiters = append(p.waiters, w)
+		crowded := p.crowds[k.addr].full()
 		p.mu.Unlock()
+		wait, cancel := ctx, func() {}
+		if crowded {
+			wait, cancel = context.WithDeadlineCause(ctx, began.Add(patience), errCrowded)
+		}
 		select {
 		case <-w.ready:
-		case <-ctx.Done():
+		case <-wait.Done():
 			p.abandon(w)
-			return nil, ctx.Err()
+			err := context.Cause(wait)
+			cancel()
+			return nil, err
 		}
+		cancel()
 	}
 }
 
@@ -208,13 +226,14 @@ func (p *pool) opened(k poolKey) {
 }
 
 // turnedAway notes that an address hung up on a connection that release has not
-// taken back yet. It reports whether that says no more than that the others are
-// as many as the address takes: then the next one waits for one of them.
-func (p *pool) turnedAway(k poolKey) bool {
+// taken back yet, and has done so before in this attempt or not. It reports whether
+// that says no more than that the others are as many as the address takes: then the
+// next one waits for one of them.
+func (p *pool) turnedAway(k poolKey, before bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c := p.crowd(k.addr)
-	if c.open <= 1 {
+	if c.open <= 1 || c.live == 0 && before {
 		c.limit = 0
 		return false
 	}
@@ -257,22 +276,43 @@ func (p *pool) forget(k poolKey, live bool) {
 	if live {
 		c.live--
 	}
-	if c.open == 0 && (c.limit == 0 || len(p.crowds) > maxCrowds || time.Now().After(c.until)) {
+	if c.open == 0 && (c.limit == 0 || time.Now().After(c.until)) {
 		delete(p.crowds, k.addr)
+	}
+	if len(p.crowds) > maxCrowds {
+		p.sweep()
+	}
+}
+
+// sweep forgets limits of addresses without connections: those that hold no more
+// or, where there are none, all.
+func (p *pool) sweep() {
+	now := time.Now()
+	maps.DeleteFunc(p.crowds, func(_ netip.AddrPort, c *crowd) bool { return c.open == 0 && now.After(c.until) })
+	if len(p.crowds) > maxCrowds {
+		maps.DeleteFunc(p.crowds, func(_ netip.AddrPort, c *crowd) bool { return c.open == 0 })
 	}
 }
 
 // drop leaves sessions politely and gives back their places.
 func (p *pool) drop(sessions ...*session) {
 	for _, s := range sessions {
-		p.retire(s)
+		p.mu.Lock()
+		limited := p.crowd(s.key.addr).limit > 0
+		p.mu.Unlock()
+		p.retire(s, limited)
 		p.release(s.key, true)
 	}
 }
 
-// retire leaves a session whose place is given away already; nil is none.
-func (p *pool) retire(s *session) {
-	if s != nil {
+// retire leaves a session, nil being none. Where the address takes so many
+// connections and no more, the next one is for when it has noticed that.
+func (p *pool) retire(s *session, limited bool) {
+	switch {
+	case s == nil:
+	case limited:
+		s.quitAndWait()
+	default:
 		s.quit()
 	}
 }

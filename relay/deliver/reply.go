@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 	"unicode/utf8"
 
@@ -21,6 +22,9 @@ const (
 
 // errReply is the error of bytes that are no SMTP reply, or too many of them.
 var errReply = errors.New("malformed reply")
+
+// errNoCode is that of a line without a code where a reply should begin.
+var errNoCode = fmt.Errorf("%w: no code", errReply)
 
 // reply is one reply as read. Its text is valid until the next is read.
 type reply struct {
@@ -62,7 +66,7 @@ func readReply(r *bufio.Reader, buf []byte) (reply, error) {
 		case rep.lines > 0:
 			text, more = line, true
 		default:
-			return rep, errReply
+			return rep, errNoCode
 		}
 		if rep.lines > 0 {
 			rep.text = append(rep.text, '\n')
@@ -91,7 +95,8 @@ func splitReplyLine(line []byte) (code int, more bool, text []byte, ok bool) {
 	case '-':
 		return code, true, line[4:], true
 	}
-	return 0, false, nil, false
+	// The blank after the code is forgotten, too: "250ok".
+	return code, false, line[3:], !isDigit(line[3])
 }
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
@@ -112,6 +117,7 @@ func (r reply) wording() uint64 {
 	h = (h ^ uint64(r.code)) * prime
 	for line := range r.each {
 		for word := range bytes.FieldsSeq(line) {
+			word, _, _ = bytes.Cut(word, []byte{'='}) // of "id=1tSxyz-000abc-1X", the id
 			if !isPlainWord(word) && !isEnhanced(word) {
 				continue
 			}

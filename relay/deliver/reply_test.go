@@ -33,6 +33,7 @@ func TestReadReply(t *testing.T) {
 		{"250-\r\n250 ok\r\n", relay.Reply{Code: 250, Text: "ok"}},
 		{"250-a\r\n251 b\r\n", relay.Reply{Code: 251, Text: "a b"}}, // the last line's code counts
 		{"250-a\r\n550 5.1.1 b\r\n", relay.Reply{Code: 550, Enhanced: "5.1.1", Text: "a b"}},
+		{"250ok\r\n", relay.Reply{Code: 250, Text: "ok"}},                        // the blank is forgotten
 		{"250-a\r\nmore\r\n250 b\r\n", relay.Reply{Code: 250, Text: "a more b"}}, // a line without a code is text
 		{"250-a\r\n\r\n250 b\r\n", relay.Reply{Code: 250, Text: "a  b"}},
 		{"250 a\x00b\x1b[2J\x7f\r\n", relay.Reply{Code: 250, Text: "a?b?[2J?"}},
@@ -47,7 +48,7 @@ func TestReadReply(t *testing.T) {
 
 func TestReadReplyRefuses(t *testing.T) {
 	for _, in := range []string{
-		"", "25", "2x0 ok\r\n", "150 wait\r\n", "650 ok\r\n", "250x\r\n", "hello\r\n", "\r\n",
+		"", "25", "2x0 ok\r\n", "150 wait\r\n", "650 ok\r\n", "2500\r\n", "hello\r\n", "\r\n",
 		"250-never ends\r\n", "no code\r\n250 b\r\n", "250-a\r\nno code and no end\r\n",
 		"250 " + strings.Repeat("x", maxReplyLine) + "\r\n",
 		strings.Repeat("250-a\r\n", maxReplyLines) + "250 b\r\n",

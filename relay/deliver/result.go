@@ -174,8 +174,11 @@ func (w *walk) feedback(r relay.Result, cut bool) relay.Feedback {
 			return relay.Healthy
 		}
 	}
-	if w.trouble {
+	switch {
+	case w.trouble:
 		return relay.Trouble
+	case w.busy:
+		return relay.Neutral
 	}
 	for _, h := range w.hosts {
 		if policy.Merge(h.Name, h.verdicts).Class != policy.Unreachable {

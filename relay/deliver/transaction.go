@@ -64,6 +64,7 @@ type exchange struct {
 	answers  []answer    // one per recipient
 	final    relay.Reply // to the message, or to DATA where that was refused
 	unclear  bool        // mail or final says both yes and no, and is believed in neither
+	hopeless bool        // final is a no beside a yes, and so it was the attempt before
 	chunked  bool        // the content goes by BDAT
 	begun    bool        // content was sent
 	ended    bool        // all of the message was sent
@@ -93,12 +94,15 @@ func (s *session) transact(job *Job, rcpts []*relay.Recipient) *exchange {
 	buffers.Put(buf)
 	if x.err != nil {
 		s.broken = true
-		if isClosed(x.err) && !byUs(x.err) && !s.hungUp && !s.cold && s.carried > 0 {
+		if isClosed(x.err) && !byUs(x.err) && !x.mailed && !s.hungUp && !s.cold && s.carried > 0 {
 			s.peers.hungUp(s.key.addr)
 		}
 	}
 	s.cold = false
 	s.gate.again()
+	if x.unreset {
+		s.limit = s.mails // it is not kept
+	}
 	s.count(x.final.Code/100 == 2 && !x.unclear)
 	return x
 }
@@ -111,7 +115,7 @@ func (x *exchange) unasked() {
 	case err != nil:
 		x.err = err
 	case rep.code != 421:
-		x.misstep(false, nil)
+		x.misstep(false, nil, false)
 	default:
 		x.mail, x.mailed = rep.export(), true
 		x.closing(rep)
@@ -132,6 +136,7 @@ func (x *exchange) run() {
 	if x.final.Code >= 200 && x.final.Code < 300 {
 		x.s.unclean = false
 	}
+	x.assure()
 }
 
 // mayFly reports whether envelope and content may go in one flight. That is for
@@ -142,7 +147,7 @@ func (x *exchange) run() {
 func (x *exchange) mayFly(reset bool) bool {
 	s, p := x.s, &x.peer
 	return s.ext.pipelining && s.ext.chunking && !reset && !s.cold &&
-		x.began.Before(p.chunks) && (len(p.answers) > 0 || p.alike && s.ext.list != 0) &&
+		x.began.Before(p.chunks) && p.worded(x.began) && (len(p.answers) > 0 || s.ext.list != 0 && !x.began.Before(p.noList)) &&
 		!x.doubted() &&
 		x.job.Body.Size() <= oneFlight && !x.job.namesRecipients()
 }
@@ -151,8 +156,8 @@ func (x *exchange) mayFly(reset bool) bool {
 // failed at it, and not if it could name recipients to one that has not proven
 // to take it.
 func (x *exchange) byChunks() bool {
-	return x.s.ext.chunking && !x.began.Before(x.peer.noChunks) &&
-		(x.proven() || x.job.Body.Size() > oneFlight || !x.job.namesRecipients())
+	return x.s.ext.chunking && !x.doubted() && !x.began.Before(x.peer.noChunks) &&
+		(x.proven() || x.job.Body.Size() <= oneFlight && !x.job.namesRecipients())
 }
 
 // proven reports whether the address has taken content by BDAT lately.
@@ -248,7 +253,7 @@ func (x *exchange) afterData(rep reply) {
 			x.s.broken = true
 		}
 	case rep.code < 400:
-		x.misstep(false, nil)
+		x.misstep(false, nil, false)
 	default:
 		x.closing(rep)
 		x.final = x.export(rep)
@@ -278,8 +283,22 @@ func (x *exchange) stepwise(reset bool) {
 	case x.byChunks():
 		x.chunk()
 	default:
-		x.step(func() { s.out = append(s.out, "DATA\r\n"...) }, func(rep reply) bool { x.afterData(rep); return true })
+		x.step(func() { s.out = append(s.out, "DATA\r\n"...) }, x.heardData)
 	}
+}
+
+// heardData goes on after the answer to DATA, which is like no other where it is a
+// yes: what an address that is out of step says before it is about something else.
+func (x *exchange) heardData(rep reply) bool {
+	for n := 0; rep.positive() && x.doubted() && n < maxSurplus; n++ {
+		var ok bool
+		if rep, ok = x.reply(nil); !ok {
+			x.untaken = true
+			return false
+		}
+	}
+	x.afterData(rep)
+	return true
 }
 
 func (x *exchange) step(command func(), heard func(reply) bool) bool {
@@ -330,21 +349,28 @@ func (x *exchange) chunk() {
 	}
 	switch {
 	case byUs(x.err):
-	case x.err != nil, aboutVerb(rep.code):
+	case x.err != nil, aboutVerb(rep.code) && w.left:
 		x.lied()
-	case errors.Is(sent, errEarly) && rep.code < 400:
-		x.misstep(false, nil)
+	case errors.Is(sent, errEarly) && (rep.code < 400 || w.surplus()):
+		x.misstep(false, nil, false)
+	case rep.positive() && x.surplus():
 	case rep.positive() && !x.s.gate.pass():
 		x.err = errChanged
 	case rep.positive():
+		x.heard(rep)
 		x.s.out = append(x.s.out, "BDAT 0 LAST\r\n"...)
 		sent = x.s.flush()
 		x.ended = sent == nil
 		x.hearFinal(sent, false)
 	default:
-		x.s.broken = true // in the middle of the message
 		x.final = x.export(rep)
 		x.closing(rep)
+		if errors.Is(sent, errEarly) || x.unclear {
+			x.s.broken = true // in the middle of the chunk
+			return
+		}
+		x.confirm(rep.wording(), false)
+		x.s.broken = true // in the middle of the message
 	}
 }
 
@@ -372,8 +398,8 @@ func (x *exchange) message(stuff bool) {
 	sent := w.send(x.job.Body)
 	if errors.Is(sent, errEarly) {
 		x.s.broken = true // in the middle of the message
-		if w.early.code < 400 {
-			x.misstep(false, nil)
+		if w.early.code < 400 || w.surplus() {
+			x.misstep(false, nil, false)
 			return
 		}
 		x.final = x.export(w.early)
@@ -465,9 +491,12 @@ func (x *exchange) heardRcpt(i int, rep reply) bool {
 // doubtful reports whether a reply says yes in one line and no in another. That
 // may be a slip the first time; of the same message, the last line counts the
 // second time.
-func (x *exchange) doubtful(rep reply) bool {
+func (x *exchange) doubtful(rep reply) bool { return rep.mixed && x.firstDoubt() }
+
+// firstDoubt reports whether the attempt before this one did not end in doubt.
+func (x *exchange) firstDoubt() bool {
 	last := x.job.Delivery.Last
-	return rep.mixed && (last == nil || last.Reason != events.ReplyMixed)
+	return last == nil || last.Reason != events.ReplyMixed
 }
 
 // export makes the reply that is kept, and notes one that is not believed.
@@ -485,17 +514,28 @@ func (x *exchange) hearFinal(sent error, flight bool) {
 		defer func() { x.s.timeout /= 2 }()
 	}
 	rep, ok := x.reply(sent)
+	for n := 0; errors.Is(x.err, errNoCode) && n < maxSurplus; n++ {
+		rep, ok = x.reply(sent) // a line of text before the reply
+	}
 	if !ok {
 		return
 	}
 	x.closing(rep)
 	switch {
 	case rep.code >= 300 && rep.code < 400, sent != nil && rep.positive():
-		x.misstep(true, nil)
+		x.misstep(true, nil, false)
 	case !x.anyTaken() && rep.positive():
 		// A message for nobody is not taken: this is about something else.
-		x.misstep(true, nil)
+		x.misstep(true, nil, false)
 	case x.chunked && x.anyTaken() && aboutVerb(rep.code):
+		if flight {
+			// What runs the content as commands says much, but never yes.
+			surplus, _ := x.sync()
+			if slices.ContainsFunc(surplus, func(r relay.Reply) bool { return r.Code < 300 }) {
+				x.misstep(false, surplus, false)
+				return
+			}
+		}
 		x.lied()
 	default:
 		wording := rep.wording()

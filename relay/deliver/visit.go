@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 
 	"go.uber.org/zap"
@@ -62,14 +63,20 @@ func (w *walk) visit(h *host, s *session, seen sighting) end {
 			return dead
 		}
 		w.depart(h, s, seen, e, x)
+		w.worn = 0
+		if e == again && x.mail.Code != 0 {
+			w.worn = s.carried
+		}
 		if e != exhausted && e != again || !w.reopen(h, &s, &seen, e == again) {
+			w.worn = 0
+			w.trouble = w.trouble || e == again && s.hungUp && !x.refusedSome()
 			return e
 		}
 	}
 }
 
-// maxAgain is how many new connections one attempt opens because a session was
-// at its end.
+// maxAgain is how many new connections one attempt opens in a row, each instead of
+// the one before, before somebody is answered for.
 const maxAgain = 3
 
 // reopen replaces a session that has carried all it may. Where it has shown that
@@ -79,7 +86,6 @@ func (w *walk) reopen(h *host, s **session, seen *sighting, fresh bool) bool {
 		if w.agains++; w.agains > maxAgain {
 			return false
 		}
-		w.worn = (*s).carried
 	}
 	if w.done() {
 		return false
@@ -168,6 +174,9 @@ func (w *walk) batch(s *session) []*recipient {
 	most := w.e.o.MaxRecipientsPerTransaction
 	if n := s.ext.rcptMax; n > 0 {
 		most = min(most, n)
+	}
+	if time.Now().Before(s.peers.get(s.key.addr).outOfStep) {
+		most = 1
 	}
 	var batch []*recipient
 	for i := range w.rcpts {
@@ -265,12 +274,15 @@ func (w *walk) repeat(x *exchange, batch []*recipient) bool {
 	some := false
 	for i, r := range batch {
 		a := x.answers[i]
-		if !r.settled && (a.standing == taken || a.standing == unasked || a.reply.Code == 421 && x.used()) {
+		if !r.settled && (a.standing == taken || a.standing == unasked || a.reply.Code == 421 && (x.used() || x.refusedSome())) {
 			r.visit, some = 0, true
 		}
 	}
 	if some {
 		w.e.metrics.again.WithLabelValues(string(why)).Inc()
+	}
+	if x.refusedSome() || x.final.Code != 0 {
+		w.agains = 0 // this one answered for somebody, and so may the next one
 	}
 	return some
 }
@@ -334,7 +346,11 @@ func (w *walk) take(h *host, x *exchange, r *recipient, told events.Session) {
 		r.settled = true
 		r.outcome = relay.Outcome{Reply: x.final, Relayed: x.s.ext.dsn, Session: told}
 	default:
-		r.answer(x.refusal(x.final, relay.ReachMessage, h.Name), told)
+		f := x.refusal(x.final, relay.ReachMessage, h.Name)
+		if x.hopeless {
+			f.Class, f.Reason = relay.Permanent, events.ReplyMixed
+		}
+		r.answer(f, told)
 	}
 }
 

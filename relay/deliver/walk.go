@@ -43,6 +43,7 @@ type walk struct {
 	evidence  []relay.HostEvidence
 	sightings []events.Session // one per evidence
 	trouble   bool             // 421 or a lost connection
+	busy      bool             // an address had as many of our connections as it takes
 	tampered  map[netip.AddrPort]bool
 	noTicket  map[netip.AddrPort]bool            // a session ticket broke a session with it
 	probed    map[netip.AddrPort]policy.Observed // what asking for its versions showed
@@ -269,7 +270,13 @@ func (w *walk) connect(h *host, k poolKey, m manner) (*session, sighting, error)
 	ctx, done := w.opening()
 	defer done()
 	for tries := 1; ; tries++ {
-		s, err := w.e.pool.acquire(ctx, k, usable)
+		s, err := w.e.pool.acquire(ctx, k, usable, w.patience(h))
+		if err == errCrowded {
+			w.busy = true
+			seen := w.crowded(h)
+			w.record(h, k, seen)
+			return nil, seen, nil
+		}
 		if err != nil {
 			return nil, sighting{}, err
 		}
@@ -283,7 +290,7 @@ func (w *walk) connect(h *host, k poolKey, m manner) (*session, sighting, error)
 			w.e.pool.opened(k)
 			return s, seen, err
 		}
-		crowded := seen.turnedAway() && w.e.pool.turnedAway(k)
+		crowded := seen.turnedAway() && w.e.pool.turnedAway(k, tries > 1)
 		w.e.pool.release(k, false)
 		if crowded && err == nil && tries < maxTurnedAway {
 			w.e.metrics.crowded.Inc()
@@ -294,6 +301,21 @@ func (w *walk) connect(h *host, k poolKey, m manner) (*session, sighting, error)
 		}
 		return nil, seen, err
 	}
+}
+
+// patience is how long to wait for one of the connections that an address takes:
+// where there is another host to ask, as long as for the host itself.
+func (w *walk) patience(h *host) time.Duration {
+	if h != w.hosts[len(w.hosts)-1] {
+		return w.e.o.ConnectTimeout
+	}
+	return max(0, w.e.o.patience()-time.Since(w.begin))
+}
+
+// crowded is what an address shows that takes no further connection.
+func (w *walk) crowded(h *host) sighting {
+	o := policy.Observed{Stage: policy.StageConnect, Fault: policy.NoConnect}
+	return sighting{observed: o, verdict: h.decision.Judge(o), reply: relay.Reply{Text: errCrowded.Error()}}
 }
 
 // maxTurnedAway is how often a host may refuse one connection of an attempt
