@@ -27,15 +27,15 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // memory is an Outbox in memory.
 type memory struct {
-	mu        sync.Mutex
-	endpoints map[string]Endpoint
-	rows      map[string][]Row
-	seq       uint64
-	wake      func(string)
-	mute      bool          // commits wake nobody
-	ahead     time.Duration // how far the clock of new events is
-	sentFails int           // how many more calls of Sent fail
-	changed   chan struct{} // closed and replaced at every change
+	mu          sync.Mutex
+	endpoints   map[string]Endpoint
+	rows        map[string][]Row
+	seq         uint64
+	wake        func(string)
+	mute        bool          // commits wake nobody
+	ahead       time.Duration // how far the clock of new events is
+	removeFails int           // how many more calls of Remove fail
+	changed     chan struct{} // closed and replaced at every change
 }
 
 func newMemory(es ...Endpoint) *memory {
@@ -98,10 +98,13 @@ func (m *memory) Pending(context.Context) (ids []string, err error) {
 	return ids, nil
 }
 
-func (m *memory) Rows(_ context.Context, id string, maxBytes int) (got []Row, err error) {
+func (m *memory) Rows(_ context.Context, id string, s Span, maxBytes int) (got []Row, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, r := range m.rows[id] {
+		if r.Seq < s.First || r.Seq > s.Last {
+			continue
+		}
 		maxBytes -= len(r.Object)
 		if len(got) > 0 && maxBytes < 0 {
 			break
@@ -111,17 +114,17 @@ func (m *memory) Rows(_ context.Context, id string, maxBytes int) (got []Row, er
 	return got, nil
 }
 
-func (m *memory) Sent(ctx context.Context, id string, seq uint64) (err error) {
+func (m *memory) Remove(ctx context.Context, id string, s Span) (err error) {
 	m.edit(func() {
 		if err = ctx.Err(); err != nil {
 			return
 		}
-		if m.sentFails > 0 {
-			m.sentFails--
+		if m.removeFails > 0 {
+			m.removeFails--
 			err = errors.New("disk trouble")
 			return
 		}
-		m.rows[id] = slices.DeleteFunc(m.rows[id], func(r Row) bool { return r.Seq <= seq })
+		m.rows[id] = slices.DeleteFunc(m.rows[id], func(r Row) bool { return s.First <= r.Seq && r.Seq <= s.Last })
 	})
 	return err
 }
@@ -137,12 +140,18 @@ func (m *memory) waiting(id string) int {
 // drained waits until nothing waits for an endpoint.
 func (m *memory) drained(t *testing.T, id string) {
 	t.Helper()
+	m.waitFor(t, id, 0)
+}
+
+// waitFor waits until so many events wait for an endpoint.
+func (m *memory) waitFor(t *testing.T, id string, want int) {
+	t.Helper()
 	deadline := time.After(10 * time.Second)
 	for {
 		m.mu.Lock()
 		n, changed := len(m.rows[id]), m.changed
 		m.mu.Unlock()
-		if n == 0 {
+		if n == want {
 			return
 		}
 		select {

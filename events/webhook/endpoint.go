@@ -6,7 +6,8 @@
 //	              Outbox: where they wait
 //	sender.go     Sender: starts a loop for every endpoint with something
 //	              waiting, and bounds their posts together
-//	loop.go       one endpoint: gather a batch, post, mark sent or back off
+//	loop.go       one endpoint: gather a batch, post, remove what was taken
+//	plan.go       what is sent next, and what an answer means for it (pure)
 //	post.go       one POST of one batch, and the client all share
 //	target.go     which URLs may be posted to
 //	sign.go       the signature (contract §5.1)
@@ -20,6 +21,7 @@ package webhook
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 
 	"tlsrelay/events"
@@ -80,18 +82,27 @@ type Row struct {
 	Object []byte    // its wire form, one JSON object (Event.AppendJSON)
 }
 
+// Span is the rows of one endpoint from First to Last, both included.
+type Span struct{ First, Last uint64 }
+
+// From is the rows from seq on, those that are still to come included.
+func From(seq uint64) Span { return Span{seq, math.MaxUint64} }
+
 // Outbox is where events wait. relay/store implements it. A row is in the
-// outbox from the commit of the state it tells of until Sent or Expire.
+// outbox from the commit of the state it tells of until it is removed. No row
+// comes to where Rows hands it out below one that was handed out.
 type Outbox interface {
 	// Endpoint finds an endpoint by id; ok is false when it was deleted.
 	Endpoint(ctx context.Context, id string) (e Endpoint, ok bool, err error)
 	// Pending lists the ids of endpoints with rows.
 	Pending(ctx context.Context) ([]string, error)
-	// Rows gives the oldest rows of an endpoint, at most maxBytes of objects
-	// (but at least one row), and only rows whose state is on stable storage.
-	Rows(ctx context.Context, endpoint string, maxBytes int) ([]Row, error)
-	// Sent removes rows up to and including seq.
-	Sent(ctx context.Context, endpoint string, seq uint64) error
+	// Rows gives the oldest rows of an endpoint within s, at most maxBytes of
+	// objects (but at least one row), and only rows whose state is on stable
+	// storage.
+	Rows(ctx context.Context, endpoint string, s Span, maxBytes int) ([]Row, error)
+	// Remove removes the rows within s, sent or given up, and leaves those
+	// before and behind it.
+	Remove(ctx context.Context, endpoint string, s Span) error
 	// Wake is told the id of an endpoint whenever rows of it come to where Rows
 	// hands them out, and not before. The function must not block.
 	Wake(f func(endpoint string))

@@ -2,7 +2,7 @@ package webhook
 
 import (
 	"context"
-	"net/http"
+	"encoding/json"
 	"slices"
 	"time"
 
@@ -22,10 +22,13 @@ type loop struct {
 	id    string
 	woken chan struct{} // holds one token when rows can be had
 
-	failures int  // in a row
-	slow     bool // the last POST was
-	maxBytes int  // of a batch; halved whenever the endpoint finds one too large
-	status   EndpointStatus
+	plan    plan
+	target  Endpoint  // as it was when the plan was last followed
+	slow    bool      // the last POST was
+	waiting time.Time // when the oldest event happened that was never sent; zero: there is none
+	told    bool      // that rows were set aside; false again when none is
+	lost    lost
+	status  EndpointStatus
 }
 
 // found is what a turn found in the outbox.
@@ -38,11 +41,12 @@ const (
 
 // drain takes turns until nothing is left.
 func (l *loop) drain(ctx context.Context) {
+	defer func() { l.tellLost() }()
 	for ctx.Err() == nil {
 		if l.turn(ctx) == something {
 			continue
 		}
-		l.note(EndpointStatus{})
+		l.setStatus(EndpointStatus{})
 		if l.s.finish(l) {
 			return
 		}
@@ -52,91 +56,204 @@ func (l *loop) drain(ctx context.Context) {
 	delete(l.s.loops, l.id)
 }
 
-// turn reads the endpoint and its oldest rows anew, for either may have
-// changed, and does the one thing that is due: drop, wait, or send.
+// turn reads the endpoint anew, for it may have changed, and does the one thing
+// that is due: drop, wait, or send.
 func (l *loop) turn(ctx context.Context) found {
 	select {
 	case <-l.woken: // for what this turn will see
 	default:
 	}
 	e, exists, err := l.s.box.Endpoint(ctx, l.id)
-	var rows []Row
-	if err == nil {
-		rows, err = l.s.box.Rows(ctx, l.id, l.maxBytes)
-	}
 	if err != nil {
 		l.storeTrouble(ctx, err)
 		return something
 	}
-	if len(rows) == 0 {
+	now := time.Now()
+	if !sameTarget(l.target, e) {
+		l.plan.forgive(now)
+	}
+	l.target = e
+	switch wait := l.plan.until.Sub(now); {
+	case !exists:
+		return l.clear(ctx, e)
+	case !e.Enabled:
+		return l.rest(ctx, e)
+	case wait > 0:
+		l.sleep(ctx, min(wait, l.s.o.PollInterval), nil)
+		return something
+	}
+	if l.plan.unreachable(now) && l.expire(ctx, e) == something {
+		return something
+	}
+	if b, ok := l.plan.choose(now); ok {
+		l.ask(ctx, e, b)
+		return something
+	}
+	return l.askFresh(ctx, e)
+}
+
+// clear drops what waits for an endpoint that is gone.
+func (l *loop) clear(ctx context.Context, e Endpoint) found {
+	rows, ok := l.read(ctx, From(0), l.s.o.FlushBytes)
+	if ok && len(rows) == 0 {
 		return nothing
 	}
-	l.note(EndpointStatus{Account: e.Account, Oldest: rows[0].At, Off: !e.Enabled})
-	expired := l.expired(e, rows)
-	switch {
-	case !exists:
-		l.drop(ctx, e, rows, dropDeleted)
-	case expired > 0:
-		l.drop(ctx, e, rows[:expired], dropExpired)
-	case !e.Enabled:
-		// Kept while it may be switched on again.
-		l.sleep(ctx, l.s.o.PollInterval, nil)
-	case !l.ripe(rows):
-		l.gather(ctx, rows[0].At)
-	default:
-		l.send(ctx, e, rows)
+	if ok && l.remove(ctx, Span{Last: rows[len(rows)-1].Seq}) {
+		l.plan.goneTo(rows[len(rows)-1].Seq)
+		l.s.m.dropped.WithLabelValues(dropDeleted).Add(float64(len(rows)))
+		l.s.log.Warn("webhook events dropped", zap.String("endpoint", l.id), zap.String("account", e.Account),
+			zap.String("why", dropDeleted), zap.Int("events", len(rows)), zap.Time("oldest", rows[0].At))
 	}
 	return something
 }
 
-// expired counts the leading rows whose time is over. An event is given up
-// only after the endpoint has failed (or is off): one that waited because the
-// relay itself was down is tried once, however late.
-func (l *loop) expired(e Endpoint, rows []Row) int {
-	if l.failures == 0 && e.Enabled {
-		return 0
+// rest keeps the rows of an endpoint that is switched off while it may be
+// switched on again.
+func (l *loop) rest(ctx context.Context, e Endpoint) found {
+	if l.expire(ctx, e) == something {
+		return something
 	}
-	limit := time.Now().Add(-l.s.o.RetryFor)
-	i := slices.IndexFunc(rows, func(r Row) bool { return r.At.After(limit) })
-	if i < 0 {
-		return len(rows)
+	rows, ok := l.read(ctx, From(0), 1)
+	if ok && len(rows) == 0 {
+		return nothing
 	}
-	return i
+	if ok {
+		l.waiting = rows[0].At
+		l.note(e)
+		l.sleep(ctx, l.s.o.PollInterval, nil)
+	}
+	return something
 }
 
-// ripe reports whether rows are to be sent now: old enough, big enough, or
-// overdue by an earlier failure.
-func (l *loop) ripe(rows []Row) bool {
-	age := time.Since(rows[0].At)
-	if l.failures > 0 || age >= l.s.o.FlushInterval || age < 0 { // the clock was set back
-		return true
+// expire drops the oldest rows whose time is over, unsent.
+func (l *loop) expire(ctx context.Context, e Endpoint) found {
+	rows, ok := l.read(ctx, From(0), 1)
+	if ok && len(rows) > 0 && l.plan.over(rows[0].At, time.Now()) {
+		rows, ok = l.read(ctx, From(0), l.s.o.FlushBytes)
+	} else if ok {
+		return nothing
 	}
+	if !ok {
+		return something // the store is in trouble: look again
+	}
+	now := time.Now()
+	if i := slices.IndexFunc(rows, func(r Row) bool { return !l.plan.over(r.At, now) }); i >= 0 {
+		rows = rows[:i]
+	}
+	if len(rows) > 0 && l.remove(ctx, Span{Last: rows[len(rows)-1].Seq}) {
+		l.plan.goneTo(rows[len(rows)-1].Seq)
+		l.lose(e, rows)
+	}
+	return something
+}
+
+// ask sends what was not taken before.
+func (l *loop) ask(ctx context.Context, e Endpoint, b batch) {
+	now := time.Now()
+	atLast := l.plan.over(b.oldest, now) && (b.reason == aside || l.plan.failures > 0)
+	size := l.plan.maxBytes
+	if atLast {
+		size = 1
+	}
+	rows, ok := l.read(ctx, b.Span, size)
+	switch {
+	case !ok:
+	case len(rows) == 0:
+		l.plan.gone(b)
+	case atLast && b.reason == aside: // it was sent alone, more than once
+		if l.remove(ctx, b.Span) {
+			l.plan.gone(b)
+			l.lose(e, rows)
+		}
+		l.note(e)
+	case atLast && !l.plan.over(rows[0].At, now):
+		l.plan.see(b, rows[0].At) // older ones are gone
+	default:
+		l.send(ctx, e, sent{batch: b, rows: rows})
+	}
+}
+
+// askFresh sends what was never sent, once there is enough of it, and sees to
+// the rest until then.
+func (l *loop) askFresh(ctx context.Context, e Endpoint) found {
+	b := l.plan.fresh()
+	size := l.plan.maxBytes
+	if l.plan.failures > 0 {
+		size = 1 // it may be over its time; most are not
+	}
+	rows, ok := l.read(ctx, b.Span, size)
+	now := time.Now()
+	if ok && size == 1 && len(rows) > 0 && !l.plan.over(rows[0].At, now) {
+		rows, ok = l.read(ctx, b.Span, l.plan.maxBytes)
+	}
+	if !ok {
+		return something
+	}
+	l.waiting = time.Time{}
+	if len(rows) > 0 {
+		l.waiting = rows[0].At
+	}
+	l.note(e)
+	s := sent{batch: b, rows: rows, full: l.full(rows)}
+	if len(rows) > 0 && l.ripe(s, now) {
+		l.send(ctx, e, s)
+		return something
+	}
+	if b, ok := l.plan.other(now); ok {
+		l.ask(ctx, e, b)
+		return something
+	}
+	if len(rows) == 0 && l.plan.idle() {
+		return nothing
+	}
+	l.gather(ctx, now)
+	return something
+}
+
+// full reports whether no other row has room with these.
+func (l *loop) full(rows []Row) bool {
 	total, biggest := 0, 0
 	for _, r := range rows {
 		total += len(r.Object)
 		biggest = max(biggest, len(r.Object))
 	}
-	return total+biggest > l.maxBytes // no room for another
+	return total+biggest > l.plan.maxBytes
+}
+
+// ripe reports whether fresh rows are to be sent now: old enough, enough of
+// them, or overdue by an earlier failure.
+func (l *loop) ripe(s sent, now time.Time) bool {
+	age := now.Sub(s.rows[0].At)
+	return s.full || l.plan.failures > 0 || age >= l.s.o.FlushInterval || age < 0 // the clock was set back
 }
 
 // gather waits for the batch to grow: until the age of its oldest row is
 // due, or until more rows were committed, but with a pause in between,
-// because every look reads the whole batch.
-func (l *loop) gather(ctx context.Context, oldest time.Time) {
+// because every look reads the whole batch. It waits no longer than until
+// something else is due.
+func (l *loop) gather(ctx context.Context, now time.Time) {
 	interval := l.s.o.FlushInterval
-	wait := min(interval, time.Until(oldest.Add(interval))) // a clock may be set back right now
-	pause := min(wait, interval/8)
+	wait := l.s.o.PollInterval
+	pause := time.Duration(0)
+	if !l.waiting.IsZero() {
+		wait = min(interval, l.waiting.Add(interval).Sub(now)) // a clock may be set back right now
+		pause = min(wait, interval/8)
+	}
+	if at, ok := l.plan.nextOther(); ok {
+		wait = min(wait, at.Sub(now))
+		pause = min(pause, wait)
+	}
 	l.sleep(ctx, pause, nil)
 	l.sleep(ctx, wait-pause, l.woken)
 }
 
-// send posts rows and marks them, or backs off.
-func (l *loop) send(ctx context.Context, e Endpoint, rows []Row) {
-	objects := make([][]byte, len(rows))
-	for i, r := range rows {
+// send posts rows, and does with them what follows.
+func (l *loop) send(ctx context.Context, e Endpoint, s sent) {
+	objects := make([][]byte, len(s.rows))
+	for i, r := range s.rows {
 		objects[i] = r.Object
 	}
-	release, ok := l.s.acquire(ctx, l.failures > 0 || l.slow)
+	release, ok := l.s.acquire(ctx, s.reason != fresh || l.plan.failures > 0 || l.slow)
 	if !ok {
 		return
 	}
@@ -146,57 +263,67 @@ func (l *loop) send(ctx context.Context, e Endpoint, rows []Row) {
 	l.s.m.posts.WithLabelValues(string(a.class)).Inc()
 	l.s.m.seconds.Observe(a.took.Seconds())
 	l.slow = a.took > slowPost
-	if a.code == http.StatusRequestEntityTooLarge {
-		l.maxBytes = max(1, len(body)/2)
-	}
-	if a.class != ClassOK {
-		l.failed(ctx, e, a, len(rows))
-		return
-	}
-	if l.failures > 0 {
-		l.s.log.Info("webhook recovered", zap.String("endpoint", l.id), zap.Int("failures", l.failures))
-	}
-	l.failures = 0
-	if l.mark(ctx, rows) {
-		l.s.m.sent.Add(float64(len(rows)))
-	}
-}
-
-// failed records a failure and waits until the next try is due, or the
-// endpoint is not what it was.
-func (l *loop) failed(ctx context.Context, e Endpoint, a answer, n int) {
-	if ctx.Err() != nil {
+	if a.class != ClassOK && ctx.Err() != nil {
 		return // cut off by the order to stop, which says nothing about e
 	}
-	l.failures++
-	wait := l.backoff()
-	next := time.Now().Add(wait)
-	l.s.log.Warn("webhook failed", zap.String("endpoint", l.id), zap.String("account", e.Account),
-		zap.String("outcome", string(a.class)), zap.Int("code", a.code), zap.Error(a.err),
-		zap.Int("events", n), zap.Int("failures", l.failures), zap.Duration("retry_in", wait))
-	l.s.mu.Lock()
-	l.status.Failures, l.status.LastError, l.status.LastCode, l.status.NextTry = l.failures, a.class, a.code, next
-	l.s.mu.Unlock()
-	for left := wait; left > 0 && ctx.Err() == nil; left = time.Until(next) {
-		l.sleep(ctx, min(left, l.s.o.PollInterval), nil)
-		now, exists, err := l.s.box.Endpoint(ctx, l.id)
-		if err == nil && (!exists || !sameTarget(e, now)) {
-			l.failures = 0
-			return
+	s.verdict, s.size, s.took = a.verdict(), len(body), a.took
+	failures := l.plan.failures
+	o := l.plan.learn(s, time.Now())
+	l.follow(ctx, e, s, o)
+	if o.pause > 0 {
+		l.failed(e, a, len(s.rows), o.pause)
+	} else if failures > 0 && l.plan.failures == 0 {
+		l.s.log.Info("webhook recovered", zap.String("endpoint", l.id), zap.Int("failures", failures))
+	}
+	l.note(e)
+}
+
+// follow does what follows from a POST.
+func (l *loop) follow(ctx context.Context, e Endpoint, s sent, o outcome) {
+	span := Span{s.First, s.rows[len(s.rows)-1].Seq}
+	switch o.action {
+	case remove:
+		if l.remove(ctx, span) {
+			l.s.m.sent.Add(float64(len(s.rows)))
 		}
+	case drop:
+		if l.remove(ctx, span) {
+			l.lose(e, s.rows)
+		}
+	}
+	if len(l.plan.aside) == 0 {
+		l.told = false
+	}
+	if !o.setAside {
+		return
+	}
+	l.s.m.setAside.Inc()
+	if !l.told {
+		l.told = true
+		l.s.log.Warn("webhook event refused alone and set aside; more of them are counted, not logged",
+			zap.String("endpoint", l.id), zap.String("account", e.Account), zap.String("event_id", eventID(s.rows[0].Object)))
 	}
 }
 
-// backoff is the delay after the failures so far.
-func (l *loop) backoff() time.Duration {
-	d := l.s.o.RetryAfter
-	for range l.failures - 1 {
-		if d >= l.s.o.RetryMax {
-			break
-		}
-		d *= 2
+// eventID reads the id of an event from its wire form, "" if it has none.
+func eventID(object []byte) string {
+	var e struct {
+		ID string `json:"sg_event_id"`
 	}
-	return min(d, l.s.o.RetryMax)
+	if json.Unmarshal(object, &e) != nil {
+		return ""
+	}
+	return e.ID
+}
+
+// failed tells of a failure for which all wait.
+func (l *loop) failed(e Endpoint, a answer, n int, wait time.Duration) {
+	l.s.log.Warn("webhook failed", zap.String("endpoint", l.id), zap.String("account", e.Account),
+		zap.String("outcome", string(a.class)), zap.Int("code", a.code), zap.Error(a.err),
+		zap.Int("events", n), zap.Int("failures", l.plan.failures), zap.Duration("retry_in", wait))
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	l.status.LastError, l.status.LastCode = a.class, a.code
 }
 
 // sameTarget reports whether a POST to b would go the way of one to a.
@@ -205,23 +332,54 @@ func sameTarget(a, b Endpoint) bool {
 		string(a.SigningKey) == string(b.SigningKey)
 }
 
-// drop gives rows up.
-func (l *loop) drop(ctx context.Context, e Endpoint, rows []Row, why string) {
-	if !l.mark(ctx, rows) {
-		return
-	}
-	l.s.m.dropped.WithLabelValues(why).Add(float64(len(rows)))
-	l.s.log.Warn("webhook events dropped", zap.String("endpoint", l.id), zap.String("account", e.Account),
-		zap.String("why", why), zap.Int("events", len(rows)), zap.Time("oldest", rows[0].At))
+// lost counts events that were given up and not yet told of.
+type lost struct {
+	events int
+	oldest time.Time
+	told   time.Time // when the last were
 }
 
-// mark removes rows from the outbox. It insists while the store is in
-// trouble, because what is not marked is sent again, and finishes even when
+// tellEvery is how often lost events of an endpoint are told of at most: when
+// each is sent alone before it is given up, each goes alone.
+const tellEvery = time.Minute
+
+// lose counts rows whose time was over.
+func (l *loop) lose(e Endpoint, rows []Row) {
+	l.s.m.dropped.WithLabelValues(dropExpired).Add(float64(len(rows)))
+	if l.lost.events == 0 {
+		l.lost.oldest = rows[0].At
+	}
+	l.lost.events += len(rows)
+	if time.Since(l.lost.told) >= tellEvery {
+		l.tellLost()
+	}
+}
+
+func (l *loop) tellLost() {
+	if l.lost.events == 0 {
+		return
+	}
+	l.s.log.Warn("webhook events dropped", zap.String("endpoint", l.id), zap.String("account", l.target.Account),
+		zap.String("why", dropExpired), zap.Int("events", l.lost.events), zap.Time("oldest", l.lost.oldest))
+	l.lost = lost{told: time.Now()}
+}
+
+// read gives rows; ok is false when the store is in trouble.
+func (l *loop) read(ctx context.Context, s Span, maxBytes int) (rows []Row, ok bool) {
+	rows, err := l.s.box.Rows(ctx, l.id, s, maxBytes)
+	if err != nil {
+		l.storeTrouble(ctx, err)
+		return nil, false
+	}
+	return rows, true
+}
+
+// remove removes rows from the outbox. It insists while the store is in
+// trouble, because what is not removed is sent again, and finishes even when
 // ctx has just ended.
-func (l *loop) mark(ctx context.Context, rows []Row) bool {
-	last := rows[len(rows)-1].Seq
+func (l *loop) remove(ctx context.Context, s Span) bool {
 	for {
-		err := l.s.box.Sent(context.WithoutCancel(ctx), l.id, last)
+		err := l.s.box.Remove(context.WithoutCancel(ctx), l.id, s)
 		if err == nil {
 			return true
 		}
@@ -241,12 +399,22 @@ func (l *loop) storeTrouble(ctx context.Context, err error) {
 
 // note tells [Sender.Status] what waits, and keeps what it knows of failures
 // while something does.
-func (l *loop) note(st EndpointStatus) {
+func (l *loop) note(e Endpoint) {
+	st := EndpointStatus{Account: e.Account, Off: !e.Enabled, Oldest: l.plan.oldest(), Aside: len(l.plan.aside)}
+	if !l.waiting.IsZero() && (st.Oldest.IsZero() || l.waiting.Before(st.Oldest)) {
+		st.Oldest = l.waiting
+	}
+	if st.Failures = l.plan.failures; st.Failures > 0 {
+		l.s.mu.Lock()
+		st.LastError, st.LastCode, st.NextTry = l.status.LastError, l.status.LastCode, l.plan.nextTry()
+		l.s.mu.Unlock()
+	}
+	l.setStatus(st)
+}
+
+func (l *loop) setStatus(st EndpointStatus) {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	if l.failures > 0 {
-		st.Failures, st.LastError, st.LastCode, st.NextTry = l.failures, l.status.LastError, l.status.LastCode, l.status.NextTry
-	}
 	l.status = st
 }
 
@@ -254,6 +422,9 @@ func (l *loop) note(st EndpointStatus) {
 func (l *loop) sleep(ctx context.Context, d time.Duration, early <-chan struct{}) {
 	if d <= 0 {
 		return
+	}
+	if time.Since(l.lost.told) >= tellEvery {
+		l.tellLost()
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -5,15 +5,16 @@ import "github.com/prometheus/client_golang/prometheus"
 // metrics say how the webhooks do as a whole. No label names an endpoint:
 // that is for [Sender.Status].
 type metrics struct {
-	posts   *prometheus.CounterVec
-	seconds prometheus.Histogram
-	sent    prometheus.Counter
-	dropped *prometheus.CounterVec
+	posts    *prometheus.CounterVec
+	seconds  prometheus.Histogram
+	sent     prometheus.Counter
+	setAside prometheus.Counter
+	dropped  *prometheus.CounterVec
 }
 
 // Why events were dropped.
 const (
-	dropExpired = "expired" // nobody took them for RetryFor
+	dropExpired = "expired" // the endpoint did not take them for RetryFor
 	dropDeleted = "deleted" // the endpoint is gone
 )
 
@@ -32,6 +33,10 @@ func newMetrics(reg prometheus.Registerer, s *Sender) *metrics {
 			Name: "tlsrelay_webhook_events_sent_total",
 			Help: "Events that an endpoint took.",
 		}),
+		setAside: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "tlsrelay_webhook_events_set_aside_total",
+			Help: "Events that an endpoint refused alone; each waits by itself from then on, and holds up no other.",
+		}),
 		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tlsrelay_webhook_events_dropped_total",
 			Help: "Events dropped: nobody took them in time (expired), or the endpoint was deleted.",
@@ -42,11 +47,15 @@ func newMetrics(reg prometheus.Registerer, s *Sender) *metrics {
 	if reg == nil {
 		return m
 	}
-	reg.MustRegister(m.posts, m.seconds, m.sent, m.dropped,
+	reg.MustRegister(m.posts, m.seconds, m.sent, m.setAside, m.dropped,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "tlsrelay_webhook_lag_seconds",
-			Help: "Age of the oldest event that waits for an endpoint.",
+			Help: "Age of the oldest event that waits for an endpoint and is not set aside.",
 		}, func() float64 { return s.lag().Seconds() }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tlsrelay_webhook_events_aside",
+			Help: "Events set aside that wait now.",
+		}, func() float64 { return float64(s.aside()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "tlsrelay_webhook_endpoints_failing",
 			Help: "Endpoints whose last POST failed.",

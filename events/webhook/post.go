@@ -9,8 +9,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"code.dny.dev/ssrf"
@@ -36,10 +38,28 @@ const (
 
 // answer is the outcome of one POST.
 type answer struct {
-	class Class
-	code  int   // HTTP status, 0 without one
-	err   error // why there was none; without the URL, which may hold secrets
-	took  time.Duration
+	class     Class
+	code      int   // HTTP status, 0 without one
+	err       error // why there was none; without the URL, which may hold secrets
+	connected bool  // to the endpoint itself
+	took      time.Duration
+}
+
+// verdict is what an answer means for the rows that were sent.
+func (a answer) verdict() verdict {
+	switch {
+	case a.class == ClassOK:
+		return taken
+	case a.code == http.StatusRequestEntityTooLarge:
+		return tooLarge
+	case a.code == http.StatusRequestTimeout, a.code == http.StatusTooManyRequests, a.code == http.StatusServiceUnavailable:
+		return busy
+	case a.code != 0:
+		return refused
+	case a.connected:
+		return silent
+	}
+	return unreached
 }
 
 const (
@@ -133,9 +153,11 @@ func (s *Sender) try(ctx context.Context, e Endpoint, body []byte) (a answer, ca
 
 // exchange sends a request and reads the answer away.
 func exchange(c *http.Client, req *http.Request) answer {
-	resp, err := c.Do(req)
+	var connected atomic.Bool // the transport tells of it in a goroutine of its own
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }}
+	resp, err := c.Do(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
 	if err != nil {
-		return answer{class: classOf(err), err: bare(err)}
+		return answer{class: classOf(err), err: bare(err), connected: connected.Load()}
 	}
 	io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer))
 	resp.Body.Close()

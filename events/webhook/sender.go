@@ -130,7 +130,7 @@ func (s *Sender) wake(endpoint string) {
 	}
 	l := s.loops[endpoint]
 	if l == nil {
-		l = &loop{s: s, id: endpoint, woken: make(chan struct{}, 1), maxBytes: s.o.FlushBytes}
+		l = &loop{s: s, id: endpoint, woken: make(chan struct{}, 1), plan: newPlan(s.o)}
 		s.loops[endpoint] = l
 		s.start(l)
 	}
@@ -184,9 +184,10 @@ func (s *Sender) acquire(ctx context.Context, doubtful bool) (release func(), ok
 type EndpointStatus struct {
 	ID        string        `json:"id"`
 	Account   string        `json:"account"`
-	Oldest    time.Time     `json:"oldest"`        // when the oldest waiting event happened
-	Lag       time.Duration `json:"lag"`           // how long ago that is
-	Off       bool          `json:"off,omitempty"` // switched off; its events wait, and expire
+	Oldest    time.Time     `json:"oldest,omitzero"` // when the oldest waiting event happened that is not set aside
+	Lag       time.Duration `json:"lag"`             // how long ago that is
+	Aside     int           `json:"aside"`           // events that were refused alone, and wait by themselves
+	Off       bool          `json:"off,omitempty"`   // switched off; its events wait, and expire
 	Failures  int           `json:"failures"`
 	LastError Class         `json:"last_error,omitempty"`
 	LastCode  int           `json:"last_code,omitempty"` // HTTP status of the last failure
@@ -200,13 +201,17 @@ func (s *Sender) Status() []EndpointStatus {
 	now := time.Now()
 	all := []EndpointStatus{}
 	for _, l := range s.loops {
-		if st := l.status; !st.Oldest.IsZero() {
-			st.ID, st.Lag = l.id, max(0, now.Sub(st.Oldest))
-			all = append(all, st)
+		st := l.status
+		if st.Oldest.IsZero() && st.Aside == 0 {
+			continue
 		}
+		if st.ID = l.id; !st.Oldest.IsZero() {
+			st.Lag = max(0, now.Sub(st.Oldest))
+		}
+		all = append(all, st)
 	}
 	slices.SortFunc(all, func(a, b EndpointStatus) int {
-		return cmp.Or(a.Oldest.Compare(b.Oldest), strings.Compare(a.ID, b.ID))
+		return cmp.Or(cmp.Compare(b.Lag, a.Lag), strings.Compare(a.ID, b.ID))
 	})
 	return all
 }
@@ -219,6 +224,14 @@ func (s *Sender) lag() time.Duration {
 		}
 	}
 	return 0
+}
+
+// aside counts the events that wait by themselves.
+func (s *Sender) aside() (n int) {
+	for _, st := range s.Status() {
+		n += st.Aside
+	}
+	return n
 }
 
 func (s *Sender) failing() (n int) {

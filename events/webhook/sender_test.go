@@ -1,12 +1,14 @@
 package webhook
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -239,10 +241,10 @@ func TestStopFinishesPost(t *testing.T) {
 	}
 }
 
-func TestSentFailureDoesNotPostAgain(t *testing.T) {
+func TestFailureToRemoveDoesNotPostAgain(t *testing.T) {
 	rec := receive(t, nil)
 	box := newMemory(rec.endpoint("e"))
-	box.sentFails = 3
+	box.removeFails = 3
 	running(t, quick(rec), box)
 	box.commit("e", 2)
 	box.drained(t, "e")
@@ -284,29 +286,97 @@ func TestTooLargeBatchIsHalved(t *testing.T) {
 	}
 }
 
+// A real consumer that refuses one event, each in its own way: the others
+// arrive, signed and with the ids they had.
+func TestConsumerRefusesOneEvent(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		refuse func(w http.ResponseWriter, r *http.Request)
+	}{
+		{"400", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(400) }},
+		{"500", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }},
+		{"redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }},
+		{"dies", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
+		{"hangs", func(_ http.ResponseWriter, r *http.Request) { hang(r) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var poison atomic.Value // its id
+			poison.Store("")
+			rec := receive(t, nil)
+			answers := rec.Config.Handler
+			rec.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				body, err := io.ReadAll(r.Body)
+				if err == nil && slices.Contains(idsOf(t, body), poison.Load().(string)) {
+					c.refuse(w, r)
+					return
+				}
+				r.Body = io.NopCloser(bytes.NewReader(body))
+				answers.ServeHTTP(w, r)
+			})
+			e := rec.endpoint("e")
+			e.SigningKey, _ = NewSigningKey()
+			box := newMemory(e)
+			all := box.commit("e", 40)
+			poison.Store(all[17])
+			o := quick(rec)
+			o.RequestTimeout = 500 * time.Millisecond
+			s, stop := running(t, o, box)
+			box.waitFor(t, "e", 1)
+			all = append(all, box.commit("e", 3)...) // past the one that waits
+			box.waitFor(t, "e", 1)
+			poison.Store("") // mended
+			box.drained(t, "e")
+			stop()
+			var got []string
+			for len(got) < len(all) {
+				p := rec.next(t)
+				if p.header.Get(SignatureHeader) == "" {
+					t.Error("not signed")
+				}
+				got = append(got, p.ids...)
+			}
+			slices.Sort(got)
+			slices.Sort(all)
+			if !slices.Equal(got, all) {
+				t.Errorf("got %v, want %v", got, all)
+			}
+			rec.none(t)
+			if n := total(t, s.m.setAside); n != 1 {
+				t.Errorf("%v events set aside", n)
+			}
+		})
+	}
+}
+
 func TestOutcomes(t *testing.T) {
 	elsewhere := receive(t, nil)
 	for _, c := range []struct {
 		name   string
 		answer func(w http.ResponseWriter, r *http.Request)
 		want   Class
+		means  verdict
 	}{
-		{"200", func(w http.ResponseWriter, _ *http.Request) {}, ClassOK},
-		{"204", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, ClassOK},
+		{"200", func(w http.ResponseWriter, _ *http.Request) {}, ClassOK, taken},
+		{"204", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, ClassOK, taken},
 		{"redirect", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
-		}, Class3xx},
-		{"404", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }, Class4xx},
-		{"503", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, Class5xx},
-		{"hang", func(_ http.ResponseWriter, r *http.Request) { hang(r) }, ClassTimeout},
-		{"cut", func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) }, ClassConnect},
+		}, Class3xx, refused},
+		{"404", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }, Class4xx, refused},
+		{"408", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(408) }, Class4xx, busy},
+		{"413", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(413) }, Class4xx, tooLarge},
+		{"429", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(429) }, Class4xx, busy},
+		{"500", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, Class5xx, refused},
+		{"503", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, Class5xx, busy},
+		{"600", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(600) }, ClassOther, refused},
+		{"hang", func(_ http.ResponseWriter, r *http.Request) { hang(r) }, ClassTimeout, silent},
+		{"cut", func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) }, ClassConnect, silent},
 		{"endless body", func(w http.ResponseWriter, r *http.Request) {
 			for r.Context().Err() == nil {
 				if _, err := w.Write(make([]byte, 4096)); err != nil {
 					return
 				}
 			}
-		}, ClassOK},
+		}, ClassOK, taken},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			rec := receive(t, func(_ int, w http.ResponseWriter, r *http.Request) { c.answer(w, r) })
@@ -316,7 +386,7 @@ func TestOutcomes(t *testing.T) {
 			}
 			s := New(o, newMemory(), zap.NewNop(), nil)
 			defer s.client.CloseIdleConnections()
-			if a := s.post(context.Background(), rec.endpoint("e"), []byte("[{}]\r\n")); a.class != c.want {
+			if a := s.post(context.Background(), rec.endpoint("e"), []byte("[{}]\r\n")); a.class != c.want || a.verdict() != c.means {
 				t.Errorf("%+v, want %s", a, c.want)
 			}
 		})
@@ -341,7 +411,7 @@ func TestConnectionIsKept(t *testing.T) {
 func TestTLSOfEndpoints(t *testing.T) {
 	rec := receive(t, nil)
 	strict := New(Options{AllowInsecure: true}, newMemory(), zap.NewNop(), nil)
-	if a := strict.post(context.Background(), rec.endpoint("e"), []byte("[{}]\r\n")); a.class != ClassTLS {
+	if a := strict.post(context.Background(), rec.endpoint("e"), []byte("[{}]\r\n")); a.class != ClassTLS || a.verdict() != unreached {
 		t.Errorf("unknown issuer: %+v", a)
 	}
 	e := rec.endpoint("e")
@@ -375,7 +445,7 @@ func TestTargets(t *testing.T) {
 		"http://example.com/", "ftp://example.com/", "https:///x", "https:example.com", "example.com", "https://%zz/", "",
 	} {
 		e := Endpoint{URL: url}
-		if a := s.post(context.Background(), e, []byte("[{}]\r\n")); a.class != ClassTarget {
+		if a := s.post(context.Background(), e, []byte("[{}]\r\n")); a.class != ClassTarget || a.verdict() != unreached {
 			t.Errorf("%q: %+v", url, a)
 		}
 		if s.Test(context.Background(), e) == nil {
@@ -384,7 +454,7 @@ func TestTargets(t *testing.T) {
 	}
 	// A token URL is a target as well.
 	e := Endpoint{URL: "https://example.invalid/", OAuthTokenURL: rec.URL}
-	if a := s.post(context.Background(), e, []byte("[{}]\r\n")); a.class != ClassOAuth {
+	if a := s.post(context.Background(), e, []byte("[{}]\r\n")); a.class != ClassOAuth || a.verdict() != unreached {
 		t.Errorf("token URL: %+v", a)
 	}
 	rec.none(t)

@@ -23,8 +23,8 @@ func advance(d time.Duration) {
 	synctest.Wait()
 }
 
-// The delays double from retry_after to retry_max, and what nobody took for
-// 24 hours is dropped; what came later is not.
+// The delays double from retry_after to retry_max, and what an endpoint that
+// cannot be reached was not sent in 24 hours is dropped; what came later is not.
 func TestBackoffAndExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var tries []time.Time
@@ -33,7 +33,7 @@ func TestBackoffAndExpiry(t *testing.T) {
 		s, stop := inFalseTime(t, Options{}, box, func(_ *http.Request, body []byte) (int, error) {
 			tries = append(tries, time.Now())
 			last = body
-			return 500, nil
+			return 0, errors.New("connection refused")
 		})
 		start := time.Now()
 		box.commit("e0", 3)
@@ -58,10 +58,10 @@ func TestBackoffAndExpiry(t *testing.T) {
 			t.Errorf("%d events in the last batch, %d wait", n, box.waiting("e0"))
 		}
 		st := s.Status()
-		if len(st) != 1 || st[0].LastError != Class5xx || st[0].LastCode != 500 || st[0].Failures < 30 || !st[0].NextTry.After(time.Now()) {
+		if len(st) != 1 || st[0].LastError != ClassConnect || st[0].Failures < 30 || !st[0].NextTry.After(time.Now()) {
 			t.Errorf("status %+v", st)
 		}
-		if got := total(t, s.m.posts.WithLabelValues("5xx")); got != float64(len(tries)) {
+		if got := total(t, s.m.posts.WithLabelValues("connect")); got != float64(len(tries)) {
 			t.Errorf("%v failures counted of %d", got, len(tries))
 		}
 		advance(24 * time.Hour)
@@ -72,26 +72,45 @@ func TestBackoffAndExpiry(t *testing.T) {
 	})
 }
 
-// The relay was down for days: what waits is tried before it is given up.
-func TestLateEventsAreTriedOnce(t *testing.T) {
-	for _, status := range []int{200, 500} {
-		synctest.Test(t, func(t *testing.T) {
-			n := 0
-			box := newMemory(endpoints(1)...)
-			box.commit("e0", 2)
-			advance(72 * time.Hour)
-			s, stop := inFalseTime(t, Options{}, box, func(*http.Request, []byte) (int, error) {
-				n++
-				return status, nil
+// The relay was down for days: what waits is tried before it is given up, and
+// a consumer that comes back a little later than the relay loses nothing.
+func TestLateEventsAreTried(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		answer  func(n int) (int, error)
+		posts   int // 0: any number
+		dropped float64
+	}{
+		{"taken", func(int) (int, error) { return 200, nil }, 1, 0},
+		{"refused", func(int) (int, error) { return 500, nil }, 3, 2}, // together, then each alone
+		{"not now", func(int) (int, error) { return 503, nil }, 3, 2},
+		{"out of reach", func(int) (int, error) { return 0, errors.New("connection refused") }, 0, 2},
+		{"back soon", func(n int) (int, error) {
+			if n < 5 {
+				return 0, errors.New("connection refused")
+			}
+			return 200, nil
+		}, 6, 0}, // each alone, until one is taken
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := 0
+				box := newMemory(endpoints(1)...)
+				box.commit("e0", 2)
+				advance(72 * time.Hour)
+				s, stop := inFalseTime(t, Options{}, box, func(*http.Request, []byte) (int, error) {
+					n++
+					return c.answer(n)
+				})
+				advance(time.Hour)
+				if c.posts != 0 && n != c.posts || n == 0 || box.waiting("e0") != 0 {
+					t.Errorf("%d tries, %d wait", n, box.waiting("e0"))
+				}
+				if dropped := total(t, s.m.dropped); dropped != c.dropped {
+					t.Errorf("%v dropped", dropped)
+				}
+				stop()
 			})
-			advance(time.Hour)
-			if n != 1 || box.waiting("e0") != 0 {
-				t.Errorf("%d: %d tries, %d wait", status, n, box.waiting("e0"))
-			}
-			if dropped := total(t, s.m.dropped); (dropped == 2) != (status == 500) {
-				t.Errorf("%d: %v dropped", status, dropped)
-			}
-			stop()
 		})
 	}
 }

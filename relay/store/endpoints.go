@@ -66,7 +66,7 @@ func (s *Store) PutEndpoint(_ context.Context, e webhook.Endpoint) error {
 
 // DeleteEndpoint removes an endpoint and what waits for it. A row that is
 // being committed at this moment may stay behind; Pending then names the
-// endpoint still, and Sent removes it.
+// endpoint still, and Remove removes it.
 func (s *Store) DeleteEndpoint(ctx context.Context, account, id string) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()

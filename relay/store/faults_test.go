@@ -174,7 +174,7 @@ func TestRowsAreDurable(t *testing.T) {
 	if delivered(d.CrashClone(vfs.CrashCloneCfg{})) {
 		t.Fatal("it was synced, so this test shows nothing")
 	}
-	rows, err := s.Rows(t.Context(), "e", 1<<20)
+	rows, err := s.Rows(t.Context(), "e", webhook.From(0), 1<<20)
 	if err != nil || len(rows) != 2 {
 		t.Fatalf("%d rows, %v", len(rows), err)
 	}

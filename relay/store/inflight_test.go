@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
+	"tlsrelay/events/webhook"
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
 	"tlsrelay/relay/store/storetest"
@@ -212,7 +213,7 @@ func TestWakeWaitsForEarlierRows(t *testing.T) {
 	for _, want := range []string{"e1", "e2"} { // both in the course of that Accept
 		select {
 		case id := <-woken:
-			if rows, err := s.Rows(t.Context(), id, 1<<20); id != want || err != nil || len(rows) == 0 {
+			if rows, err := s.Rows(t.Context(), id, webhook.From(0), 1<<20); id != want || err != nil || len(rows) == 0 {
 				t.Errorf("woken %s for %d rows, %v", id, len(rows), err)
 			}
 		default:

@@ -12,10 +12,10 @@ import (
 
 // The outbox has one row for every event and every endpoint that wants it,
 // written with the state that the event tells of. Rows are handed out in the
-// order of their sequence numbers, and Sent removes all up to one of them. So
-// a row must never come to light below one that has been handed out: numbers
-// are given out before the batch is committed, and Rows stops below the
-// lowest number whose batch is still on its way.
+// order of their sequence numbers, and who reads them goes on above the last
+// one. So a row must never come to light below one that has been handed out:
+// numbers are given out before the batch is committed, and Rows stops below
+// the lowest number whose batch is still on its way.
 
 // tickets gives out sequence numbers and knows which are on their way.
 type tickets struct {
@@ -142,8 +142,8 @@ func (w *write) tell(evs []events.Event) {
 	}
 }
 
-// sentTo remembers how far an endpoint has been served: below it there are
-// only deleted rows, which it would cost to step over.
+// sentTo remembers below which number an endpoint has only deleted rows, which
+// it would cost to step over.
 type sentTo struct {
 	mu sync.Mutex
 	at map[string]uint64
@@ -155,13 +155,17 @@ func (t *sentTo) get(endpoint string) uint64 {
 	return t.at[endpoint]
 }
 
-func (t *sentTo) raise(endpoint string, next uint64) {
+// raise takes in that the rows from first to below end are gone. Where that
+// leaves rows before them, they are still to be found.
+func (t *sentTo) raise(endpoint string, first, end uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.at == nil {
 		t.at = make(map[string]uint64)
 	}
-	t.at[endpoint] = max(t.at[endpoint], next)
+	if at := t.at[endpoint]; first <= at {
+		t.at[endpoint] = max(at, end)
+	}
 }
 
 // Pending lists the ids of endpoints with rows, those of deleted endpoints
@@ -193,18 +197,23 @@ func (s *Store) Pending(context.Context) ([]string, error) {
 	return ids, nil
 }
 
-// Rows gives the oldest rows of an endpoint whose state is on stable storage.
-// Where some were committed without waiting for that, it waits now.
-func (s *Store) Rows(_ context.Context, endpoint string, maxBytes int) ([]webhook.Row, error) {
+// Rows gives the oldest rows of an endpoint within span whose state is on
+// stable storage. Where some were committed without waiting for that, it waits
+// now.
+func (s *Store) Rows(_ context.Context, endpoint string, span webhook.Span, maxBytes int) ([]webhook.Row, error) {
 	en, err := s.enter()
 	if err != nil {
 		return nil, err
 	}
 	defer s.leave()
 	limit := s.tickets.limit() // before the rows are read
+	first, end := within(span, limit)
+	if first = max(first, s.mem.sent.get(endpoint)); first >= end {
+		return nil, nil
+	}
 	var rows []webhook.Row
 	size := 0
-	err = en.each(outboxKey(endpoint, s.mem.sent.get(endpoint)), outboxKey(endpoint, limit), func(key, v []byte) (bool, error) {
+	err = en.each(outboxKey(endpoint, first), outboxKey(endpoint, end), func(key, v []byte) (bool, error) {
 		_, seq, err := parseOutboxKey(key)
 		if err != nil || len(v) < 8 {
 			return false, errors.Join(errRecord, err)
@@ -227,22 +236,36 @@ func (s *Store) Rows(_ context.Context, endpoint string, maxBytes int) ([]webhoo
 	return rows, nil
 }
 
-// Sent removes rows up to and including seq. A crash may bring some back,
-// which are then sent again with the ids they had.
-func (s *Store) Sent(_ context.Context, endpoint string, seq uint64) error {
+// within gives the rows of a span, from first to below end, as far as there can
+// be any.
+func within(span webhook.Span, limit uint64) (first, end uint64) {
+	if span.Last < limit {
+		limit = span.Last + 1
+	}
+	return span.First, limit
+}
+
+// Remove removes the rows within span. A crash may bring some back, which are
+// then sent again with the ids they had.
+func (s *Store) Remove(_ context.Context, endpoint string, span webhook.Span) error {
 	en, err := s.enter()
 	if err != nil {
 		return err
 	}
 	defer s.leave()
+	first, end := within(span, s.tickets.limit())
+	lower := max(first, s.mem.sent.get(endpoint))
+	if lower >= end {
+		return nil
+	}
 	b := en.db.NewBatch()
-	if err := b.DeleteRange(outboxKey(endpoint, s.mem.sent.get(endpoint)), outboxKey(endpoint, seq+1), nil); err != nil {
+	if err := b.DeleteRange(outboxKey(endpoint, lower), outboxKey(endpoint, end), nil); err != nil {
 		return err
 	}
 	if err := en.apply(b, false); err != nil {
 		return err
 	}
-	s.mem.sent.raise(endpoint, seq+1)
+	s.mem.sent.raise(endpoint, first, end)
 	signal(s.soon)
 	return nil
 }

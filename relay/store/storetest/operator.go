@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tlsrelay/events"
+	"tlsrelay/events/webhook"
 	"tlsrelay/relay"
 )
 
@@ -99,7 +100,7 @@ func testDrop(h *harness) {
 	_, all, err := h.Message(h.ctx, m.ID)
 	h.ok(err)
 	h.equal(all[1].Recipients[0].State, relay.Dropped, "state")
-	rows, err := h.Rows(h.ctx, "e1", 1<<20)
+	rows, err := h.Rows(h.ctx, "e1", webhook.From(0), 1<<20)
 	h.ok(err)
 	h.equal(len(rows), 4, "processed and dropped, twice")
 

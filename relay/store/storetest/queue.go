@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tlsrelay/events"
+	"tlsrelay/events/webhook"
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
 )
@@ -286,7 +287,7 @@ func testStale(h *harness) {
 			h.Fatalf("committed for a claim that had ended: %v", err)
 		}
 	}
-	rows, err := h.Rows(h.ctx, "e1", 1<<20)
+	rows, err := h.Rows(h.ctx, "e1", webhook.From(0), 1<<20)
 	h.ok(err)
 	h.equal(len(rows), 0, "events of stale transitions")
 	_, total, err := h.Blocks(h.ctx, "1", events.BlockFilter{})

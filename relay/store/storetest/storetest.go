@@ -70,6 +70,7 @@ func Run(t *testing.T, fresh func(t testing.TB) Opener) {
 		{"overview", testOverview},
 		{"evidence", testFinished},
 		{"outbox", testOutbox},
+		{"outbox with gaps", testOutboxGaps},
 		{"outbox under load", testOutboxOrder},
 		{"outbox of deleted endpoints", testOutboxDeleted},
 		{"accounts", testAccounts},

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tlsrelay/events"
+	"tlsrelay/events/webhook"
 	"tlsrelay/relay"
 )
 
@@ -80,7 +81,7 @@ func (w *World) Play(ctx context.Context, s Store) {
 	w.accept(ctx, s, inline+100_000, "b@large.example")
 	if quick := w.accept(ctx, s, 200<<10, "b@quick.example"); quick != nil {
 		w.commit(ctx, s, quick, 0, Delivered)
-		_, _ = s.Rows(ctx, "e", 1<<20)
+		_, _ = s.Rows(ctx, "e", webhook.From(0), 1<<20)
 	}
 	w.accept(ctx, s, 100, "c@quick.example")
 }
