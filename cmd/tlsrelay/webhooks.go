@@ -24,9 +24,9 @@ func webhooksList() *cobra.Command {
 				return err
 			}
 			return c.show(all, func(w io.Writer) {
-				fmt.Fprintln(w, "ENDPOINT\tLAG\tFAILURES\tLAST ERROR")
+				fmt.Fprintln(w, "ENDPOINT\tLAG\tASIDE\tFAILURES\tLAST ERROR")
 				for _, s := range all {
-					fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", s.ID, s.Lag.Round(time.Second), s.Failures, s.LastError)
+					fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\n", s.ID, s.Lag.Round(time.Second), s.Aside, s.Failures, s.LastError)
 				}
 			})
 		})

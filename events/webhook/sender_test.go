@@ -319,7 +319,9 @@ func TestConsumerRefusesOneEvent(t *testing.T) {
 			all := box.commit("e", 40)
 			poison.Store(all[17])
 			o := quick(rec)
-			o.RequestTimeout = 500 * time.Millisecond
+			if c.name == "hangs" {
+				o.RequestTimeout = 200 * time.Millisecond
+			}
 			s, stop := running(t, o, box)
 			box.waitFor(t, "e", 1)
 			all = append(all, box.commit("e", 3)...) // past the one that waits
@@ -327,21 +329,23 @@ func TestConsumerRefusesOneEvent(t *testing.T) {
 			poison.Store("") // mended
 			box.drained(t, "e")
 			stop()
-			var got []string
+			got := make(map[string]int)
 			for len(got) < len(all) {
 				p := rec.next(t)
 				if p.header.Get(SignatureHeader) == "" {
 					t.Error("not signed")
 				}
-				got = append(got, p.ids...)
+				for _, id := range p.ids {
+					got[id]++
+				}
 			}
-			slices.Sort(got)
-			slices.Sort(all)
-			if !slices.Equal(got, all) {
-				t.Errorf("got %v, want %v", got, all)
+			for _, id := range all {
+				// What was answered after the timeout is sent again.
+				if got[id] == 0 || got[id] > 1 && c.name != "hangs" {
+					t.Errorf("%s came %d times", id, got[id])
+				}
 			}
-			rec.none(t)
-			if n := total(t, s.m.setAside); n != 1 {
+			if n := total(t, s.m.setAside); n < 1 || n > 1 && c.name != "hangs" {
 				t.Errorf("%v events set aside", n)
 			}
 		})
