@@ -27,8 +27,8 @@ func NewDelivered(s Subject, at time.Time, sess Session, reply string) Event {
 	return e
 }
 
-// NewBounce says that a recipient is given up: for good (TypeBounce), or by
-// policy or lapse of time (TypeBlocked). status is the enhanced status code;
+// NewBounce says that a recipient is given up: because of its address
+// (TypeBounce), or for another reason (TypeBlocked). status is the enhanced status code;
 // "" becomes "5.0.0", which stands for "no code known" (RFC 3463 §3.1).
 func NewBounce(s Subject, at time.Time, sess Session, typ BounceType, reply, status string, reason Reason) Event {
 	if status == "" {

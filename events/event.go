@@ -26,8 +26,8 @@ const (
 // BounceType is the "type" of a [Bounce].
 type BounceType string
 
-// The two bounce types: a permanent failure, and a refusal (by policy, or
-// because time ran out) that says nothing about later mail.
+// The two bounce types: the address is no good, and a refusal (by policy, of
+// this message, or because time ran out) that says nothing about later mail.
 const (
 	TypeBounce  BounceType = "bounce"
 	TypeBlocked BounceType = "blocked"

@@ -23,7 +23,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}, []string{"kind", "type"}),
 		blocks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tlsrelay_blocks_total",
-			Help: "Recipients blocked (by TLS demands, expiry or an operator), by reason.",
+			Help: "Recipients blocked (by TLS demands, by hosts for the sake of message or sender, by expiry or an operator), by reason.",
 		}, []string{"reason"}),
 		recipients: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tlsrelay_recipients_total",

@@ -46,7 +46,7 @@ func TestMetrics(t *testing.T) {
 	odd.Reason, odd.TLSVersion = "made-up", "9.9"
 	m.Count(odd)
 	want := `
-# HELP tlsrelay_blocks_total Recipients blocked (by TLS demands, expiry or an operator), by reason.
+# HELP tlsrelay_blocks_total Recipients blocked (by TLS demands, by hosts for the sake of message or sender, by expiry or an operator), by reason.
 # TYPE tlsrelay_blocks_total counter
 tlsrelay_blocks_total{reason="cert_expired"} 1
 tlsrelay_blocks_total{reason="no_mail_host"} 1

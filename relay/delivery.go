@@ -49,8 +49,8 @@ type State string
 const (
 	Waiting   State = ""
 	Delivered State = "delivered"
-	Bounced   State = "bounced"
-	Blocked   State = "blocked"
+	Bounced   State = "bounced" // the address is no good
+	Blocked   State = "blocked" // by a demand, by a host for another reason than the address, or by lapse of time
 	Dropped   State = "dropped" // by an operator
 )
 

@@ -16,6 +16,7 @@ import (
 //	outcome                      recipient   event             DSN
 //	delivered                    delivered   delivered         relayed, if asked for and nobody else will
 //	permanent failure            bounced     bounce            failed
+//	  but not for the address    blocked     bounce/blocked    failed
 //	refused by a sender's demand blocked     bounce/blocked    failed, headers only
 //	temporary, lifetime over     blocked     bounce/blocked    failed
 //	temporary                    waiting     deferred          delayed, once, if asked for
@@ -24,6 +25,7 @@ func (d Delivery) Step(m Message, r Result, now time.Time, s Schedule) Transitio
 	st.d.Recipients = slices.Clone(d.Recipients)
 	st.d.Last, st.d.History = &r.Attempt, r.History
 	st.tellDelay = !d.DelayTold && s.DelayAfter > 0 && now.Sub(m.Accepted) >= s.DelayAfter
+	st.shared = refusedTogether(r.Outcomes)
 	for i, open := range d.Waiting() {
 		st.settle(&st.d.Recipients[open], r.Outcomes[i])
 	}
@@ -78,6 +80,7 @@ type stepper struct {
 	history   policy.History
 	tellDelay bool
 	demanded  bool
+	shared    bool // several recipients have the one answer to their message
 
 	events []events.Event
 	blocks []events.Block
@@ -90,7 +93,7 @@ func (st *stepper) settle(r *Recipient, o Outcome) {
 	case f == nil:
 		st.delivered(r, o)
 	case f.Class == Permanent:
-		st.fail(r, Bounced, o.Session, *f)
+		st.fail(r, st.ended(*f), o.Session, *f)
 	case f.Class == Refused:
 		st.fail(r, Blocked, o.Session, *f)
 	case !st.now.Before(st.end):
@@ -98,6 +101,31 @@ func (st *stepper) settle(r *Recipient, o Outcome) {
 	default:
 		st.deferred(r, o.Session, *f)
 	}
+}
+
+// refusedTogether reports whether a host refused the message of several
+// recipients with one answer.
+func refusedTogether(all []Outcome) bool {
+	n := 0
+	for _, o := range all {
+		if f := o.Failure; f != nil && f.Class == Permanent && f.Reach == ReachMessage {
+			n++
+		}
+	}
+	return n > 1
+}
+
+// ended is the state of a recipient that a permanent failure ends: bounced when
+// it is about the address, blocked when later mail may well get through.
+func (st *stepper) ended(f Failure) State {
+	r := events.Refusal{
+		Reply: f.Reply.String(), Status: f.Status, Reason: f.Reason,
+		AtRecipient: f.Reach == ReachRecipient, Shared: st.shared && f.Reach == ReachMessage,
+	}
+	if r.Type() == events.TypeBounce {
+		return Bounced
+	}
+	return Blocked
 }
 
 func (st *stepper) delivered(r *Recipient, o Outcome) {
@@ -182,12 +210,12 @@ func (st *stepper) tell(e events.Event) {
 func (st *stepper) notify(r Recipient, a Action, mta string, f Failure) {
 	n := NoticeRecipient{
 		Action: a, Recipient: r, Status: f.Status, Diagnostic: f.Reply.String(),
-		Remote: f.Reply.Code != 0 && f.Host != "", RemoteMTA: mta,
+		Remote: f.Reply.Code != 0 && f.Host != "", RemoteMTA: mta, Demand: f.Class == Refused && r.State == Blocked,
 	}
 	if f.Host != "" {
 		n.RemoteMTA = f.Host
 	}
-	if r.State == Blocked && st.d.Last != nil {
+	if r.State == Blocked && (f.Class == Refused || f.Reason == events.Expired) && st.d.Last != nil {
 		n.Hosts = st.d.Last.Hosts
 	}
 	st.notice.Recipients = append(st.notice.Recipients, n)

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -50,6 +51,15 @@ var (
 		Reason: events.TLSVersion, Failed: policy.Demand{Requirement: policy.MinimumVersion, Source: policy.FromAccount}}}}
 )
 
+// permanent is a refusal in a host's words.
+func permanent(reach Reach, code int, enhanced, text string) *Failure {
+	status := enhanced
+	if status == "" {
+		status = "5.0.0"
+	}
+	return &Failure{Permanent, reach, events.ReplyPerm, Reply{code, enhanced, text}, status, "mx.example.test"}
+}
+
 func failed(f *Failure) Outcome { return Outcome{Failure: f, Reply: f.Reply, Session: session} }
 
 func TestStep(t *testing.T) {
@@ -75,6 +85,11 @@ func TestStep(t *testing.T) {
 		{"delivered, next hop reports", o, NotifySuccess, Outcome{Relayed: true, Session: session}, policy.History{}, 0, Delivered, events.Delivered, "", "", "", "", false},
 		{"permanent", o, 0, failed(permfail), policy.History{}, 0, Bounced, events.Bounce, events.TypeBounce, "5.1.1", "550 5.1.1 no such user", ActionFailed, true},
 		{"permanent, never tell", o, NotifyNever, failed(permfail), policy.History{}, 0, Bounced, events.Bounce, events.TypeBounce, "5.1.1", "550 5.1.1 no such user", "", true},
+		{"refused for spam", o, 0, failed(permanent(ReachMessage, 554, "5.7.1", "spam")), policy.History{}, 0, Blocked, events.Bounce, events.TypeBlocked, "5.7.1", "554 5.7.1 spam", ActionFailed, true},
+		{"refused for reputation, under a demand", enc, 0, failed(permanent(ReachRecipient, 550, "5.7.1", "blocked using a list")), policy.History{}, 0, Blocked, events.Bounce, events.TypeBlocked, "5.7.1", "550 5.7.1 blocked using a list", ActionFailed, true},
+		{"mailbox full", o, 0, failed(permanent(ReachRecipient, 552, "5.2.2", "full")), policy.History{}, 0, Blocked, events.Bounce, events.TypeBlocked, "5.2.2", "552 5.2.2 full", ActionFailed, true},
+		{"bare refusal at RCPT", o, 0, failed(permanent(ReachRecipient, 550, "", "no")), policy.History{}, 0, Bounced, events.Bounce, events.TypeBounce, "5.0.0", "550 no", ActionFailed, true},
+		{"bare refusal of the message", o, 0, failed(permanent(ReachMessage, 554, "", "no")), policy.History{}, 0, Blocked, events.Bounce, events.TypeBlocked, "5.0.0", "554 no", ActionFailed, true},
 		{"refused by policy", enc, 0, failed(refused), policy.History{}, 0, Blocked, events.Bounce, events.TypeBlocked, "5.7.10", events.TLSBlocked, ActionFailed, true},
 		{"temporary", o, 0, failed(tempfail), policy.History{}, time.Hour, Waiting, events.Deferred, "", "", "", "", true},
 		{"temporary, delay report asked, early", o, NotifyDelay, failed(tempfail), policy.History{}, time.Hour, Waiting, events.Deferred, "", "", "", "", true},
@@ -112,6 +127,8 @@ func TestStep(t *testing.T) {
 				t.Errorf("notice %+v", tr.Notice)
 			case tr.Notice != nil && tr.Notice.Recipients[0].Action != c.action:
 				t.Errorf("action %s", tr.Notice.Recipients[0].Action)
+			case tr.Notice != nil && tr.Notice.Recipients[0].Demand != (c.reason == events.TLSBlocked):
+				t.Errorf("a demand ended it: %v", tr.Notice.Recipients[0].Demand)
 			case tr.Notice != nil && c.class == enc && !tr.Notice.HeadersOnly:
 				t.Error("a report on mail under a TLS demand carries the body")
 			}
@@ -122,6 +139,40 @@ func TestStep(t *testing.T) {
 				t.Errorf("due %v, not after %v", tr.After.Due, now)
 			}
 		})
+	}
+}
+
+// One answer to the message of several recipients is about none of them; two
+// answers to RCPT are about one each.
+func TestSharedRefusal(t *testing.T) {
+	unknown := failed(permanent(ReachMessage, 550, "5.1.1", "user unknown"))
+	atRcpt := failed(permfail)
+	for name, c := range map[string]struct {
+		outcomes []Outcome
+		want     []State
+	}{
+		"both at the end": {[]Outcome{unknown, unknown}, []State{Blocked, Blocked}},
+		"one at the end":  {[]Outcome{atRcpt, unknown}, []State{Bounced, Bounced}},
+		"both at RCPT":    {[]Outcome{atRcpt, atRcpt}, []State{Bounced, Bounced}},
+		"one delivered":   {[]Outcome{took, unknown}, []State{Delivered, Bounced}},
+	} {
+		m := testMessage()
+		d := testDelivery(m, policy.ClassOpportunistic, 0)
+		second := d.Recipients[0]
+		second.Index = 1
+		d.Recipients = append(d.Recipients, second)
+		tr := d.Step(m, Result{Outcomes: c.outcomes}, accepted, schedule)
+		var got []State
+		blocked := 0
+		for _, r := range tr.After.Recipients {
+			got = append(got, r.State)
+			if r.State == Blocked {
+				blocked++
+			}
+		}
+		if !slices.Equal(got, c.want) || len(tr.Blocks) != blocked {
+			t.Errorf("%s: %v with %d block rows, want %v", name, got, len(tr.Blocks), c.want)
+		}
 	}
 }
 

@@ -57,6 +57,7 @@ type NoticeRecipient struct {
 	Diagnostic string // the host's reply, or our words
 	Remote     bool   // Diagnostic is a host's reply ("smtp" type)
 	RemoteMTA  string
+	Demand     bool           // a demand of the sender's side ended it
 	Hosts      []HostEvidence // for the X- fields of a block
 }
 

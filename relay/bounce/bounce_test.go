@@ -60,7 +60,7 @@ func failed(to, diagnostic string) relay.NoticeRecipient {
 func blocked() relay.NoticeRecipient {
 	return relay.NoticeRecipient{
 		Action: relay.ActionFailed, Recipient: relay.Recipient{Address: address("bob@dest.example"), State: relay.Blocked},
-		Status: "5.7.10", Diagnostic: events.TLSBlocked + ": starttls_not_offered at mx1.dest.example", RemoteMTA: "mx1.dest.example",
+		Demand: true, Status: "5.7.10", Diagnostic: events.TLSBlocked + ": starttls_not_offered at mx1.dest.example", RemoteMTA: "mx1.dest.example",
 		Hosts: []relay.HostEvidence{
 			{Host: "mx1.dest.example", Address: "192.0.2.1", Verdict: policy.Verdict{Reason: events.StartTLSNotOffered}},
 			{Host: "mx2.dest.example", Address: "2001:db8::2", Verdict: policy.Verdict{Reason: events.CertName}, TLS: &policy.Session{Version: policy.TLS12}},
@@ -144,6 +144,17 @@ func TestGolden(t *testing.T) {
 				t.Errorf("differs from %s:\n%s", file, got.Body)
 			}
 		})
+	}
+}
+
+// A host that refuses for its own reasons is quoted, whatever its code: only a
+// demand of the sender's side is told as one.
+func TestRefusalOfTheHostIsNoDemand(t *testing.T) {
+	r := failed("bob@dest.example", "550 5.7.1 blocked using a list")
+	r.Recipient.State, r.Status = relay.Blocked, "5.7.1"
+	got := string(Write(msg(), relay.Notice{Recipients: []relay.NoticeRecipient{r}}, stored(original1), options).Body)
+	if strings.Contains(got, events.TLSBlocked) || !strings.Contains(got, "Diagnostic-Code: smtp; 550 5.7.1 blocked using a list") {
+		t.Errorf("report\n%s", got)
 	}
 }
 

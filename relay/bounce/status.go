@@ -95,9 +95,5 @@ func diagnostic(r relay.NoticeRecipient) (words string, remote bool) {
 	return events.TLSBlocked + ": " + r.Diagnostic, false
 }
 
-// tlsBlock reports whether a demand of the sender's side ended it: its codes
-// are those of security and policy (RFC 3463 §3.8), and an operator's drop
-// has a state of its own.
-func tlsBlock(r relay.NoticeRecipient) bool {
-	return r.Recipient.State == relay.Blocked && strings.HasPrefix(r.Status, "5.7.")
-}
+// tlsBlock reports whether a demand of the sender's side ended it.
+func tlsBlock(r relay.NoticeRecipient) bool { return r.Demand }
