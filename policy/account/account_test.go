@@ -215,6 +215,35 @@ func TestKeyScopes(t *testing.T) {
 	}
 }
 
+// SendGrid's own scopes may be held, and open nothing of ours.
+func TestForeignScopes(t *testing.T) {
+	for _, s := range []account.Scope{
+		"stats.read", "alerts.create", "templates.read", "suppression.bounces.delete", "user.webhooks.event.test.delete",
+		"whitelabel.update", "marketing_campaigns.read", "email_testing.write", "signup.trigger_confirmation",
+		"sender_verification_eligible", "sender_verification_exempt", "2fa_required", "2fa_exempt",
+	} {
+		if !s.Grantable() || s.Known() {
+			t.Errorf("%s: grantable %v, known %v", s, s.Grantable(), s.Known())
+		}
+		k := account.Key{Scopes: []account.Scope{s}}
+		for _, ours := range account.AllScopes() {
+			if k.Allows(ours) {
+				t.Errorf("%s opens %s", s, ours)
+			}
+		}
+	}
+	for _, s := range account.AllScopes() {
+		if !s.Grantable() || s.Condition() {
+			t.Errorf("%s: grantable %v, condition %v", s, s.Grantable(), s.Condition())
+		}
+	}
+	for _, s := range []account.Scope{"", "stats", "stats.create", "no.such", "2fa", "alerts.*", "*", "STATS.READ", "stats.read ", "email_testing.update"} {
+		if s.Grantable() {
+			t.Errorf("%q can be held", s)
+		}
+	}
+}
+
 func TestOverrideInForce(t *testing.T) {
 	now := time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
 	for name, c := range map[string]struct {

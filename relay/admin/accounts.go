@@ -251,7 +251,7 @@ func (s *server) createKey(r *http.Request) (any, error) {
 		return nil, err
 	}
 	for _, scope := range in.Scopes {
-		if !scope.Known() {
+		if !scope.Grantable() {
 			return nil, badRequest("no such scope: " + strconv.Quote(string(scope)))
 		}
 	}

@@ -20,13 +20,15 @@ func scopesOf(k account.Key) []account.Scope {
 }
 
 // grantable checks the scopes that a caller wants to give to a key: they must
-// exist, and each must be held by the caller or by the key already, so that
-// nobody makes a key stronger than his own.
+// exist, here or at SendGrid, and each must be held by the caller or by the key
+// already, so that nobody makes a key stronger than his own. That holds for
+// those that open nothing, too: a later version may have a use for them.
+// Conditions are added by programs out of habit, and are no strength.
 func grantable(names []string, caller, holder account.Key) ([]account.Scope, bool) {
 	scopes := make([]account.Scope, 0, len(names))
 	for _, name := range names {
 		scope := account.Scope(name)
-		if !scope.Known() || !caller.Allows(scope) && !holder.Allows(scope) {
+		if !scope.Grantable() || !scope.Condition() && !caller.Allows(scope) && !holder.Allows(scope) {
 			return nil, false
 		}
 		if !slices.Contains(scopes, scope) {
