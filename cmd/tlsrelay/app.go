@@ -234,6 +234,7 @@ func (a *app) listenAPI(reg prometheus.Registerer) (err error) {
 	c := a.config.API
 	handler := api.New(api.Options{
 		RequestsPerMinute: c.RequestsPerMinute, AllowInsecureWebhooks: a.config.Webhooks.AllowInsecure,
+		SourceAddresses: a.config.Delivery.SourceAddresses,
 	}, api.Deps{
 		Accounts: a.store, Webhooks: a.store, Blocks: a.store, Overrides: a.store, Evidence: a.store,
 		Checker: checker{a.engine}, Tester: a.hooks, Log: a.log.Named("api"),

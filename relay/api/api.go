@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -22,6 +23,9 @@ type Options struct {
 	RequestsPerMinute int
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
+	// SourceAddresses are those that mail goes out from; none: the system's
+	// choice.
+	SourceAddresses []netip.Addr
 	// AllowInsecureWebhooks admits http:// and private addresses as targets.
 	AllowInsecureWebhooks bool
 }

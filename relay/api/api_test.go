@@ -489,3 +489,16 @@ func TestParentIsNoSubuser(t *testing.T) {
 		t.Errorf("the parent's key: %d", res.StatusCode)
 	}
 }
+
+// Where no source addresses are configured the system chooses them, and what
+// others see may be a NAT's: a provider that names one is not refused.
+func TestIPsOfTheSystemsChoice(t *testing.T) {
+	w := newWorld(t, Options{})
+	for body, want := range map[string]int{
+		`["198.51.100.7","2001:db8::7"]`: 200, `["10.0.0.1"]`: 200, `["0.0.0.0"]`: 400, `["224.0.0.1"]`: 400, `["fe80::1%eth0"]`: 400, `["x"]`: 400,
+	} {
+		if res, text := w.get(t, "PUT", "/v3/subusers/sub1/ips", "full", body); res.StatusCode != want {
+			t.Errorf("%s: %d %s", body, res.StatusCode, text)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -66,6 +67,7 @@ func newWorldWith(t *testing.T, o Options, change func(*Deps)) *world {
 	w.server = httptest.NewServer(New(o, d, prometheus.NewRegistry()))
 	t.Cleanup(w.server.Close)
 	w.vars["url"] = w.server.URL
+	w.vars["host"] = strings.TrimPrefix(w.server.URL, "http://")
 	return w
 }
 
@@ -299,7 +301,9 @@ func TestExchanges(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			w := newWorld(t, Options{RequestsPerMinute: 1000})
+			w := newWorld(t, Options{RequestsPerMinute: 1000, SourceAddresses: []netip.Addr{
+				netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1"),
+			}})
 			w.seedMail()
 			w.run(file)
 		})

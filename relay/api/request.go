@@ -1,11 +1,14 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"strconv"
+	"time"
 
 	"tlsrelay/policy/account"
 )
@@ -30,6 +33,30 @@ const (
 // object reads the body, a JSON object of at most limit octets. The content
 // type is not looked at: clients omit it and say wrong ones (contract §1.4).
 func (r *request) object(limit int64) (*object, error) {
+	body, err := r.body(limit)
+	if err != nil {
+		return nil, err
+	}
+	return parseObject(body)
+}
+
+// listOrObject reads a body that is an object, or the bare list of its one
+// field.
+func (r *request) listOrObject(limit int64, field string) (*object, error) {
+	body, err := r.body(limit)
+	if err != nil {
+		return nil, err
+	}
+	if list := bytes.TrimSpace(body); len(list) > 0 && list[0] == '[' {
+		if !json.Valid(list) {
+			return nil, notJSON()
+		}
+		return &object{raw: map[string]json.RawMessage{field: list}}, nil
+	}
+	return parseObject(body)
+}
+
+func (r *request) body(limit int64) ([]byte, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(r.w, r.Body, limit))
 	var tooLarge *http.MaxBytesError
 	switch {
@@ -38,7 +65,7 @@ func (r *request) object(limit int64) (*object, error) {
 	case err != nil:
 		return nil, notJSON() // cut short, or not in the announced coding
 	}
-	return parseObject(body)
+	return body, nil
 }
 
 // parseObject reads one JSON object and nothing after it. Of a key that is
@@ -66,6 +93,19 @@ func (r *request) number(name string, def, low, high int64) (int64, error) {
 			strconv.FormatInt(low, 10)+" to "+strconv.FormatInt(high, 10))
 	}
 	return n, nil
+}
+
+// lastSecond ends the year 9999: what scripts write for "no end" is beyond it,
+// and so is what a time can hold.
+const lastSecond = 253402300799
+
+// second reads a time of the query in Unix seconds; zero when absent.
+func (r *request) second(name string) (time.Time, error) {
+	n, err := r.number(name, -1, 0, math.MaxInt64)
+	if err != nil || n < 0 {
+		return time.Time{}, err
+	}
+	return time.Unix(min(n, lastSecond), 0), nil
 }
 
 // page reads limit and offset.

@@ -32,6 +32,7 @@ func (s *server) routes() []route {
 		{"GET", subusers + "/{name}", account.SubusersRead, 200, s.getSubuser},
 		{"PATCH", subusers + "/{name}", account.SubusersUpdate, 204, s.patchSubuser},
 		{"DELETE", subusers + "/{name}", account.SubusersDelete, 204, s.deleteSubuser},
+		{"PUT", subusers + "/{name}/ips", account.SubusersUpdate, 200, s.putSubuserIPs},
 
 		{"GET", hooks, account.WebhooksRead, 200, s.getOldestWebhook},
 		{"POST", hooks, account.WebhooksCreate, 201, s.createWebhook},

@@ -3,6 +3,8 @@ package api
 import (
 	"errors"
 	"net/http"
+	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,20 +18,54 @@ type (
 		ID       int64  `json:"id"`
 		Username string `json:"username"`
 		Email    string `json:"email"`
+		Region   string `json:"region,omitempty"` // where include_region asks for it
 	}
 	newSubuserView struct {
 		Username string     `json:"username"`
 		UserID   int64      `json:"user_id"`
 		Email    string     `json:"email"`
+		Region   string     `json:"region,omitempty"`
 		Credits  allocation `json:"credit_allocation"`
 	}
 	allocation struct {
 		Type string `json:"type"`
 	}
+	subuserIPsView struct {
+		IPs []string `json:"ips"`
+	}
 )
 
 func viewSubuser(a account.Account) subuserView {
-	return subuserView{a.Disabled, numericID(a), a.Username, a.Email}
+	return subuserView{Disabled: a.Disabled, ID: numericID(a), Username: a.Username, Email: a.Email}
+}
+
+// theRegion is the one region that this relay has, by SendGrid's name for what
+// is tied to none.
+const theRegion = "global"
+
+// queryRegion reads region and include_region of a query, and gives what to
+// show.
+func queryRegion(r *request) (shown string, err error) {
+	q := r.URL.Query()
+	if region := q.Get("region"); region != "" && region != theRegion && region != "all" {
+		return "", badRegion()
+	}
+	text := q.Get("include_region")
+	if text == "" {
+		return "", nil
+	}
+	include, err := strconv.ParseBool(text) // some languages write True
+	switch {
+	case err != nil:
+		return "", invalidField("include_region", "include_region must be a boolean")
+	case include:
+		return theRegion, nil
+	}
+	return "", nil
+}
+
+func badRegion() *fault {
+	return invalidField("region", "region must be "+theRegion+": this relay has no other")
 }
 
 func numericID(a account.Account) int64 {
@@ -57,6 +93,10 @@ func (s *server) listSubusers(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	region, err := queryRegion(r)
+	if err != nil {
+		return nil, err
+	}
 	all, err := s.Accounts.Accounts(r.Context())
 	if err != nil {
 		return nil, err
@@ -65,7 +105,9 @@ func (s *server) listSubusers(r *request) (any, error) {
 	views := []subuserView{}
 	for _, a := range all {
 		if a.Kind == account.KindSubuser && (name == "" || a.Username == name) {
-			views = append(views, viewSubuser(a))
+			view := viewSubuser(a)
+			view.Region = region
+			views = append(views, view)
 		}
 	}
 	return cut(views, limit, offset), nil
@@ -79,7 +121,7 @@ func (s *server) createSubuser(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := readSubuser(o)
+	a, region, err := s.readSubuser(o)
 	if err != nil {
 		return nil, err
 	}
@@ -96,15 +138,15 @@ func (s *server) createSubuser(r *request) (any, error) {
 		return nil, err
 	}
 	s.audit(r, "subuser created", a.Username, nil, viewSubuser(a))
-	return newSubuserView{a.Username, numericID(a), a.Email, allocation{"unlimited"}}, nil
+	return newSubuserView{a.Username, numericID(a), a.Email, region, allocation{"unlimited"}}, nil
 }
 
-// readSubuser reads the documented fields. There is nothing to log in to, so
-// the password is looked at by nobody; neither are ips.
-func readSubuser(o *object) (account.Account, error) {
-	a := account.Account{Kind: account.KindSubuser}
+// readSubuser reads the documented fields, and gives the region to show. There
+// is nothing to log in to, so the password is looked at by nobody.
+func (s *server) readSubuser(o *object) (a account.Account, region string, err error) {
+	a.Kind = account.KindSubuser
 	if len(o.raw) == 0 {
-		return a, invalidField("", "no fields provided")
+		return a, "", invalidField("", "no fields provided")
 	}
 	o.text("username", 64, &a.Username)
 	o.text("email", 254, &a.Email)
@@ -114,7 +156,66 @@ func readSubuser(o *object) (account.Account, error) {
 	if a.Email != "" && strings.Count(a.Email, "@") == 0 {
 		o.refuse("email", "invalid email")
 	}
-	return a, o.err()
+	region, include := theRegion, false
+	if o.textOrNull("region", 64, &region); region != theRegion && region != "" {
+		o.faults = append(o.faults, badRegion().fields...)
+	}
+	o.boolean("include_region", &include)
+	if string(o.raw["ips"]) != "null" {
+		var ips []string
+		o.texts("ips", &ips)
+		s.checkIPs(o, ips)
+	}
+	if !include {
+		return a, "", o.err()
+	}
+	return a, theRegion, o.err()
+}
+
+// checkIPs refuses addresses that a subuser's mail cannot come from. Where none
+// are configured, the system chooses them, and behind a NAT nobody here knows
+// what others see: any address may be right then, and one is as good as another.
+func (s *server) checkIPs(o *object, ips []string) {
+	for _, text := range ips {
+		addr, err := netip.ParseAddr(text)
+		switch {
+		case err != nil || addr.Zone() != "" || addr.IsUnspecified() || addr.IsMulticast():
+			o.refuse("ips", "ips must be IP addresses")
+		case len(s.SourceAddresses) > 0 && !slices.Contains(s.SourceAddresses, addr.Unmap()):
+			o.refuse("ips", "ips must be among the addresses that this relay sends from")
+		default:
+			continue
+		}
+		return
+	}
+}
+
+// putSubuserIPs says yes to the addresses that a subuser's mail comes from
+// anyway: which one of them a message takes is not the subuser's to choose.
+func (s *server) putSubuserIPs(r *request) (any, error) {
+	if err := parentOnly(r); err != nil {
+		return nil, err
+	}
+	o, err := r.listOrObject(largeBody, "ips")
+	if err != nil {
+		return nil, err
+	}
+	ips := []string{}
+	if !o.has("ips") {
+		o.refuse("ips", "ips is required")
+	}
+	o.texts("ips", &ips)
+	s.checkIPs(o, ips)
+	if err := o.err(); err != nil {
+		return nil, err
+	}
+	a, err := s.findSubuser(r)
+	if err != nil {
+		return nil, err
+	}
+	view := subuserIPsView{ips}
+	s.audit(r, "subuser ips set", a.Username, nil, view)
+	return view, nil
 }
 
 // validUsername keeps to characters that need no care in paths and headers.
@@ -145,11 +246,17 @@ func (s *server) findSubuser(r *request) (account.Account, error) {
 }
 
 func (s *server) getSubuser(r *request) (any, error) {
+	region, err := queryRegion(r)
+	if err != nil {
+		return nil, err
+	}
 	a, err := s.findSubuser(r)
 	if err != nil {
 		return nil, err
 	}
-	return viewSubuser(a), nil
+	view := viewSubuser(a)
+	view.Region = region
+	return view, nil
 }
 
 func (s *server) patchSubuser(r *request) (any, error) {
