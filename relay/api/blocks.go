@@ -50,22 +50,12 @@ func (s *server) listBlocks(r *request) (any, error) {
 // maxFilter is as long as an address can be.
 const maxFilter = 320
 
-func readBlockFilter(r *request) (events.BlockFilter, error) {
-	var f events.BlockFilter
-	const lastSecond = 1 << 40 // well past year 9999
-	from, err := r.number("start_time", -1, 0, lastSecond)
-	if err != nil {
+func readBlockFilter(r *request) (f events.BlockFilter, err error) {
+	if f.From, err = r.second("start_time"); err != nil {
 		return f, err
 	}
-	to, err := r.number("end_time", -1, 0, lastSecond)
-	if err != nil {
+	if f.To, err = r.second("end_time"); err != nil {
 		return f, err
-	}
-	if from >= 0 {
-		f.From = time.Unix(from, 0)
-	}
-	if to >= 0 {
-		f.To = time.Unix(to, 0)
 	}
 	f.Prefix = r.URL.Query().Get("email")
 	if len(f.Prefix) > maxFilter {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"math"
 	"strings"
 	"time"
 
@@ -212,9 +213,23 @@ func parseBlockTimeKey(key, prefix []byte) (created time.Time, email string, err
 // time comes first of all.
 func appendTime(b []byte, t time.Time) []byte { return binary.BigEndian.AppendUint64(b, timeBits(t)) }
 
+// The bounds of what has a place in a key: nanoseconds that fit, but for the
+// one that is the zero time.
+var (
+	earliest = time.Unix(0, math.MinInt64+1)
+	latest   = time.Unix(0, math.MaxInt64)
+)
+
+// timeBits gives the place of a time; one that has none gets that of the
+// earliest or the latest.
 func timeBits(t time.Time) uint64 {
-	if t.IsZero() {
+	switch {
+	case t.IsZero():
 		return 0
+	case t.Before(earliest):
+		t = earliest
+	case t.After(latest):
+		t = latest
 	}
 	return uint64(t.UnixNano()) ^ 1<<63
 }

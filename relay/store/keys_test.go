@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -43,6 +44,26 @@ func TestIndexKeyOrder(t *testing.T) {
 	for i := range keys {
 		if !bytes.Equal(keys[i], shuffled[i]) {
 			t.Fatalf("key %d is out of order", i)
+		}
+	}
+}
+
+// Times without a place of their own have that of the nearest that has one:
+// nanoseconds since 1970 end in 1677 and in 2262.
+func TestTimesBeyondKeys(t *testing.T) {
+	at := []time.Time{
+		{}, time.Unix(-1<<40, 0), time.Unix(0, math.MinInt64), time.Unix(-1, 0), time.Unix(0, 0), time.Now(),
+		time.Unix(0, math.MaxInt64), time.Unix(9999999999, 0), time.Unix(253402300799, 0),
+	}
+	var before []byte
+	for _, when := range at {
+		key := appendTime(nil, when)
+		if bytes.Compare(before, key) > 0 {
+			t.Errorf("%v sorts before an earlier time", when)
+		}
+		before = key
+		if got := parseTime(key); got.IsZero() != when.IsZero() {
+			t.Errorf("%v reads back as %v", when, got)
 		}
 	}
 }

@@ -238,6 +238,9 @@ func (h *harness) blocked(rcpt string, at time.Time) {
 	h.ok(h.Commit(h.ctx, Blocked(relay.Claimed{Message: m, Delivery: ds[0]}, at)))
 }
 
+// endOfTime is later than nanoseconds in 64 bits go.
+var endOfTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+
 func testBlocks(h *harness) {
 	at := func(i int) time.Time { return h.now.Add(time.Duration(i) * time.Minute) }
 	for i := range 5 {
@@ -266,6 +269,10 @@ func testBlocks(h *harness) {
 		{events.BlockFilter{To: at(3)}, []string{"user3", "user2", "user0"}, 3},
 		{events.BlockFilter{From: at(2), To: at(3)}, []string{"user3", "user2"}, 2},
 		{events.BlockFilter{From: at(3), To: at(2)}, nil, 0},
+		{events.BlockFilter{From: at(3), To: endOfTime}, []string{"User1", "user4", "user3"}, 3},
+		{events.BlockFilter{From: endOfTime}, nil, 0},
+		{events.BlockFilter{From: endOfTime, To: endOfTime}, nil, 0},
+		{events.BlockFilter{From: time.Unix(0, 0), To: at(0)}, []string{"user0"}, 1},
 		{events.BlockFilter{Prefix: "USER1"}, []string{"User1"}, 1},
 		{events.BlockFilter{Prefix: "x"}, nil, 0},
 		{events.BlockFilter{Offset: 9}, nil, 5},
