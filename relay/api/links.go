@@ -33,10 +33,6 @@ func pageLinks(r *http.Request, limit, offset, total int) string {
 // pageURL is the absolute URL of another page, with limit and offset where
 // SendGrid has them: first.
 func pageURL(r *http.Request, limit, offset int) string {
-	scheme := "http"
-	if r.TLS != nil {
-		scheme = "https"
-	}
 	query := r.URL.Query()
 	query.Del("limit")
 	query.Del("offset")
@@ -44,6 +40,31 @@ func pageURL(r *http.Request, limit, offset int) string {
 	if filters != "" {
 		filters = "&" + filters
 	}
-	return scheme + "://" + r.Host + r.URL.EscapedPath() +
+	return scheme(r) + "://" + r.Host + r.URL.EscapedPath() +
 		"?limit=" + strconv.Itoa(limit) + "&offset=" + strconv.Itoa(offset) + filters
+}
+
+// scheme is what the client asked with. Behind a proxy that ends TLS only the
+// proxy's word says so (RFC 7239 §5.4, and the header before it). Anybody is
+// believed, for the answer goes to whoever said it and is kept by no cache; the
+// host is the one asked for, and never a header's.
+func scheme(r *http.Request) string {
+	if r.TLS != nil || isHTTPS(r.Header.Get("X-Forwarded-Proto")) {
+		return "https"
+	}
+	// The first element is of the proxy that the client spoke to.
+	first, _, _ := strings.Cut(r.Header.Get("Forwarded"), ",")
+	for pair := range strings.SplitSeq(first, ";") {
+		name, value, _ := strings.Cut(strings.TrimSpace(pair), "=")
+		if strings.EqualFold(name, "proto") && isHTTPS(strings.Trim(value, `"`)) {
+			return "https"
+		}
+	}
+	return "http"
+}
+
+// isHTTPS reads the first of several values, as of proxies behind one another.
+func isHTTPS(values string) bool {
+	first, _, _ := strings.Cut(values, ",")
+	return strings.EqualFold(strings.TrimSpace(first), "https")
 }
