@@ -267,13 +267,26 @@ func (l *loop) send(ctx context.Context, e Endpoint, s sent) {
 		return // cut off by the order to stop, which says nothing about e
 	}
 	s.verdict, s.size, s.took = a.verdict(), len(body), a.took
-	failures := l.plan.failures
+	l.settle(ctx, e, s, a)
+}
+
+// settle takes in what came of a POST, and tells of it.
+func (l *loop) settle(ctx context.Context, e Endpoint, s sent, a answer) {
+	untaken := l.plan.untaken
 	o := l.plan.learn(s, time.Now())
 	l.follow(ctx, e, s, o)
-	if o.pause > 0 {
-		l.failed(e, a, len(s.rows), o.pause)
-	} else if failures > 0 && l.plan.failures == 0 {
-		l.s.log.Info("webhook recovered", zap.String("endpoint", l.id), zap.Int("failures", failures))
+	if s.verdict != taken && s.reason != aside {
+		l.s.mu.Lock()
+		l.status.LastError, l.status.LastCode = a.class, a.code
+		l.s.mu.Unlock()
+	}
+	switch {
+	case o.pause > 0:
+		l.s.log.Warn("webhook failed", zap.String("endpoint", l.id), zap.String("account", e.Account),
+			zap.String("outcome", string(a.class)), zap.Int("code", a.code), zap.Error(a.err),
+			zap.Int("events", len(s.rows)), zap.Int("failures", l.plan.untaken), zap.Duration("retry_in", o.pause))
+	case untaken > 0 && l.plan.untaken == 0:
+		l.s.log.Info("webhook recovered", zap.String("endpoint", l.id), zap.Int("failures", untaken))
 	}
 	l.note(e)
 }
@@ -314,16 +327,6 @@ func eventID(object []byte) string {
 		return ""
 	}
 	return e.ID
-}
-
-// failed tells of a failure for which all wait.
-func (l *loop) failed(e Endpoint, a answer, n int, wait time.Duration) {
-	l.s.log.Warn("webhook failed", zap.String("endpoint", l.id), zap.String("account", e.Account),
-		zap.String("outcome", string(a.class)), zap.Int("code", a.code), zap.Error(a.err),
-		zap.Int("events", n), zap.Int("failures", l.plan.failures), zap.Duration("retry_in", wait))
-	l.s.mu.Lock()
-	defer l.s.mu.Unlock()
-	l.status.LastError, l.status.LastCode = a.class, a.code
 }
 
 // sameTarget reports whether a POST to b would go the way of one to a.
@@ -404,7 +407,7 @@ func (l *loop) note(e Endpoint) {
 	if !l.waiting.IsZero() && (st.Oldest.IsZero() || l.waiting.Before(st.Oldest)) {
 		st.Oldest = l.waiting
 	}
-	if st.Failures = l.plan.failures; st.Failures > 0 {
+	if st.Failures = l.plan.untaken; st.Failures > 0 {
 		l.s.mu.Lock()
 		st.LastError, st.LastCode, st.NextTry = l.status.LastError, l.status.LastCode, l.plan.nextTry()
 		l.s.mu.Unlock()

@@ -101,7 +101,8 @@ type plan struct {
 	afresh  bool // batches are to be sent again: the largest next
 
 	alone    int       // single rows not taken in a row, when first sent alone
-	failures int       // rounds of waiting since anything was taken
+	failures int       // times of waiting since anything was taken
+	untaken  int       // batches that were not, since, and rows for which others waited; for people
 	until    time.Time // nothing is sent before
 	hold     time.Time // nothing but fresh rows is sent before
 	deaf     time.Time // since when no answer has come; zero: the last POST had one
@@ -244,6 +245,9 @@ func (p *plan) learn(s sent, now time.Time) outcome {
 	case waitAll:
 		o.pause = p.pause(now, &p.until)
 	}
+	if s.verdict != taken && (s.reason == fresh || s.reason == again || o.pause > 0) {
+		p.untaken++
+	}
 	return o
 }
 
@@ -258,7 +262,7 @@ func (p *plan) lastChance(r Row, now time.Time) bool {
 func (p *plan) hear(s sent, now time.Time) {
 	switch s.verdict {
 	case taken:
-		p.deaf, p.hold, p.failures, p.alone = time.Time{}, time.Time{}, 0, 0
+		p.deaf, p.hold, p.failures, p.untaken, p.alone = time.Time{}, time.Time{}, 0, 0, 0
 	case silent, unreached:
 		if p.deaf.IsZero() {
 			p.deaf = now
@@ -339,7 +343,7 @@ func (p *plan) backoff(failures int) time.Duration {
 
 // forgive is for an endpoint that was changed: what it was does not count.
 func (p *plan) forgive(now time.Time) {
-	p.alone, p.failures = 0, 0
+	p.alone, p.failures, p.untaken = 0, 0, 0
 	p.until, p.hold, p.deaf = time.Time{}, time.Time{}, time.Time{}
 	for i := range p.aside {
 		p.aside[i].due = now

@@ -1,14 +1,12 @@
 package webhook
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -283,72 +281,6 @@ func TestTooLargeBatchIsHalved(t *testing.T) {
 	}
 	if !slices.Equal(got, want) || refused < 2 || refused > 5 {
 		t.Errorf("%d refused, got %v", refused, got)
-	}
-}
-
-// A real consumer that refuses one event, each in its own way: the others
-// arrive, signed and with the ids they had.
-func TestConsumerRefusesOneEvent(t *testing.T) {
-	for _, c := range []struct {
-		name   string
-		refuse func(w http.ResponseWriter, r *http.Request)
-	}{
-		{"400", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(400) }},
-		{"500", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }},
-		{"redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }},
-		{"dies", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
-		{"hangs", func(_ http.ResponseWriter, r *http.Request) { hang(r) }},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			var poison atomic.Value // its id
-			poison.Store("")
-			rec := receive(t, nil)
-			answers := rec.Config.Handler
-			rec.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				body, err := io.ReadAll(r.Body)
-				if err == nil && slices.Contains(idsOf(t, body), poison.Load().(string)) {
-					c.refuse(w, r)
-					return
-				}
-				r.Body = io.NopCloser(bytes.NewReader(body))
-				answers.ServeHTTP(w, r)
-			})
-			e := rec.endpoint("e")
-			e.SigningKey, _ = NewSigningKey()
-			box := newMemory(e)
-			all := box.commit("e", 40)
-			poison.Store(all[17])
-			o := quick(rec)
-			if c.name == "hangs" {
-				o.RequestTimeout = 200 * time.Millisecond
-			}
-			s, stop := running(t, o, box)
-			box.waitFor(t, "e", 1)
-			all = append(all, box.commit("e", 3)...) // past the one that waits
-			box.waitFor(t, "e", 1)
-			poison.Store("") // mended
-			box.drained(t, "e")
-			stop()
-			got := make(map[string]int)
-			for len(got) < len(all) {
-				p := rec.next(t)
-				if p.header.Get(SignatureHeader) == "" {
-					t.Error("not signed")
-				}
-				for _, id := range p.ids {
-					got[id]++
-				}
-			}
-			for _, id := range all {
-				// What was answered after the timeout is sent again.
-				if got[id] == 0 || got[id] > 1 && c.name != "hangs" {
-					t.Errorf("%s came %d times", id, got[id])
-				}
-			}
-			if n := total(t, s.m.setAside); n < 1 || n > 1 && c.name != "hangs" {
-				t.Errorf("%v events set aside", n)
-			}
-		})
 	}
 }
 
