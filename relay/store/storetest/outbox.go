@@ -1,10 +1,15 @@
 package storetest
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"sync"
 	"time"
+
+	"go.uber.org/zap"
 
 	"tlsrelay/events"
 	"tlsrelay/events/webhook"
@@ -132,6 +137,118 @@ func testOutboxGaps(h *harness) {
 	h.queued("c@example.com") // came after the removal of all, so it stays
 	seqs, _ = h.rows("e")
 	h.equal(len(seqs), 1, "what came later")
+}
+
+// A consumer refuses some of the events: the others reach it, and those wait,
+// also past a restart, until it takes them.
+func testOutboxRefused(h *harness) {
+	c := &consumer{refuses: func(email string) bool { return email == "bad@example.com" }, got: map[string]int{}, changed: make(chan struct{}, 1)}
+	server := httptest.NewServer(c)
+	defer server.Close()
+	e := endpoint("e", "1", h.now)
+	e.URL = server.URL
+	h.ok(h.PutEndpoint(h.ctx, e))
+	good := 0
+	for i := range 30 {
+		if i%10 == 5 {
+			h.queued("bad@example.com")
+		} else {
+			h.queued(fmt.Sprintf("a%d@example.com", i))
+			good++
+		}
+	}
+	stop := h.sending()
+	c.wait(h, good)
+	stop()
+	left, _ := h.rows("e")
+	h.equal(len(left), 3, "rows that were refused")
+	h.reopen()
+	left, _ = h.rows("e")
+	h.equal(len(left), 3, "rows that were refused, after a restart")
+	stop = h.sending()
+	h.queued("b@example.com")
+	c.wait(h, good+1)
+	c.refuse(func(string) bool { return false })
+	c.wait(h, good+4)
+	stop()
+	left, _ = h.rows("e")
+	h.equal(len(left), 0, "rows left")
+}
+
+// sending posts events until stop is called.
+func (h *harness) sending() (stop func()) {
+	s := webhook.New(webhook.Options{
+		FlushInterval: time.Millisecond, RetryAfter: time.Millisecond, RetryMax: 20 * time.Millisecond,
+		PollInterval: 10 * time.Millisecond, AllowInsecure: true,
+	}, h.Store, zap.NewNop(), nil)
+	ctx, cancel := context.WithCancel(h.ctx)
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	return func() {
+		h.Helper()
+		cancel()
+		h.ok(<-done)
+	}
+}
+
+// consumer is a webhook endpoint that refuses batches with certain addresses.
+type consumer struct {
+	mu      sync.Mutex
+	refuses func(email string) bool
+	got     map[string]int // how often each event was taken, by id
+	changed chan struct{}
+}
+
+func (c *consumer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var all []struct {
+		Email string
+		ID    string `json:"sg_event_id"`
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if json.NewDecoder(r.Body).Decode(&all) != nil {
+		w.WriteHeader(http.StatusUnprocessableEntity)
+		return
+	}
+	for _, e := range all {
+		if c.refuses(e.Email) {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+	}
+	for _, e := range all {
+		c.got[e.ID]++
+	}
+	select {
+	case c.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (c *consumer) refuse(f func(email string) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refuses = f
+}
+
+// wait waits until n events were taken.
+func (c *consumer) wait(h *harness, n int) {
+	h.Helper()
+	deadline := time.After(30 * time.Second)
+	for {
+		c.mu.Lock()
+		got := len(c.got)
+		c.mu.Unlock()
+		if got >= n {
+			h.equal(got, n, "events taken")
+			return
+		}
+		select {
+		case <-c.changed:
+		case <-deadline:
+			h.Fatalf("%d events taken of %d", got, n)
+		}
+	}
 }
 
 // While rows come in from many sides, a drain loop that takes what it is

@@ -71,6 +71,7 @@ func Run(t *testing.T, fresh func(t testing.TB) Opener) {
 		{"evidence", testFinished},
 		{"outbox", testOutbox},
 		{"outbox with gaps", testOutboxGaps},
+		{"outbox of a consumer that refuses some", testOutboxRefused},
 		{"outbox under load", testOutboxOrder},
 		{"outbox of deleted endpoints", testOutboxDeleted},
 		{"accounts", testAccounts},
