@@ -116,6 +116,7 @@ var classWords = [...]struct {
 	{ClassAddress, []string{"5.4.1 recipient address rejected", "recipientnotfound", "not listed in domino", "not listed in public name"}},
 	{ClassTechnical, []string{
 		"dmarc", "dkim", "spf", "unauthenticated", "sender verify failed", "sender address rejected: domain not found",
+		"domain does not exist", "not local host",
 		"sender domain", "sender's domain", "domain of sender address", "domain of the sender", "unroutable sender",
 		"unrouteable sender", "invalid sender", "unknown sender", "callback setup failed", "could not complete sender verify",
 		"helo command rejected", "bad helo", "reverse dns", "reverse hostname", "rdns", "ptr record", "ptr resource record", "no ptr",
@@ -131,7 +132,7 @@ var classWords = [...]struct {
 		"too many sessions", "too much mail", "throttl", "unusual rate", "limit exceeded", "exceeded the limit",
 		"exceeded permitted limits", "exceeded threshold", "receiving mail at a rate", "receiving mail too quickly",
 		"sending limit", "daily limit", "per hour", "frequency limited", "sending quota", "submission quota",
-		"message quota", "unexpected volume", "recipient limit", "too many emails",
+		"message quota", "receiving limits", "unexpected volume", "recipient limit", "too many emails",
 	}},
 	{ClassReputation, []string{
 		"reputation", "blacklist", "black list", "blocklist", "block list", "denylist", "deny list", "dnsbl", "rbl",
@@ -158,11 +159,13 @@ var classWords = [...]struct {
 		"not our customer", "this user doesn't have a", "no account by that name", "no one at this address",
 		"could not be found", "no longer valid", "no longer accepts mail",
 		"badrcptto", "validrcptto", "utilisateur inconnu", "destinatario desconocido", "empfänger unbekannt",
-		"no valid recipient", "address is wrong", "name is not found", "not present in directory",
+		"unknown virtual", "userunknown", "invalid-recipient", "not a local address", "not an active address", "mailbox not present",
+		"no mail box", "badrecipientto", "no existe", "nessun utente", "address is wrong", "name is not found", "not present in directory",
 	}},
 	{ClassMailbox, []string{
 		"mailbox disabled", "mailbox is disabled", "account disabled", "account is disabled", "user disabled",
-		"you tried to reach is disabled", "disabled or discontinued", "inactive", "suspended", "deactivated", "terminated", "expired mailbox",
+		"you tried to reach is disabled", "disabled or discontinued", "user or domain is disabled", "inactiv", "suspend", "deactivated",
+		"not active", "archived recipient", "terminated", "expired mailbox",
 		"mailbox is frozen", "mailbox is locked", "account is locked", "mailbox blocked", "account blocked", "user is blocked",
 		"mailbox is unavailable", "mailbox cannot be accessed", "account unavailable", "account closed", "account is closed",
 	}},

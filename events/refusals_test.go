@@ -149,6 +149,14 @@ func TestWhatHostsSay(t *testing.T) {
 		{"553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)", ClassTechnical, block},
 		{"550 5.1.1 User bob (bob@example.com) not listed in Domino Directory", ClassAddress, bounce},
 
+		{"550 Domain does not exist: example.org", ClassTechnical, block}, // the sender's: the recipient's has this host
+		{"550 5.1.2 <bob@example.com>... Host unknown (Name server: host not found)", ClassAddress, bounce},
+		{"550 5.2.0 account disabled temporarily for exceeding receiving limits", ClassVolume, block},
+		{"550 Due to extended inactivity new mail is not currently being accepted for this mailbox.", ClassMailbox, bounce},
+		{"550 5.1.1 unknown or illegal alias: bob@example.com", ClassAddress, bounce},
+		{"550 5.7.1 you have been blocked by the recipient", ClassReputation, block},
+		{"550 message rejected due to user rules", ClassUnknown, block},
+
 		// The recipient's own name says nothing.
 		{"550 5.1.1 <spam@example.com>: User unknown", ClassAddress, bounce},
 		{"550 5.1.1 <rbl-blacklist@reputation.example>: User unknown", ClassAddress, bounce},
