@@ -210,7 +210,8 @@ type sent struct {
 	took    time.Duration
 }
 
-// outcome is what follows from a POST. pause is how long all wait.
+// outcome is what follows from a POST. pause is how long others wait for it, 0:
+// they do not.
 type outcome struct {
 	action   action
 	setAside bool
