@@ -157,7 +157,7 @@ func values(m map[string]*relaytest.Host) (all []*relaytest.Host) {
 func dataCommands(h *relaytest.Host) (n int) {
 	for _, s := range h.Sessions() {
 		for _, c := range s.Commands {
-			if c.Line == "DATA" || strings.HasPrefix(c.Line, "BDAT") {
+			if c.Line == "DATA" || strings.HasPrefix(c.Line, "BDAT") && strings.HasSuffix(c.Line, "LAST") {
 				n++
 			}
 		}
