@@ -40,7 +40,7 @@ func printAccounts(w io.Writer, all []admin.Account) {
 		if a.Disabled {
 			state = "disabled"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%t\t%t\t%s\n", a.ID, a.Kind, a.Username, state,
+		say(w, "%s\t%s\t%s\t%s\t%t\t%t\t%s\n", a.ID, a.Kind, a.Username, state,
 			a.Settings.RequireTLS, a.Settings.RequireValidCert, a.Settings.Version)
 	}
 }

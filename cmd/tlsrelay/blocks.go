@@ -32,7 +32,7 @@ func blocksList() *cobra.Command {
 		return cl.show(rows, func(w io.Writer) {
 			fmt.Fprintln(w, "ADDRESS\tSTATUS\tWHEN\tMESSAGE\tREASON")
 			for _, b := range rows {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", b.Email, b.Status, b.Created.Format("2006-01-02 15:04:05"), b.MessageID, clip(b.Reason, 80))
+				say(w, "%s\t%s\t%s\t%s\t%s\n", b.Email, b.Status, b.Created.Format("2006-01-02 15:04:05"), b.MessageID, clip(b.Reason, 80))
 			}
 		})
 	})

@@ -116,17 +116,17 @@ func checkExit(r deliver.Report) int {
 }
 
 func printReport(w io.Writer, r deliver.Report) {
-	fmt.Fprintf(w, "%s: %s\n", r.Destination, verdictWords(r))
+	say(w, "%s: %s\n", r.Destination, verdictWords(r))
 	for _, d := range r.Demands {
-		fmt.Fprintf(w, "  demanded: %s %s\t(by %s)\n", d.Requirement, d.Version, d.Source)
+		say(w, "  demanded: %s %s\t(by %s)\n", d.Requirement, d.Version, d.Source)
 	}
 	for _, h := range r.Hosts {
-		fmt.Fprintf(w, "\n%s: %s\n", h.Host, hostWords(h.Verdict))
+		say(w, "\n%s: %s\n", h.Host, hostWords(h.Verdict))
 		if h.Refused != nil {
-			fmt.Fprintf(w, "  refuses MAIL: %s\n", h.Refused.Reply)
+			say(w, "  refuses MAIL: %s\n", h.Refused.Reply)
 		}
 		for _, c := range h.Connections {
-			fmt.Fprintf(w, "  %s\t%s\t%s\n", c.Address, connectionWords(c), c.Reply)
+			say(w, "  %s\t%s\t%s\n", c.Address, connectionWords(c), c.Reply)
 		}
 	}
 }

@@ -5,15 +5,21 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"reflect"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+
+	"tlsrelay/events"
 )
 
 // client speaks to the operator's listener of a running relay.
@@ -89,7 +95,7 @@ func refusal(res *http.Response) error {
 	if json.NewDecoder(io.LimitReader(res.Body, 64<<10)).Decode(&problem) != nil || problem.Error == "" {
 		return fmt.Errorf("the relay answered %s", res.Status)
 	}
-	return fmt.Errorf("%s", problem.Error)
+	return errors.New(events.Printable(problem.Error))
 }
 
 // show prints v as JSON when asked to, else by the given function.
@@ -102,9 +108,41 @@ func (c *client) show(v any, text func(w io.Writer)) error {
 	return tw.Flush()
 }
 
+// say prints for people. What is not a number may be a stranger's words, and is
+// cleaned: a tab in them would move the columns of a table, too.
+func say(w io.Writer, format string, args ...any) {
+	for i, a := range args {
+		switch v := reflect.ValueOf(a); {
+		case v.Kind() == reflect.String, v.IsValid() && v.Type().Implements(stringer):
+			args[i] = events.Printable(fmt.Sprint(a))
+		}
+	}
+	fmt.Fprintf(w, format, args...)
+}
+
+var stringer = reflect.TypeFor[fmt.Stringer]()
+
+// printJSON prints for programs: hidden characters are there, but escaped, for who
+// looks at it in a terminal.
 func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	var out strings.Builder
+	for _, r := range b.String() {
+		switch hi, lo := utf16.EncodeRune(r); {
+		case r == '\n' || !events.Hidden(r):
+			out.WriteRune(r)
+		case hi != utf8.RuneError:
+			fmt.Fprintf(&out, `\u%04x\u%04x`, hi, lo) // RFC 8259 §7
+		default:
+			fmt.Fprintf(&out, `\u%04x`, r)
+		}
+	}
+	_, err := io.WriteString(w, out.String())
+	return err
 }

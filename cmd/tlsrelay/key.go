@@ -34,7 +34,7 @@ func keyList() *cobra.Command {
 		return cl.show(keys, func(w io.Writer) {
 			fmt.Fprintln(w, "ID\tNAME\tCREATED\tSCOPES")
 			for _, k := range keys {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", k.ID, k.Name, k.Created.Format("2006-01-02 15:04"), scopesOf(k))
+				say(w, "%s\t%s\t%s\t%s\n", k.ID, k.Name, k.Created.Format("2006-01-02 15:04"), scopesOf(k))
 			}
 		})
 	})
@@ -65,7 +65,7 @@ func keyCreate() *cobra.Command {
 			return err
 		}
 		return cl.show(k, func(w io.Writer) {
-			fmt.Fprintf(w, "%s\n\nThis is the only time the key is shown.\n", k.Secret)
+			say(w, "%s\n\nThis is the only time the key is shown.\n", k.Secret)
 		})
 	})
 }

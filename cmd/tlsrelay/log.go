@@ -1,14 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"time"
+	"unicode/utf8"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	"tlsrelay/configs"
+	"tlsrelay/events"
 )
 
 // logLag is how long a line below a warning may take to be written. One
@@ -31,7 +34,7 @@ func newLogger(c configs.Log, to zapcore.WriteSyncer) (log *zap.Logger, stop fun
 		encoder = zapcore.NewConsoleEncoder(ec)
 	}
 	out := &zapcore.BufferedWriteSyncer{WS: lossy{to}, FlushInterval: logLag}
-	core := &promptCore{zapcore.NewCore(encoder, out, level)}
+	core := &promptCore{zapcore.NewCore(encoder, shown{out}, level)}
 	return zap.New(core, zap.AddStacktrace(zap.ErrorLevel), zap.ErrorOutput(lossy{to})), out.Stop, nil
 }
 
@@ -48,6 +51,29 @@ func (l lossy) Write(p []byte) (int, error) {
 
 // Sync implements zapcore.WriteSyncer.
 func (lossy) Sync() error { return nil }
+
+// shown takes the hidden characters out of lines on their way, whoever's words are
+// in them: the encoders escape what JSON forbids, which is not all that a terminal
+// obeys or hides. Line ends and tabs are the encoders' own here.
+type shown struct{ zapcore.WriteSyncer }
+
+// Write implements io.Writer.
+func (s shown) Write(p []byte) (int, error) {
+	for _, c := range p {
+		if c < ' ' && c != '\n' && c != '\t' || c >= 0x7f {
+			_, err := s.WriteSyncer.Write(bytes.Map(showable, p))
+			return len(p), err
+		}
+	}
+	return s.WriteSyncer.Write(p)
+}
+
+func showable(r rune) rune {
+	if r == utf8.RuneError || r != '\n' && r != '\t' && events.Hidden(r) {
+		return '?'
+	}
+	return r
+}
 
 // promptCore has warnings and worse written at once, and with them what was
 // said before.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net/http"
 
@@ -29,14 +28,14 @@ func policyShow() *cobra.Command {
 }
 
 func printSettings(w io.Writer, s admin.Settings) {
-	fmt.Fprintf(w, "require_tls\t%t\n", s.RequireTLS)
-	fmt.Fprintf(w, "require_valid_cert\t%t\n", s.RequireValidCert)
-	fmt.Fprintf(w, "version\t%s\n", s.Version)
-	fmt.Fprintf(w, "on_violation\t%s\n", s.OnViolation)
-	fmt.Fprintf(w, "require_forward_secrecy\t%t\n", s.ForwardSecrecy)
-	fmt.Fprintf(w, "mx_auth_required\t%t\n", s.AuthenticMX)
-	fmt.Fprintf(w, "requiretls\t%s\n", s.RequireTLSOption)
-	fmt.Fprintf(w, "enforce_on_subusers\t%t\n", s.EnforceOnSubusers)
+	say(w, "require_tls\t%t\n", s.RequireTLS)
+	say(w, "require_valid_cert\t%t\n", s.RequireValidCert)
+	say(w, "version\t%s\n", s.Version)
+	say(w, "on_violation\t%s\n", s.OnViolation)
+	say(w, "require_forward_secrecy\t%t\n", s.ForwardSecrecy)
+	say(w, "mx_auth_required\t%t\n", s.AuthenticMX)
+	say(w, "requiretls\t%s\n", s.RequireTLSOption)
+	say(w, "enforce_on_subusers\t%t\n", s.EnforceOnSubusers)
 }
 
 func policySet() *cobra.Command {

@@ -7,11 +7,11 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"tlsrelay/events"
 	"tlsrelay/relay"
 	"tlsrelay/relay/admin"
 )
@@ -63,15 +63,15 @@ func queueOverview(ctx context.Context, cl *client) error {
 	return cl.show(rows, func(w io.Writer) {
 		fmt.Fprint(w, "DESTINATION\tWAITING\tHELD")
 		for _, b := range relay.AgeBuckets() {
-			fmt.Fprintf(w, "\t<%s", short(b))
+			say(w, "\t<%s", short(b))
 		}
 		fmt.Fprintln(w, "\tOLDER\tLAST TROUBLE")
 		for _, r := range rows {
-			fmt.Fprintf(w, "%s\t%d%s\t%d", r.Destination, r.Waiting, plus(r.More), r.Held)
+			say(w, "%s\t%d%s\t%d", r.Destination, r.Waiting, plus(r.More), r.Held)
 			for _, n := range r.Ages {
-				fmt.Fprintf(w, "\t%d", n)
+				say(w, "\t%d", n)
 			}
-			fmt.Fprintf(w, "\t%s %s\n", r.Reason, clip(r.Reply, 60))
+			say(w, "\t%s %s\n", r.Reason, clip(r.Reply, 60))
 		}
 	})
 }
@@ -91,16 +91,10 @@ func short(d time.Duration) string {
 	return fmt.Sprintf("%dm", d/time.Minute)
 }
 
-// clip shortens what a remote host said to one printable line.
+// clip shortens what a remote host said.
 func clip(s string, n int) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, s)
-	if len(s) > n {
-		return strings.ToValidUTF8(s[:n], "") + "…"
+	if c := events.Clip(s, n); c != s {
+		return c + "…"
 	}
 	return s
 }
@@ -114,7 +108,7 @@ func printQueued(w io.Writer, list []relay.Queued) {
 			next = "held"
 		}
 		reason, reply := d.LastReason()
-		fmt.Fprintf(w, "%s\t%s\t<%s>\t%s\t%d\t%s\t%s %s\n", q.Message.ID, time.Since(q.Message.Accepted).Round(time.Second),
+		say(w, "%s\t%s\t<%s>\t%s\t%d\t%s\t%s %s\n", q.Message.ID, time.Since(q.Message.Accepted).Round(time.Second),
 			q.Message.From, recipients(d), d.Attempts, next, reason, clip(reply, 60))
 	}
 }
@@ -144,12 +138,12 @@ func queueShow() *cobra.Command {
 
 func printEvidence(w io.Writer, ev admin.Evidence) {
 	m := ev.Message
-	fmt.Fprintf(w, "message %s of account %s, from <%s>, %d octets, accepted %s\n",
+	say(w, "message %s of account %s, from <%s>, %d octets, accepted %s\n",
 		m.ID, m.Account, m.From, m.Size, m.Accepted.Format(time.RFC3339))
 	for _, d := range ev.Deliveries {
-		fmt.Fprintf(w, "\nto %s, class %s: %d attempt(s)", d.Lane.Destination, d.Lane.Class, d.Attempts)
+		say(w, "\nto %s, class %s: %d attempt(s)", d.Lane.Destination, d.Lane.Class, d.Attempts)
 		if len(d.Waiting()) > 0 && !d.Held {
-			fmt.Fprintf(w, ", next %s", d.Due.Format(time.RFC3339))
+			say(w, ", next %s", d.Due.Format(time.RFC3339))
 		} else if d.Held {
 			fmt.Fprint(w, ", held")
 		}
@@ -159,14 +153,14 @@ func printEvidence(w io.Writer, ev admin.Evidence) {
 			if state == "" {
 				state = "waiting"
 			}
-			fmt.Fprintf(w, "  <%s>\t%s\t%s\n", r.Address, state, clip(r.Reply, 120))
+			say(w, "  <%s>\t%s\t%s\n", r.Address, state, clip(r.Reply, 120))
 		}
 		if d.Last == nil {
 			continue
 		}
-		fmt.Fprintf(w, "  last attempt %s, took %s: %s %s\n", d.Last.At.Format(time.RFC3339), d.Last.Took.Round(time.Millisecond), d.Last.Ruling, d.Last.Reason)
+		say(w, "  last attempt %s, took %s: %s %s\n", d.Last.At.Format(time.RFC3339), d.Last.Took.Round(time.Millisecond), d.Last.Ruling, d.Last.Reason)
 		for _, h := range d.Last.Hosts {
-			fmt.Fprintf(w, "    %s %s\t%s\t%s\t%s\n", h.Host, h.Address, hostWords(h.Verdict), connectionWords(h), clip(h.Reply, 80))
+			say(w, "    %s %s\t%s\t%s\t%s\n", h.Host, h.Address, hostWords(h.Verdict), connectionWords(h), clip(h.Reply, 80))
 		}
 	}
 }
@@ -200,7 +194,7 @@ func queueAct(verb, short string) *cobra.Command {
 		if err := cl.call(ctx, http.MethodPost, "/admin/v1/queue/"+verb, in, &out); err != nil {
 			return err
 		}
-		return cl.show(out, func(w io.Writer) { fmt.Fprintf(w, "%d deliveries\n", out.Changed) })
+		return cl.show(out, func(w io.Writer) { say(w, "%d deliveries\n", out.Changed) })
 	})
 }
 

@@ -26,7 +26,7 @@ func webhooksList() *cobra.Command {
 			return c.show(all, func(w io.Writer) {
 				fmt.Fprintln(w, "ENDPOINT\tLAG\tASIDE\tFAILURES\tLAST ERROR")
 				for _, s := range all {
-					fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\n", s.ID, s.Lag.Round(time.Second), s.Aside, s.Failures, s.LastError)
+					say(w, "%s\t%s\t%d\t%d\t%s\n", s.ID, s.Lag.Round(time.Second), s.Aside, s.Failures, s.LastError)
 				}
 			})
 		})

@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"tlsrelay/events"
 	"tlsrelay/relay"
 )
 
@@ -15,6 +16,7 @@ import (
 var pageText string
 
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
+	"text": events.Printable, // of strangers; the template escapes what HTML would obey, and that alone
 	"ago": func(t time.Time) string {
 		if t.IsZero() {
 			return ""

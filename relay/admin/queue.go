@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"tlsrelay/events"
 	"tlsrelay/relay"
 )
 
@@ -172,7 +173,7 @@ const takeLease = time.Minute
 func (s *server) drop(ctx context.Context, sel relay.Selection, reason string) (n int, err error) {
 	words := "message dropped by the operator"
 	if reason != "" {
-		words += ": " + reason
+		words += ": " + events.Printable(reason)
 	}
 	begun := time.Now()
 	for again := true; again; {

@@ -2,8 +2,9 @@ package bounce
 
 import (
 	"strings"
-	"unicode"
 	"unicode/utf8"
+
+	"tlsrelay/events"
 )
 
 const (
@@ -21,20 +22,18 @@ type cleaner struct {
 // it, of bounded length, words apart by single spaces.
 func (c cleaner) text(s string) string {
 	if len(s) > longText {
-		s = s[:longText] + "..."
+		s = events.Clip(s, longText) + "..."
 	}
-	s = strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsControl(r), unicode.IsSpace(r):
-			return ' '
-		case r == utf8.RuneError, unicode.Is(unicode.Cf, r), unicode.Is(unicode.Zl, r), unicode.Is(unicode.Zp, r):
-			return '?'
-		case r >= 0x80 && !c.utf8:
+	s = strings.Join(strings.Fields(events.Printable(s)), " ")
+	if c.utf8 {
+		return s
+	}
+	return strings.Map(func(r rune) rune {
+		if r >= utf8.RuneSelf {
 			return '?'
 		}
 		return r
 	}, s)
-	return strings.Join(strings.Fields(s), " ")
 }
 
 // token gives s as one word.

@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unicode/utf8"
 
+	"tlsrelay/events"
 	"tlsrelay/relay"
 )
 
@@ -143,7 +143,7 @@ func isPlainWord(word []byte) bool {
 }
 
 // export makes the reply that is kept and shown: one line, bounded, without
-// control characters, its enhanced status code taken off the text.
+// hidden characters, its enhanced status code taken off the text.
 func (r reply) export() relay.Reply {
 	out := relay.Reply{Code: r.code}
 	var b strings.Builder
@@ -195,19 +195,6 @@ func isNumber(b []byte) bool {
 	return true
 }
 
-// printable makes a stranger's words safe for logs, events and reports.
-func printable(s string) string {
-	if len(s) > maxReplyText {
-		cut := maxReplyText
-		for cut > 0 && !utf8.RuneStart(s[cut]) {
-			cut--
-		}
-		s = s[:cut]
-	}
-	return strings.Map(func(r rune) rune {
-		if r < 0x20 || r >= 0x7f && r < 0xa0 || r == utf8.RuneError || r == 0x2028 || r == 0x2029 {
-			return '?'
-		}
-		return r
-	}, s)
-}
+// printable makes a stranger's words safe for logs, events and reports, and bounds
+// them.
+func printable(s string) string { return events.Printable(events.Clip(s, maxReplyText)) }

@@ -8,12 +8,12 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/emersion/go-smtp"
 	"go.uber.org/zap"
 
+	"tlsrelay/events"
 	"tlsrelay/relay"
 )
 
@@ -230,18 +230,12 @@ const maxMessageID = 998
 // be repeated (contract §4.2).
 func smtpID(said, made string) string {
 	switch {
-	case said == "" || len(said) > maxMessageID || strings.ContainsFunc(said, unseen):
+	case said == "" || len(said) > maxMessageID || !utf8.ValidString(said) || strings.ContainsFunc(said, events.Hidden):
 		return made
 	case said[0] == '<' && said[len(said)-1] == '>':
 		return said
 	}
 	return "<" + said + ">"
-}
-
-// unseen tells what a terminal obeys, or shows in disguise, and what is no
-// character.
-func unseen(r rune) bool {
-	return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == utf8.RuneError
 }
 
 // smallPieces gathers what would be many small writes. A large draft is a
