@@ -1,6 +1,10 @@
 package events
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // Metrics counts events. Its labels come from closed sets: no sender and no
 // host can add a time series.
@@ -37,10 +41,31 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	m.processed = m.events.WithLabelValues(string(Processed), "")
 	m.delivered = m.events.WithLabelValues(string(Delivered), "")
+	m.begin()
 	if reg != nil {
 		reg.MustRegister(m.events, m.blocks, m.recipients, m.age)
 	}
 	return m
+}
+
+// otherLabel stands for what a later version may have written into the store.
+const otherLabel = "other"
+
+// begin makes every series there is: one that is born when it first counts has no
+// increase then, and an alert on it misses the first of what it waits for.
+func (m *Metrics) begin() {
+	m.events.WithLabelValues(string(Deferred), "")
+	for _, t := range []BounceType{TypeBounce, TypeBlocked} {
+		m.events.WithLabelValues(string(Bounce), string(t))
+	}
+	for _, r := range append(Reasons(), otherLabel) {
+		m.blocks.WithLabelValues(r.label())
+	}
+	for _, outcome := range []string{string(Delivered), string(Deferred), string(Bounce), string(TypeBlocked)} {
+		for _, v := range []string{"none", "1.0", "1.1", "1.2", "1.3", otherLabel} {
+			m.recipients.WithLabelValues(outcome, v)
+		}
+	}
 }
 
 // Count counts one event.
@@ -70,22 +95,17 @@ func versionLabel(v string) string {
 	case "":
 		return "none"
 	}
-	return "other"
+	return otherLabel
 }
 
 // label gives the token for a metric; one outside the closed set, from a
 // store that a later version wrote, is "other".
 func (r Reason) label() string {
-	switch r {
-	case NoReason:
+	switch {
+	case r == NoReason:
 		return "none"
-	case StartTLSNotOffered, StartTLSRefused, StartTLSTempfail, StartTLSMasked, StartTLSInjection, EHLOUnsupported,
-		TLSClosed, TLSTimeout, TLSNotTLS, TLSVersion, TLSHandshake, TLSDowngrade, TLSLocalLimit, ClientCertRequired,
-		CertUntrusted, CertExpired, CertNotYetValid, CertName, CertWeakKey, CertWeakSig, CertUsage,
-		RequireTLSUnsupported, MXUnauthenticated, ForwardSecrecy,
-		ConnectFail, GreetingFail, EHLOFail, NameRefused, SessionLost, HostAddress, HostPrivate, HostUntried, DNSFail, NoDomain,
-		NoHost, NullMX, MailLoop, ReplyTemp, ReplyPerm, ReplyMixed, Unsupported, Expired, Dropped, AccountGone, Internal:
+	case slices.Contains(reasons, r):
 		return string(r)
 	}
-	return "other"
+	return otherLabel
 }

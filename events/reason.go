@@ -61,3 +61,16 @@ const (
 	// NameRefused is 501 or 504 to EHLO: what is wrong is our own name.
 	NameRefused Reason = "ehlo_name_refused"
 )
+
+// Reasons gives the closed set, NoReason among them.
+func Reasons() []Reason { return append([]Reason(nil), reasons...) }
+
+var reasons = []Reason{
+	NoReason,
+	StartTLSNotOffered, StartTLSRefused, StartTLSTempfail, StartTLSMasked, StartTLSInjection, EHLOUnsupported,
+	TLSClosed, TLSTimeout, TLSNotTLS, TLSVersion, TLSHandshake, TLSDowngrade, TLSLocalLimit, ClientCertRequired,
+	CertUntrusted, CertExpired, CertNotYetValid, CertName, CertWeakKey, CertWeakSig, CertUsage,
+	RequireTLSUnsupported, MXUnauthenticated, ForwardSecrecy,
+	ConnectFail, GreetingFail, EHLOFail, NameRefused, SessionLost, HostAddress, HostPrivate, HostUntried, DNSFail, NoDomain,
+	NoHost, NullMX, MailLoop, ReplyTemp, ReplyPerm, ReplyMixed, Unsupported, Expired, Dropped, AccountGone, Internal,
+}

@@ -1,9 +1,11 @@
 package events
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -75,7 +77,8 @@ tlsrelay_recipients_total{outcome="delivered",tls="none"} 1
 	}
 }
 
-// text renders the metrics of reg without those of one name.
+// text renders the metrics of reg that have counted something, without those of
+// one name.
 func text(t *testing.T, reg prometheus.Gatherer, without string) string {
 	families, err := reg.Gather()
 	if err != nil {
@@ -90,7 +93,47 @@ func text(t *testing.T, reg prometheus.Gatherer, without string) string {
 			t.Fatal(err)
 		}
 	}
-	return b.String()
+	var counted strings.Builder
+	for line := range strings.Lines(b.String()) {
+		if !strings.HasSuffix(line, " 0\n") {
+			counted.WriteString(line)
+		}
+	}
+	return counted.String()
+}
+
+// No series is born when it first counts: it would have no increase then.
+func TestEverySeriesFromTheStart(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	m := NewMetrics(reg)
+	series := func() (all []string) {
+		families, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			for _, one := range f.Metric {
+				all = append(all, f.GetName()+" "+fmt.Sprint(one.Label))
+			}
+		}
+		return all
+	}
+	before := series()
+	for _, kind := range []Kind{Processed, Deferred, Delivered} {
+		for _, v := range []string{"", "1.0", "1.1", "1.2", "1.3", "1.4"} {
+			m.Count(Event{Kind: kind, TLSVersion: v})
+		}
+	}
+	for _, typ := range []BounceType{TypeBounce, TypeBlocked} {
+		for _, r := range append(Reasons(), "of a later version") {
+			for _, v := range []string{"", "1.0", "1.1", "1.2", "1.3", "1.4"} {
+				m.Count(Event{Kind: Bounce, Type: typ, Reason: r, TLSVersion: v})
+			}
+		}
+	}
+	if after := series(); !slices.Equal(before, after) {
+		t.Errorf("of %d series, %d were there at the start", len(after), len(before))
+	}
 }
 
 // A reason added to reason.go and forgotten in label would be counted as

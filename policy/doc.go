@@ -10,6 +10,7 @@
 //	observed.go   Observed: what relay/deliver saw of one connection, judged nowhere else
 //	judge.go      Decision.Judge(Observed) -> Verdict: go on, try again otherwise, or leave, and why
 //	hello.go      what several connections to one address come to: tickets, compat hello, version probe
+//	rows.go       the rows of Judge as a table: words for people, and what each can come to
 //	conclude.go   Conclude(verdicts of all hosts, History) -> Ruling: block now, or try later
 //	guard.go      Guard: when everybody fails at once, the fault is ours
 //	status.go     the enhanced status code of each reason

@@ -38,6 +38,7 @@ import (
 type app struct {
 	config     configs.Config
 	log        *zap.Logger
+	metrics    *prometheus.Registry
 	store      *store.Store
 	resolver   *resolve.Resolver
 	engine     *deliver.Engine
@@ -58,6 +59,7 @@ func newApp(c configs.Config, log *zap.Logger) (a *app, err error) {
 		}
 	}()
 	reg := prometheus.NewRegistry()
+	a.metrics = reg
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if a.store, err = store.Open(store.Options{
 		Dir: c.DataDir, MinFreeDisk: c.MinFreeDisk, Retention: c.Retention, Log: log, Registerer: reg,

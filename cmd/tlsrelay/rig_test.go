@@ -112,6 +112,8 @@ func (r *rig) start() {
 		http.DefaultClient.CloseIdleConnections()
 	}
 	r.t.Cleanup(r.stop)
+	// Status codes are no closed set.
+	relaytest.NoSeriesBorn(r.t, r.app.metrics, "tlsrelay_api_requests_total", "go_", "process_")
 }
 
 func (r *rig) getenv(name string) string {

@@ -42,8 +42,16 @@ func newMetrics(reg prometheus.Registerer, s *Sender) *metrics {
 			Help: "Events dropped: nobody took them in time (expired), or the endpoint was deleted.",
 		}, []string{"why"}),
 	}
-	m.dropped.WithLabelValues(dropExpired)
-	m.dropped.WithLabelValues(dropDeleted)
+	// Every series there is: one that is born when it first counts has no increase
+	// then, and an alert on it misses the first of what it waits for.
+	for _, why := range []string{dropExpired, dropDeleted} {
+		m.dropped.WithLabelValues(why)
+	}
+	for _, c := range []Class{
+		ClassOK, Class3xx, Class4xx, Class5xx, ClassOther, ClassTimeout, ClassConnect, ClassTLS, ClassTarget, ClassOAuth, ClassKey,
+	} {
+		m.posts.WithLabelValues(string(c))
+	}
 	if reg == nil {
 		return m
 	}

@@ -116,7 +116,9 @@ func engine(t testing.TB, w *relaytest.World, r resolve.Route, change ...func(*O
 	for _, f := range change {
 		f(&o)
 	}
-	e := New(o, router{route: r}, nil, nil)
+	reg := prometheus.NewRegistry()
+	e := New(o, router{route: r}, nil, reg)
+	relaytest.NoSeriesBorn(t, reg)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); e.Run(ctx) }()

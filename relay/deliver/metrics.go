@@ -58,6 +58,7 @@ func newMetrics(reg prometheus.Registerer, p *pool) *metrics {
 	for _, c := range causes {
 		m.again.WithLabelValues(string(c))
 	}
+	m.begin()
 	if reg == nil {
 		return m
 	}
@@ -68,6 +69,27 @@ func newMetrics(reg prometheus.Registerer, p *pool) *metrics {
 		gauge("tlsrelay_connections_open", "Connections to receiving hosts, idle ones included.", func() int { open, _ := p.stats(); return open }),
 		gauge("tlsrelay_connections_idle", "Idle sessions kept for reuse.", func() int { _, idle := p.stats(); return idle }))
 	return m
+}
+
+// begin makes every series there is: one that is born when it first counts has no
+// increase then, and an alert on it misses the first of what it waits for.
+func (m *metrics) begin() {
+	for _, version := range []string{"none", "1.0", "1.1", "1.2", "1.3"} {
+		for _, outcome := range []string{"delivered", string(relay.Temporary), string(relay.Permanent), string(relay.Refused)} {
+			m.deliveries.WithLabelValues(version, outcome)
+		}
+	}
+	for _, outcome := range []string{"ok", "failed"} {
+		m.handshakes.WithLabelValues(outcome)
+		for _, h := range []policy.Hello{policy.FullHello, policy.CompatHello, policy.NoSNIHello, policy.ProbeHello} {
+			m.hellos.WithLabelValues(string(h), outcome)
+		}
+	}
+	for _, row := range policy.Rows() {
+		for _, f := range row.Gives {
+			m.verdicts.WithLabelValues(string(f.Class), string(f.Reason))
+		}
+	}
 }
 
 func (m *metrics) handshake(h policy.Hello, s *policy.Session, took time.Duration, err error) {

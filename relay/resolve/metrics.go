@@ -39,6 +39,13 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Help: "1 while the resolver's word on DNSSEC is believed.",
 		}),
 	}
+	// Every series there is: one that is born when it first counts has no increase
+	// then, and an alert on it misses the first of what it waits for.
+	for _, qtype := range []uint16{dns.TypeMX, dns.TypeA, dns.TypeAAAA, dns.TypeSOA} {
+		for _, o := range []outcome{found, noData, noName, aliasOnly, failed, unanswered, refused} {
+			m.lookups.WithLabelValues(dns.TypeToString[qtype], string(o))
+		}
+	}
 	if reg == nil {
 		return m, nil
 	}

@@ -23,6 +23,7 @@ import (
 
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
+	"tlsrelay/relay/relaytest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -217,6 +218,7 @@ func start(t testing.TB, change func(*Options)) *world {
 		change(&o)
 	}
 	w.srv = New(o, w.in, w.accounts, zap.NewNop(), w.reg)
+	relaytest.NoSeriesBorn(t, w.reg)
 	if err := w.srv.Listen(); err != nil {
 		t.Fatal(err)
 	}

@@ -32,6 +32,18 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 		tls: counter("tls_total", "TLS handshakes completed, by protocol version.", "version"),
 	}
+	// Every series there is: one that is born when it first counts has no increase
+	// then, and an alert on it misses the first of what it waits for.
+	for vec, values := range map[*prometheus.CounterVec][]string{
+		m.connections: {"starttls", "tls"},
+		m.rejected:    {"max_connections", "max_connections_per_ip", "auth_failures", "tls_handshake"},
+		m.messages:    {"accepted", "4xx", "5xx", "aborted"},
+		m.tls:         {"1.2", "1.3"},
+	} {
+		for _, value := range values {
+			vec.WithLabelValues(value)
+		}
+	}
 	if reg != nil {
 		reg.MustRegister(m.connections, m.current, m.rejected, m.messages, m.authFailures, m.tls)
 	}
