@@ -5,7 +5,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 LDFLAGS  = -s -w -X main.buildVersion=$(VERSION) -X main.buildCommit=$(COMMIT)
 
-.PHONY: build run demo test check lint bench bench-compare bench-relay clients crash clean
+.PHONY: build run demo test check lint alerts bench bench-compare bench-relay clients crash clean
 
 build: ## bin/tlsrelay, static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/tlsrelay ./cmd/tlsrelay
@@ -29,8 +29,14 @@ lint:
 
 check: lint build test ## everything CI runs; needs what .ci/run installs
 	$(GO) test -race ./...
-	$(MAKE) clients crash
+	$(MAKE) alerts clients crash
 	bin/tlsrelay demo
+
+PROMTOOL ?= $(shell command -v promtool || echo "$${XDG_CACHE_HOME:-$$HOME/.cache}/tlsrelay-ci/promtool")
+
+alerts: ## the alerting rules against series made for them; needs promtool, as .ci/run brings it
+	$(PROMTOOL) check rules configs/alerts.yml
+	$(PROMTOOL) test rules configs/alerts_test.yml
 
 clients: ## real clients and real servers against the relay; as root, with what .ci/run installs
 	cd cmd/tlsrelay/testdata/clients && npm ci --no-audit --no-fund --silent

@@ -9,7 +9,7 @@ import (
 type collector struct {
 	s *Store
 
-	messages, deliveries, up, free, size *prometheus.Desc
+	messages, deliveries, up, free, minFree, size *prometheus.Desc
 }
 
 func newCollector(s *Store) *collector {
@@ -22,6 +22,7 @@ func newCollector(s *Store) *collector {
 		deliveries: desc("queue_deliveries", "Deliveries in the queue, one per message and destination.", "state"),
 		up:         desc("store_up", "1 while the store can read and write."),
 		free:       desc("store_free_bytes", "Free space on the disk of the data directory."),
+		minFree:    desc("store_min_free_bytes", "Below so much free space no mail is taken: min_free_disk."),
 		size:       desc("store_bytes", "What the database takes on the disk, large bodies not included."),
 	}
 }
@@ -46,6 +47,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.deliveries, held, "held")
 	gauge(c.up, up)
 	gauge(c.size, size)
+	gauge(c.minFree, float64(c.s.o.MinFreeDisk))
 	if usage, err := c.s.fs.GetDiskUsage(c.s.o.Dir); err == nil {
 		gauge(c.free, float64(usage.AvailBytes))
 	}
