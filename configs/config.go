@@ -4,7 +4,9 @@
 //
 //	config.go    Config: what can be set
 //	load.go      Load: file and environment -> Config, every fault with its line
+//	env.go       variables that name no key
 //	validate.go  what values are possible
+//	warn.go      what is possible and likely wrong
 //
 // Loading is strict: unknown keys, wrong types and impossible values are all
 // reported together. A key is here from the moment something reads it.
@@ -70,8 +72,11 @@ type API struct {
 
 // Admin is the operator's listener.
 type Admin struct {
-	Listen string `yaml:"listen"`
-	Token  string `yaml:"token"`
+	Listen   string   `yaml:"listen"`
+	Token    string   `yaml:"token"`
+	CertFile string   `yaml:"cert_file"`
+	KeyFile  string   `yaml:"key_file"`
+	Hosts    []string `yaml:"hosts"`
 }
 
 // Delivery is how mail goes out.

@@ -3,9 +3,11 @@ package configs
 import (
 	"bytes"
 	"cmp"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -55,26 +57,40 @@ func (fs Faults) Error() string {
 // environment env ("NAME=value", as os.Environ gives it). The error of a
 // configuration that cannot be used is [Faults].
 func Load(path string, env []string) (Config, error) {
+	c, _, err := Inspect(path, env)
+	return c, err
+}
+
+// Inspect is Load that also gives warnings: what can be used, and is likely not what
+// is meant. There may be some beside an error.
+func Inspect(path string, env []string) (c Config, warnings Faults, err error) {
 	var l loader
 	if l.parse(defaultsName, []byte(Defaults)); len(l.faults) > 0 {
-		return Config{}, l.faults // the program itself is broken
+		return c, nil, l.faults // the program itself is broken
 	}
 	if path != "" {
 		text, err := os.ReadFile(path)
 		if err != nil {
-			return Config{}, Faults{{File: path, Text: readFault(err)}}
+			return c, nil, Faults{{File: path, Text: readFault(err)}}
 		}
 		l.parse(path, text)
 	}
 	l.environment(env)
 	l.validate()
+	l.name()
+	l.warn(time.Now())
+	l.faults.sort()
+	l.warnings.sort()
 	if len(l.faults) > 0 {
-		slices.SortStableFunc(l.faults, func(a, b Fault) int {
-			return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Key, b.Key))
-		})
-		return Config{}, l.faults
+		return c, l.warnings, l.faults
 	}
-	return l.config, nil
+	return l.config, l.warnings, nil
+}
+
+func (fs Faults) sort() {
+	slices.SortStableFunc(fs, func(a, b Fault) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Key, b.Key))
+	})
 }
 
 func readFault(err error) string {
@@ -91,14 +107,17 @@ const defaultsName = "defaults"
 type loader struct {
 	config Config
 	faults Faults
-	origin map[string]Fault // where each key was last set: File and Line, or the variable
-	broken map[string]bool  // keys whose value could not be read; they are not validated
+	// warnings are faults that stop nobody.
+	warnings Faults
+	origin   map[string]Fault               // where each key was last set: File and Line, or the variable
+	broken   map[string]bool                // keys whose value could not be read; they are not validated
+	chains   map[string][]*x509.Certificate // the relay's own, leaf first, by section
 }
 
 // parse reads one YAML document over the config so far.
 func (l *loader) parse(file string, text []byte) {
 	if l.origin == nil {
-		l.origin, l.broken = make(map[string]Fault), make(map[string]bool)
+		l.origin, l.broken, l.chains = make(map[string]Fault), make(map[string]bool), make(map[string][]*x509.Certificate)
 	}
 	in := yaml.NewDecoder(bytes.NewReader(text))
 	var doc yaml.Node
@@ -238,28 +257,32 @@ func (l *loader) environment(env []string) {
 			vars["TLSRELAY_ADMIN_TOKEN"] = strings.TrimSpace(string(text))
 		}
 	}
-	for _, name := range []string{"TLSRELAY_STORE", "TLSRELAY_STORE_FILE"} {
+	for _, name := range refusedVariables {
 		if vars[name] != "" {
 			l.fault(Fault{Key: name, Text: "there is no other store than the one in data_dir"})
 		}
 	}
-	l.section("", reflect.ValueOf(&l.config).Elem(), vars)
+	names := l.section("", reflect.ValueOf(&l.config).Elem(), vars)
+	l.unknown(vars, names)
 }
 
-func (l *loader) section(prefix string, s reflect.Value, vars map[string]string) {
+// section sets the fields of a section and gives the names of their variables, false
+// beside those of keys that cannot come from the environment.
+func (l *loader) section(prefix string, s reflect.Value, vars map[string]string) map[string]bool {
+	names := make(map[string]bool)
 	for i := range s.NumField() {
 		key, field := prefix+s.Type().Field(i).Tag.Get("yaml"), s.Field(i)
 		if isSection(field) {
-			l.section(key+".", field, vars)
+			maps.Copy(names, l.section(key+".", field, vars))
 			continue
 		}
 		name := "TLSRELAY_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
-		value, ok := vars[name]
-		if !ok || field.Kind() == reflect.Map {
-			continue
+		names[name] = field.Kind() != reflect.Map
+		if value, ok := vars[name]; ok && names[name] {
+			l.set(Fault{Key: name}, key, field, textNode(value, field.Kind()))
 		}
-		l.set(Fault{Key: name}, key, field, textNode(value, field.Kind()))
 	}
+	return names
 }
 
 // textNode makes the YAML value that a variable's text stands for. Plain

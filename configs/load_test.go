@@ -268,5 +268,7 @@ func FuzzLoad(f *testing.F) {
 		l.parse("defaults", []byte(Defaults))
 		l.parse("file", text)
 		l.validate()
+		l.name()
+		l.warn(time.Now())
 	})
 }

@@ -38,6 +38,13 @@ func (l *loader) beside(ok bool, key, other, text string, args ...any) {
 	if ok || l.broken[key] || l.broken[other] {
 		return
 	}
+	f := l.place(key, other)
+	f.Text = fmt.Sprintf(text, args...)
+	l.fault(f)
+}
+
+// place says where key was set, or where it has its default, other.
+func (l *loader) place(key, other string) Fault {
 	f := l.origin[key]
 	if f.File == defaultsName {
 		f = l.origin[other]
@@ -46,8 +53,7 @@ func (l *loader) beside(ok bool, key, other, text string, args ...any) {
 	if f.File == defaultsName {
 		f.File, f.Line = "", 0 // and not in the operator's file
 	}
-	f.Text = fmt.Sprintf(text, args...)
-	l.fault(f)
+	return f
 }
 
 func (l *loader) positive(key string, d time.Duration) {
@@ -87,6 +93,13 @@ func (l *loader) listeners(c *Config) {
 	l.pair("api", c.API.CertFile, c.API.KeyFile)
 	l.check(c.API.RequestsPerMinute >= 0, "api.requests_per_minute", "must not be negative")
 	l.addresses("admin.listen", []string{c.Admin.Listen})
+	l.pair("admin", c.Admin.CertFile, c.Admin.KeyFile)
+	for _, h := range c.Admin.Hosts {
+		_, err := domain.Parse(h)
+		_, ipErr := netip.ParseAddr(h)
+		l.check(err == nil || ipErr == nil, "admin.hosts", "%q is neither a host name nor an address, without a port", h)
+	}
+	l.collisions(c)
 	l.beside(c.Admin.Token != "" || isLoopback(c.Admin.Listen), "admin.token", "admin.listen", "must be set to listen beyond loopback")
 }
 
@@ -169,9 +182,18 @@ func (l *loader) pair(section, cert, key string) {
 	if chain == nil || secret == nil {
 		return
 	}
-	if l.certificates(certFile, cert, chain) {
-		_, err := tls.X509KeyPair(chain, secret)
-		l.check(err == nil, keyFile, "%s: holds no private key for %s", key, cert)
+	if !l.certificates(certFile, cert, chain) {
+		return
+	}
+	both, err := tls.X509KeyPair(chain, secret)
+	l.check(err == nil, keyFile, "%s: holds no private key for %s", key, cert)
+	if err != nil {
+		return
+	}
+	for _, der := range both.Certificate {
+		if c, err := x509.ParseCertificate(der); err == nil {
+			l.chains[section] = append(l.chains[section], c)
+		}
 	}
 }
 

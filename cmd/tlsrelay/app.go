@@ -46,7 +46,8 @@ type app struct {
 	queue      *queue.Queue
 	submission *submission.Server
 	api, admin *httpServer
-	stopping   atomic.Bool // no new mail is taken any more
+	certs      []*submission.Certificate // all that listeners use
+	stopping   atomic.Bool               // no new mail is taken any more
 }
 
 // newApp opens the store, builds the parts from the inside out and binds all
@@ -80,24 +81,12 @@ func newApp(c configs.Config, log *zap.Logger) (a *app, err error) {
 	return a, a.listenSubmission(reg)
 }
 
-// hostname is what the relay calls itself.
-func hostname(c configs.Config) string {
-	if c.Hostname != "" {
-		return c.Hostname
-	}
-	name, err := os.Hostname()
-	if err != nil {
-		return "localhost"
-	}
-	return name
-}
-
 // newEngine builds what delivery and the check command share.
 func newEngine(c configs.Config, log *zap.Logger, reg prometheus.Registerer) (*resolve.Resolver, *deliver.Engine, error) {
 	d := c.Delivery
 	resolver, err := resolve.New(resolve.Options{
 		Server: d.Resolver, DNSSEC: d.DNSSEC, Port: d.Port, Routes: d.Routes,
-		AllowPrivate: d.AllowPrivateAddresses, Hostname: hostname(c),
+		AllowPrivate: d.AllowPrivateAddresses, Hostname: c.Hostname,
 		Listening: listening(c.Submission), SourceAddresses: d.SourceAddresses,
 	}, reg)
 	if err != nil {
@@ -108,7 +97,7 @@ func newEngine(c configs.Config, log *zap.Logger, reg prometheus.Registerer) (*r
 		return nil, nil, err
 	}
 	return resolver, deliver.New(deliver.Options{
-		Hostname: hostname(c), Port: d.Port, Roots: roots, SourceAddresses: d.SourceAddresses,
+		Hostname: c.Hostname, Port: d.Port, Roots: roots, SourceAddresses: d.SourceAddresses,
 		OpportunisticMinVersion: d.OpportunisticMinVersion,
 		Rules:                   policy.Rules{Window: d.PolicyWindow, ConfirmAfter: d.PolicyConfirmAfter},
 		ConnectTimeout:          d.ConnectTimeout, HandshakeTimeout: d.HandshakeTimeout,
@@ -194,7 +183,7 @@ func (a *app) newQueue(reg prometheus.Registerer) *queue.Queue {
 		},
 		MaxConnections: d.MaxConnections, MaxPerDestination: d.MaxConnectionsPerDestination,
 		GuardDomains: d.ViolationGuardDomains, GuardWithin: d.ViolationGuardWithin,
-		Hostname: hostname(a.config),
+		Hostname: a.config.Hostname,
 	}, a.store, a.engine, senders{a.store}, tell, a.log.Named("queue"), reg)
 }
 
@@ -205,7 +194,7 @@ func (a *app) listenSubmission(reg prometheus.Registerer) error {
 		return fmt.Errorf("submission: %w", err)
 	}
 	a.submission = submission.New(submission.Options{
-		Hostname: hostname(a.config), Listen: s.Listen, ListenTLS: s.ListenTLS, TLS: config,
+		Hostname: a.config.Hostname, Listen: s.Listen, ListenTLS: s.ListenTLS, TLS: config,
 		AllowPlaintextAuth: s.AllowPlaintextAuth, Trusted: s.TrustedNetworks,
 		RefuseBareNewlines: s.BareNewlines == "refuse",
 		MaxMessageBytes:    s.MaxMessageBytes, MaxRecipients: s.MaxRecipients,
@@ -221,7 +210,7 @@ func (a *app) serverTLS(cert, key string) (*tls.Config, error) {
 	if cert == "" {
 		var err error
 		listen := slices.Concat(a.config.Submission.Listen, a.config.Submission.ListenTLS)
-		if cert, key, err = submission.SelfSigned(a.config.DataDir, hostname(a.config), listen...); err != nil {
+		if cert, key, err = submission.SelfSigned(a.config.DataDir, a.config.Hostname, listen...); err != nil {
 			return nil, err
 		}
 	}
@@ -229,7 +218,28 @@ func (a *app) serverTLS(cert, key string) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.certs = append(a.certs, c)
 	return c.TLS(), nil
+}
+
+// rereadCertificates is what SIGHUP asks for. Nothing else is opened again:
+// connections, queue and log go on as they are.
+func (a *app) rereadCertificates() {
+	var read, kept []string
+	var errs []error
+	for _, c := range a.certs {
+		if err := c.Reread(); err != nil {
+			kept, errs = append(kept, c.File()), append(errs, err)
+		} else {
+			read = append(read, c.File())
+		}
+	}
+	if len(errs) > 0 {
+		a.log.Warn("SIGHUP: certificates could not be read again, the old ones stay in use",
+			zap.Strings("read", read), zap.Strings("kept", kept), zap.Errors("errors", errs))
+		return
+	}
+	a.log.Info("SIGHUP: certificates read again", zap.Strings("read", read))
 }
 
 func (a *app) listenAPI(reg prometheus.Registerer) (err error) {
@@ -256,7 +266,13 @@ func (a *app) listenAPI(reg prometheus.Registerer) (err error) {
 
 func (a *app) listenAdmin(reg *prometheus.Registry) (err error) {
 	c := a.config.Admin
-	a.admin, err = listenHTTP(c.Listen, nil, admin.New(admin.Options{Listen: c.Listen, Token: c.Token}, admin.Deps{
+	var config *tls.Config
+	if c.CertFile != "" {
+		if config, err = a.serverTLS(c.CertFile, c.KeyFile); err != nil {
+			return fmt.Errorf("admin: %w", err)
+		}
+	}
+	a.admin, err = listenHTTP(c.Listen, config, admin.New(admin.Options{Listen: c.Listen, Token: c.Token, Hosts: c.Hosts}, admin.Deps{
 		Accounts: a.store, Overrides: a.store, Prober: a.engine, Store: a.store, Queue: a.queue, Blocks: a.store,
 		Webhooks: func() any { return a.hooks.Status() },
 		Lanes:    func() any { return a.queue.Lanes() },
@@ -266,13 +282,19 @@ func (a *app) listenAdmin(reg *prometheus.Registry) (err error) {
 	return err
 }
 
-// ready reports why no mail should be sent here, nil if it may: while the
-// relay drains, its listeners are closed already (interface §6).
-func (a *app) ready() error {
+// ready says which part keeps mail from being taken, in words that are nobody's
+// secret. While the relay drains, its listeners are closed already.
+func (a *app) ready() admin.Readiness {
+	troubles := map[string]string{"submission": "", "store": "", "disk": ""}
 	if a.stopping.Load() {
-		return errors.New("stopping")
+		troubles["submission"] = "stopping: no mail is taken any more"
 	}
-	return a.store.Ready()
+	if a.store.Ready() != nil {
+		troubles["store"] = "cannot be read or written: mail is put off"
+	} else if a.store.Room() != nil {
+		troubles["disk"] = "less than min_free_disk is free: all mail is answered 452 4.3.1"
+	}
+	return admin.Readiness{Troubles: troubles, DNSSEC: a.resolver.DNSSEC()}
 }
 
 // run runs every part until ctx ends or one of them fails. Mail stops coming

@@ -5,20 +5,25 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"tlsrelay/policy/account"
 )
 
-// firstKey is the full-access key of a fresh store. Secret is empty when
-// there was a key already, or when the operator brought the key.
-type firstKey struct{ Secret string }
+// firstKey is the full-access key of a fresh store, and the file that it was
+// written to. Both are empty when there was a key already, or when the operator
+// brought the key.
+type firstKey struct{ Secret, File string }
+
+// keyFile is where in the data directory the first key is written.
+const keyFile = "first-api-key"
 
 // bootstrap makes the parent account and, when the store holds no key at all,
 // its full-access key: the one in TLSRELAY_BOOTSTRAP_KEY(_FILE), else a fresh
-// one to be shown once.
-func bootstrap(ctx context.Context, st account.Store, getenv func(string) string) (firstKey, error) {
+// one, written to a file in dir.
+func bootstrap(ctx context.Context, st account.Store, dir string, getenv func(string) string) (firstKey, error) {
 	if err := ensureParent(ctx, st); err != nil {
 		return firstKey{}, err
 	}
@@ -29,18 +34,37 @@ func bootstrap(ctx context.Context, st account.Store, getenv func(string) string
 	if err != nil {
 		return firstKey{}, err
 	}
-	var show firstKey
+	var made firstKey
 	if secret == "" {
 		secret = account.NewSecret()
-		show.Secret = secret
+		// Before the store has it: a key that nobody was told is of no use.
+		made = firstKey{secret, filepath.Join(dir, keyFile)}
+		if err := writeSecret(made.File, secret); err != nil {
+			return firstKey{}, fmt.Errorf("the first API key: %w", err)
+		}
 	}
 	id, hash, err := account.SplitSecret(secret)
 	if err != nil {
 		return firstKey{}, usage("TLSRELAY_BOOTSTRAP_KEY: %v", err)
 	}
-	return show, st.PutKey(ctx, account.Key{
+	return made, st.PutKey(ctx, account.Key{
 		ID: id, Hash: hash, Name: "bootstrap", Owner: account.Parent, Full: true, Created: time.Now(),
 	})
+}
+
+// writeSecret writes a line that its owner alone may read, in place of what there
+// was.
+func writeSecret(file, secret string) error {
+	f, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.WriteString(secret + "\n")
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), file)
 }
 
 func ensureParent(ctx context.Context, st account.Store) error {
@@ -80,30 +104,45 @@ func givenKey(getenv func(string) string) (string, error) {
 	return getenv("TLSRELAY_BOOTSTRAP_KEY"), nil
 }
 
-// welcome is what the first start prints: the key, and the lines to copy for
-// a first message and a first policy change.
-func (k firstKey) welcome(a *app) string {
+// welcome is what the first start prints: where the key is, and the lines to copy
+// for a first message and a first policy change. The key itself is for a terminal
+// alone: other output is kept, in a journal for one.
+func (k firstKey) welcome(a *app, terminal bool) string {
 	api := "http://" + a.api.addr()
 	if a.config.API.CertFile != "" {
 		api = "https://" + a.api.addr()
 	}
+	shown := ""
+	if terminal {
+		shown = ", and shown here only this once:\n\n    " + k.Secret
+	}
 	return fmt.Sprintf(`
-This is a fresh relay. Its full-access API key, shown only this once:
-
-    %[1]s
+This is a fresh relay. Its full-access API key is in %[1]s%[2]s
 
 Send a first message (submission takes user name "apikey" and the key):
 
+    KEY=$(cat %[3]s)
     printf 'From: you@example.org\r\nSubject: first\r\n\r\nHello over TLS.\r\n' |
-    curl --url %[2]s --insecure --user 'apikey:%[1]s' \
+    curl --url %[4]s --insecure --user "apikey:$KEY" \
       --mail-from you@example.org --mail-rcpt someone@example.com --upload-file -
 
 Make a first policy change (deliver over TLS 1.2 or better, or not at all):
 
-    curl -X PATCH %[3]s/v3/user/settings/enforced_tls \
-      -H 'Authorization: Bearer %[1]s' -H 'Content-Type: application/json' \
+    curl -X PATCH %[5]s/v3/user/settings/enforced_tls \
+      -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' \
       -d '{"require_tls": true, "version": 1.2}'
-`, k.Secret, submissionURL(a), api)
+`, k.File, shown, quoted(k.File), submissionURL(a), api)
+}
+
+// quoted gives a word as a shell takes it.
+func quoted(word string) string {
+	plain := func(r rune) bool {
+		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("/._-", r)
+	}
+	if strings.ContainsFunc(word, func(r rune) bool { return !plain(r) }) || strings.HasPrefix(word, "-") {
+		return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+	}
+	return word
 }
 
 // submissionURL is where mail is taken, as curl wants it: over STARTTLS, or

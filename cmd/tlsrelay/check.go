@@ -74,7 +74,7 @@ Exit code: 0 deliverable, 1 would be blocked or bounced, 2 could not find out,
 
 // probeHere runs the delivery engine in this process: no relay is needed.
 func probeHere(ctx context.Context, in admin.CheckRequest, destination, file string) (deliver.Report, error) {
-	config, err := loadConfig(file)
+	config, _, err := loadConfig(file)
 	if err != nil {
 		return deliver.Report{}, err
 	}

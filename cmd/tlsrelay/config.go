@@ -16,7 +16,7 @@ func configCommand() *cobra.Command {
 
 func configCheck() *cobra.Command {
 	c := &cobra.Command{
-		Use: "check [FILE]", Short: "Check a configuration file and the environment; print every fault with its line",
+		Use: "check [FILE]", Short: "Check a configuration file and the environment; print every fault with its line, and warnings (exit 0)",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usage("config check wants one file")
@@ -30,19 +30,18 @@ func configCheck() *cobra.Command {
 		if len(args) == 1 {
 			file = args[0]
 		}
-		_, err := configs.Load(file, os.Environ())
+		_, warnings, err := configs.Inspect(file, os.Environ())
 		faults := configs.Faults{} // and not null, as JSON
 		if err != nil && !errors.As(err, &faults) {
 			return err
 		}
 		if *asJSON {
-			if perr := printJSON(cmd.OutOrStdout(), map[string]any{"ok": err == nil, "faults": faults}); perr != nil {
+			v := map[string]any{"ok": err == nil, "faults": faults, "warnings": append(configs.Faults{}, warnings...)}
+			if perr := printJSON(cmd.OutOrStdout(), v); perr != nil {
 				return perr
 			}
-		} else if err == nil {
-			fmt.Fprintln(cmd.OutOrStdout(), "ok")
 		} else {
-			fmt.Fprintln(cmd.ErrOrStderr(), err)
+			printFaults(cmd, faults, warnings)
 		}
 		if err != nil {
 			return exitError{exitUsage}
@@ -50,6 +49,19 @@ func configCheck() *cobra.Command {
 		return nil
 	}
 	return c
+}
+
+// printFaults prints what is wrong, and what is likely to be, a line each.
+func printFaults(cmd *cobra.Command, faults, warnings configs.Faults) {
+	for _, f := range faults {
+		fmt.Fprintln(cmd.ErrOrStderr(), f)
+	}
+	for _, w := range warnings {
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+	}
+	if len(faults) == 0 {
+		fmt.Fprintln(cmd.OutOrStdout(), "ok")
+	}
 }
 
 func configDefaults() *cobra.Command {

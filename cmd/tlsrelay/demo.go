@@ -128,7 +128,7 @@ func (s *stage) build(dir string) (err error) {
 		return err
 	}
 	s.key = account.NewSecret()
-	_, err = bootstrap(context.Background(), s.app.store, func(name string) string {
+	_, err = bootstrap(context.Background(), s.app.store, config.DataDir, func(name string) string {
 		if name == "TLSRELAY_BOOTSTRAP_KEY" {
 			return s.key
 		}

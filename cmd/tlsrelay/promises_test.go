@@ -216,23 +216,24 @@ func TestNotReadyWhileDraining(t *testing.T) {
 // list even when there is none.
 func TestFaultsAsJSON(t *testing.T) {
 	for env, want := range map[string]string{
-		"TLSRELAY_DELIVERY_PORT=25": `{"faults":[],"ok":true}`,
-		"TLSRELAY_DELIVERY_PORT=x":  `{"faults":[{"file":"","line":0,"key":"TLSRELAY_DELIVERY_PORT","text":"must be a whole number"}],"ok":false}`,
+		"TLSRELAY_DELIVERY_PORT=25": `{"faults":[],"ok":true,"warnings":[]}`,
+		"TLSRELAY_DELIVERY_PORT=x":  `{"faults":[{"file":"","line":0,"key":"TLSRELAY_DELIVERY_PORT","text":"must be a whole number"}],"ok":false,"warnings":[]}`,
+		"TLSRELAY_HOSTNAME=relay":   `{"faults":[],"ok":true,"warnings":[{"file":"","line":0,"key":"TLSRELAY_HOSTNAME","text":"\"relay\" is not a fully qualified name: EHLO gives an address literal instead, and hosts that want a name refuse it"}]}`,
 	} {
 		var got bytes.Buffer
-		if err := json.Compact(&got, []byte(program(t, []string{env}, "config", "check", "--json").stdout)); err != nil || got.String() != want {
+		if err := json.Compact(&got, []byte(program(t, []string{"TLSRELAY_HOSTNAME=relay.example", env}, "config", "check", "--json").stdout)); err != nil || got.String() != want {
 			t.Errorf("%s: %v\n%s, want\n%s", env, err, got.String(), want)
 		}
 	}
 }
 
-// The first start shows its key whatever it listens on: it is not shown again.
+// The first start shows what works whatever it listens on: it is not shown again.
 func TestFirstStartWithImplicitTLSAlone(t *testing.T) {
 	r := newRig(t, func(c *configs.Config) {
 		c.Submission.ListenTLS, c.Submission.Listen = c.Submission.Listen, nil
 	})
-	shown := firstKey{Secret: "SG.x"}.welcome(r.app)
-	if want := "curl --url smtps://" + r.app.submission.AddrsTLS()[0].String() + " --insecure --user 'apikey:SG.x'"; !strings.Contains(shown, want) {
+	shown := firstKey{"SG.x", "data/first-api-key"}.welcome(r.app, false)
+	if want := "curl --url smtps://" + r.app.submission.AddrsTLS()[0].String() + " --insecure --user \"apikey:$KEY\""; !strings.Contains(shown, want) {
 		t.Errorf("no %q in\n%s", want, shown)
 	}
 }

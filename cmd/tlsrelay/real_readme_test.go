@@ -19,7 +19,7 @@ var fence = regexp.MustCompile("(?ms)^```([a-z]*)\n(.*?)^```$")
 
 // The commands of the README do what it says, in the order in which a reader
 // types them: every block marked sh runs, and a block marked json right after
-// one is what it prints. Only the key and the addresses are exchanged.
+// one is what it prints. Only the addresses are exchanged.
 func TestRealReadme(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
 	if err != nil {
@@ -69,7 +69,7 @@ func TestRealWelcome(t *testing.T) {
 	host := r.world.Host(t, "mx.example.com")
 	var typed strings.Builder
 	typed.WriteString("set -eu\n")
-	for line := range strings.Lines(firstKey{r.key}.welcome(r.app)) {
+	for line := range strings.Lines(firstKey{r.key, filepath.Join("data", keyFile)}.welcome(r.app, true)) {
 		if command, ok := strings.CutPrefix(line, "    "); ok && strings.TrimSpace(line) != r.key {
 			typed.WriteString(command)
 		}
@@ -87,18 +87,17 @@ func TestRealWelcome(t *testing.T) {
 	}
 }
 
-// atThisRig exchanges the key and the addresses of `make run` for this rig's.
+// atThisRig exchanges the addresses of `make run` for this rig's.
 func (r *rig) atThisRig(commands string) string {
 	return strings.NewReplacer(
-		"SG.…", r.key,
 		"127.0.0.1:2525", "127.0.0.1:"+r.submissionPort(),
 		"127.0.0.1:8025", r.app.api.addr(),
 		"127.0.0.1:8026", r.app.admin.addr(),
 	).Replace(commands)
 }
 
-// shell runs commands in a folder where bin/tlsrelay is this program, with
-// the rig's world for its network.
+// shell runs commands in a folder where bin/tlsrelay is this program and
+// data/first-api-key has the rig's key, with the rig's world for its network.
 func (r *rig) shell(commands string) *exec.Cmd {
 	t := r.t.(*testing.T)
 	t.Helper()
@@ -107,7 +106,12 @@ func (r *rig) shell(commands string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, "bin"), 0o755); err != nil {
+	for _, name := range []string{"bin", "data"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := writeSecret(filepath.Join(dir, "data", keyFile), r.key); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Symlink(self, filepath.Join(dir, "bin", "tlsrelay")); err != nil {

@@ -29,6 +29,7 @@ import (
 // process of its own runs this binary again with these words.
 func TestMain(m *testing.M) {
 	if os.Getenv("TLSRELAY_TEST_RUN_MAIN") != "" {
+		os.Unsetenv("TLSRELAY_TEST_RUN_MAIN") // names no key
 		os.Exit(run(os.Args[1:]))
 	}
 	goleak.VerifyTestMain(m)
@@ -92,7 +93,7 @@ func (r *rig) start() {
 	if r.app, err = newApp(r.config, log); err != nil {
 		r.t.Fatal(err)
 	}
-	if _, err = bootstrap(context.Background(), r.app.store, r.getenv); err != nil {
+	if _, err = bootstrap(context.Background(), r.app.store, r.config.DataDir, r.getenv); err != nil {
 		r.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"golang.org/x/term"
 
 	"tlsrelay/configs"
 )
@@ -27,25 +28,25 @@ func serveCommand() *cobra.Command {
 	}
 	file := c.Flags().String("config", "", "configuration file; default: the built-in defaults and the environment")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		config, err := loadConfig(*file)
+		config, warnings, err := loadConfig(*file)
 		if err != nil {
 			return err
 		}
-		return serve(cmd.Context(), config)
+		return serve(cmd.Context(), config, warnings)
 	}
 	return c
 }
 
 // loadConfig loads a configuration; one that cannot be used is told whole and
 // ends the program with the usage code.
-func loadConfig(file string) (configs.Config, error) {
-	c, err := configs.Load(file, os.Environ())
+func loadConfig(file string) (c configs.Config, warnings configs.Faults, err error) {
+	c, warnings, err = configs.Inspect(file, os.Environ())
 	var faults configs.Faults
 	if errors.As(err, &faults) {
 		fmt.Fprintln(os.Stderr, faults)
-		return c, exitError{exitUsage}
+		return c, nil, exitError{exitUsage}
 	}
-	return c, err
+	return c, warnings, err
 }
 
 // gcPercent keeps the heap small. The store's buffers and cache are most of
@@ -72,35 +73,61 @@ func tuneRuntime() {
 }
 
 // serve runs the relay until ctx ends.
-func serve(ctx context.Context, c configs.Config) error {
+func serve(ctx context.Context, c configs.Config, warnings configs.Faults) error {
 	tuneRuntime()
 	// Whoever reads the log may go away; that ends nothing but the log.
 	signal.Ignore(syscall.SIGPIPE)
+	// Caught from here to the very end, for by itself it ends the process.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	log, stopLog, err := newLogger(c.Log, zapcore.Lock(os.Stderr))
 	if err != nil {
 		return err
 	}
 	defer stopLog()
+	for _, w := range warnings {
+		log.Warn("configuration: "+w.Text, zap.String("key", w.Key), zap.String("file", w.File), zap.Int("line", w.Line))
+	}
 	a, err := newApp(c, log)
 	if err != nil {
 		return err
 	}
-	first, err := bootstrap(ctx, a.store, os.Getenv)
+	first, err := bootstrap(ctx, a.store, c.DataDir, os.Getenv)
 	if err != nil {
 		return errors.Join(err, a.close())
 	}
 	if first.Secret != "" {
-		fmt.Println(first.welcome(a))
+		fmt.Println(first.welcome(a, term.IsTerminal(int(os.Stdout.Fd()))))
 	}
 	untold := context.AfterFunc(ctx, func() { daemon.SdNotify(false, daemon.SdNotifyStopping) })
 	defer untold()
-	return a.run(ctx, func() {
+	err = a.run(ctx, func() {
 		log.Info("ready",
 			zap.Stringers("submission", a.submission.Addrs()), zap.Stringers("submission_tls", a.submission.AddrsTLS()), zap.String("api", a.api.addr()), zap.String("admin", a.admin.addr()),
-			zap.String("hostname", hostname(c)), zap.String("version", buildVersion))
+			zap.String("hostname", c.Hostname), zap.String("version", buildVersion))
 		daemon.SdNotify(false, daemon.SdNotifyReady)
 		go watchdog(ctx, a)
+		go heed(ctx, hangups, a)
 	})
+	if err != nil {
+		log.Error("stopped, after a failure", zap.Error(err))
+	} else {
+		log.Info("stopped")
+	}
+	return err
+}
+
+// heed does what SIGHUP asks for, until ctx ends.
+func heed(ctx context.Context, hangups <-chan os.Signal, a *app) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangups:
+			a.rereadCertificates()
+		}
+	}
 }
 
 // watchdog tells systemd that the relay is alive for as long as its queue is,

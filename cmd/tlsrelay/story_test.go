@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -70,7 +69,8 @@ type story struct {
 	receiver *relaytest.Receiver
 	process  *process
 	key      string
-	code     int // of the last tlsrelay command
+	data     string // the relay's data directory
+	code     int    // of the last tlsrelay command
 }
 
 func newStory(env *testscript.Env) *story {
@@ -148,6 +148,7 @@ func (s *story) relay(ts *testscript.TestScript, args []string) error {
 	config.Delivery.Resolver, config.Delivery.Port, config.Delivery.RootCAFile = here.Resolver, here.Port, here.RootCAFile
 	config.Delivery.AllowPrivateAddresses = true
 	config.Retention, config.Submission.MaxMessageBytes = said.Retention, said.Submission.MaxMessageBytes
+	s.data = config.DataDir
 	env := []string{"TLSRELAY_BOOTSTRAP_KEY=" + s.key}
 	if len(args) > 0 && args[0] == "without-key" {
 		env = nil
@@ -157,13 +158,12 @@ func (s *story) relay(ts *testscript.TestScript, args []string) error {
 	return s.listen()
 }
 
-// welcome shows what the relay printed, and takes its key if there is one.
+// welcome shows what the relay printed, and takes its key from where it is kept.
 func (s *story) welcome(ts *testscript.TestScript) {
-	printed := s.process.printed()
-	if key := regexp.MustCompile(`SG\.[\w-]+\.[\w-]+`).FindString(printed); key != "" {
-		s.key = key
+	if key, err := os.ReadFile(filepath.Join(s.data, keyFile)); err == nil {
+		s.key = strings.TrimSpace(string(key))
 	}
-	io.WriteString(ts.Stdout(), printed)
+	io.WriteString(ts.Stdout(), s.process.printed())
 }
 
 // listen asks for all events.

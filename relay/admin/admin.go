@@ -21,8 +21,9 @@ import (
 
 // Options say where the listener is, for the check of Host, and its token.
 type Options struct {
-	Listen string // as bound
-	Token  string // "" for none
+	Listen string   // as bound
+	Token  string   // "" for none
+	Hosts  []string // further names by which it may be asked
 }
 
 // Prober asks the delivery engine what a delivery would come to.
@@ -38,20 +39,21 @@ type Deps struct {
 	Store     relay.Operator
 	Queue     Queue
 	Blocks    Blocks
-	Webhooks  func() any   // state of every endpoint with something waiting
-	Lanes     func() any   // state of every busy lane
-	Ready     func() error // nil when store and listeners are usable
+	Webhooks  func() any // state of every endpoint with something waiting
+	Lanes     func() any // state of every busy lane
+	Ready     func() Readiness
 	Metrics   prometheus.Gatherer
 	Log       *zap.Logger
 }
 
 type server struct {
 	Deps
+	told told
 }
 
 // New makes the handler of the operator's listener.
 func New(o Options, d Deps) http.Handler {
-	s := &server{d}
+	s := &server{Deps: d}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(d.Metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", s.healthy)
@@ -93,7 +95,7 @@ func New(o Options, d Deps) http.Handler {
 	} {
 		mux.HandleFunc(pattern, s.serve(call))
 	}
-	return guard(o.Listen, o.Token, mux)
+	return guard(o, mux)
 }
 
 // call answers one JSON request: a value to encode, or an error. A nil value
@@ -163,19 +165,6 @@ func read(r *http.Request, into any) error {
 		return badRequest("bad request: " + err.Error())
 	}
 	return nil
-}
-
-func (s *server) healthy(w http.ResponseWriter, _ *http.Request) {
-	reply(w, http.StatusOK, map[string]string{"status": "alive"})
-}
-
-func (s *server) ready(w http.ResponseWriter, _ *http.Request) {
-	if err := s.Ready(); err != nil {
-		s.Log.Warn("not ready", zap.Error(err))
-		refuse(w, http.StatusServiceUnavailable, "not ready")
-		return
-	}
-	reply(w, http.StatusOK, map[string]string{"status": "ready"})
 }
 
 func (s *server) webhooks(*http.Request) (any, error) { return s.Deps.Webhooks(), nil }

@@ -3,6 +3,7 @@
 // stay private, and defends itself all the same (guard.go).
 //
 //	admin.go      New: all routes on one screen
+//	health.go     is it alive, and does it take mail
 //	guard.go      who may call: token, Host, Origin, content type
 //	accounts.go   accounts, their settings and keys
 //	queue.go      the operator's hands on the queue

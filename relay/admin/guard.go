@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -16,15 +17,18 @@ import (
 // reach of every web page the operator's browser shows, so a token alone is
 // not enough and its absence must not be fatal: the Host must be ours (which
 // stops DNS rebinding), and a change must come as JSON without a foreign
-// Origin (which stops forged forms).
-func guard(listen, token string, next http.Handler) http.Handler {
-	want := sha256.Sum256([]byte("Bearer " + token))
+// Origin (which stops forged forms). Whoever has the token is not a page that
+// was rebound, and may call the listener what he likes; so may who only asks
+// whether it is well.
+func guard(o Options, next http.Handler) http.Handler {
+	want := sha256.Sum256([]byte("Bearer " + o.Token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		open := r.URL.Path == "/healthz" || r.URL.Path == "/readyz"
+		known := o.Token != "" && sameToken(r.Header.Get("Authorization"), want)
 		switch {
-		case !ownHost(r.Host, listen):
-			refuse(w, http.StatusMisdirectedRequest, "this Host is not the operator's listener")
-		case !open && token != "" && !sameToken(r.Header.Get("Authorization"), want):
+		case !open && !known && !o.ownHost(r.Host):
+			refuse(w, http.StatusMisdirectedRequest, "this Host is not the operator's listener; admin.hosts may name it")
+		case !open && !known && o.Token != "":
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			refuse(w, http.StatusUnauthorized, "a token is needed")
 		case changes(r) && !ownOrigin(r):
@@ -50,11 +54,12 @@ func changes(r *http.Request) bool {
 	return r.Method != http.MethodGet && r.Method != http.MethodHead
 }
 
-// ownHost accepts the listener's own address and loopback names, with any
-// port: a forwarded port is still the operator's.
-func ownHost(host, listen string) bool {
-	name := hostOnly(host)
-	if name == "localhost" || name == hostOnly(listen) && name != "" {
+// ownHost accepts the listener's own address, loopback names and the further
+// Hosts, with any port: a forwarded port is still the operator's.
+func (o Options) ownHost(host string) bool {
+	name, listen := hostOnly(host), hostOnly(o.Listen)
+	same := func(h string) bool { return hostOnly(h) == name }
+	if name == "localhost" || name != "" && (name == listen || slices.ContainsFunc(o.Hosts, same)) {
 		return true
 	}
 	ip, err := netip.ParseAddr(name)
@@ -62,15 +67,20 @@ func ownHost(host, listen string) bool {
 		return false
 	}
 	// Listening on every address, any address of the machine is its own.
-	bound, err := netip.ParseAddr(hostOnly(listen))
-	return ip.IsLoopback() || hostOnly(listen) == "" || err == nil && bound.IsUnspecified()
+	bound, err := netip.ParseAddr(listen)
+	return ip.IsLoopback() || listen == "" || err == nil && bound.IsUnspecified()
 }
 
+// hostOnly gives the host of a Host header in the form in which hosts are compared.
 func hostOnly(hostport string) string {
-	if h, _, err := net.SplitHostPort(hostport); err == nil {
-		return strings.ToLower(h)
+	h, _, err := net.SplitHostPort(hostport)
+	if err != nil {
+		h = strings.Trim(hostport, "[]")
 	}
-	return strings.ToLower(strings.Trim(hostport, "[]"))
+	if ip, err := netip.ParseAddr(h); err == nil {
+		return ip.String()
+	}
+	return strings.TrimSuffix(strings.ToLower(h), ".")
 }
 
 func ownOrigin(r *http.Request) bool {

@@ -21,10 +21,22 @@ func TestGuard(t *testing.T) {
 		{"loopback, no token", "127.0.0.1:8026", "", "GET", "/admin/v1/queue", "127.0.0.1:8026", nil, 200},
 		{"localhost by name", "127.0.0.1:8026", "", "GET", "/metrics", "localhost:9999", nil, 200},
 		{"rebound name", "127.0.0.1:8026", "", "GET", "/admin/v1/queue", "evil.example:8026", nil, 421},
-		{"rebound name, health", "127.0.0.1:8026", "", "GET", "/healthz", "evil.example", nil, 421},
+		{"rebound name, with a token set", "127.0.0.1:8026", token, "GET", "/admin/v1/queue", "evil.example:8026", nil, 421},
+		{"rebound name, health", "127.0.0.1:8026", "", "GET", "/healthz", "evil.example", nil, 200},
+		{"rebound name, readiness", "127.0.0.1:8026", token, "GET", "/readyz", "evil.example", nil, 200},
+		{"further name", "127.0.0.1:8026", "", "GET", "/metrics", "relay.svc:8026", nil, 200},
+		{"further name, dotted", "127.0.0.1:8026", "", "GET", "/metrics", "Relay.SVC.", nil, 200},
+		{"further address", "127.0.0.1:8026", "", "GET", "/metrics", "[2001:db8::1]:8026", nil, 200},
+		{"further name, no token given", "127.0.0.1:8026", token, "GET", "/metrics", "relay.svc", nil, 401},
+		{"no name", "127.0.0.1:8026", "", "GET", "/metrics", "", nil, 421},
+		{"any name with the token", "127.0.0.1:8026", token, "GET", "/metrics", "evil.example", map[string]string{"Authorization": "Bearer s3cret"}, 200},
+		{"any name with another token", "127.0.0.1:8026", token, "GET", "/metrics", "evil.example", map[string]string{"Authorization": "Bearer s3cres"}, 421},
+		{"any name with a token that nobody set", "127.0.0.1:8026", "", "GET", "/metrics", "evil.example", map[string]string{"Authorization": "Bearer "}, 421},
+		{"a change by any name with the token", "127.0.0.1:8026", token, "POST", "/admin/v1/queue/drop", "evil.example",
+			map[string]string{"Authorization": "Bearer s3cret", "Content-Type": "application/json", "Origin": "http://other.example"}, 403},
 		{"own address", "192.0.2.1:8026", token, "GET", "/metrics", "192.0.2.1:8026", map[string]string{"Authorization": "Bearer s3cret"}, 200},
 		{"all addresses", "0.0.0.0:8026", token, "GET", "/metrics", "192.0.2.7:8026", map[string]string{"Authorization": "Bearer s3cret"}, 200},
-		{"all addresses, name", "0.0.0.0:8026", token, "GET", "/metrics", "evil.example", map[string]string{"Authorization": "Bearer s3cret"}, 421},
+		{"all addresses, name", "0.0.0.0:8026", token, "GET", "/metrics", "evil.example", nil, 421},
 		{"no token given", "127.0.0.1:8026", token, "GET", "/metrics", "127.0.0.1", nil, 401},
 		{"wrong token", "127.0.0.1:8026", token, "GET", "/metrics", "127.0.0.1", map[string]string{"Authorization": "Bearer s3cres"}, 401},
 		{"health needs none", "127.0.0.1:8026", token, "GET", "/readyz", "127.0.0.1", nil, 200},
@@ -39,8 +51,9 @@ func TestGuard(t *testing.T) {
 			map[string]string{"Content-Type": "application/json", "Origin": "http://127.0.0.1:8026"}, 200},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := guard(c.listen, c.token, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-			r := httptest.NewRequest(c.method, "http://"+c.host+c.path, strings.NewReader("{}"))
+			h := guard(Options{Listen: c.listen, Token: c.token, Hosts: []string{"relay.svc", "2001:DB8::1"}}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+			r := httptest.NewRequest(c.method, c.path, strings.NewReader("{}"))
+			r.Host = c.host
 			for k, v := range c.header {
 				r.Header.Set(k, v)
 			}

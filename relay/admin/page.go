@@ -40,7 +40,7 @@ func (s *server) page(w http.ResponseWriter, r *http.Request) {
 	// The page needs nothing but its own style: no script, no other origin.
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	view := pageView{Ready: err == nil && s.Ready() == nil, Queue: rows, Now: time.Now().UTC()}
+	view := pageView{Ready: err == nil && s.Ready().Ready(), Queue: rows, Now: time.Now().UTC()}
 	if err := pageTemplate.Execute(w, view); err != nil {
 		s.Log.Debug("the web page was not delivered", zap.Error(err))
 	}

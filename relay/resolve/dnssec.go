@@ -57,6 +57,23 @@ func (r *Resolver) believed(ctx context.Context) (believed, unproven bool) {
 	return r.trust.current(), unproven
 }
 
+// DNSSEC says whether the resolver's word on signatures is believed, "on", or why it
+// is "off".
+func (r *Resolver) DNSSEC() string {
+	t := r.trust
+	switch {
+	case t.current():
+		return "on"
+	case t.mode == DNSSECOff:
+		return "off: delivery.dnssec says so"
+	case !t.loopback:
+		return "off: the resolver is not on loopback, and delivery.dnssec does not vouch for it"
+	case t.unproven():
+		return "off: the resolver has not answered the test of it"
+	}
+	return "off: the resolver does not validate"
+}
+
 // verdict is what a self-test found.
 type verdict int
 

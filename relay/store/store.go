@@ -198,6 +198,10 @@ func (s *Store) Ready() error {
 	return err
 }
 
+// Room says whether a message would find room on the disk; relay.ErrNoSpace: it
+// would not.
+func (s *Store) Room() error { return s.free() }
+
 // enter gives the database for the length of one call, which ends with leave.
 // A call that has entered must not enter again.
 func (s *Store) enter() (*engine, error) {

@@ -75,18 +75,40 @@ func (c *Certificate) reload() {
 	if err == nil && stamp == c.stamp {
 		return
 	}
-	var cert tls.Certificate
 	if err == nil {
-		cert, err = tls.LoadX509KeyPair(c.certFile, c.keyFile)
+		err = c.read(stamp)
 	}
 	if err != nil {
 		c.log.Warn("certificate could not be read again, the old one stays in use",
 			zap.String("file", c.certFile), zap.Error(err))
 		return
 	}
-	c.cert, c.stamp = &cert, stamp
 	c.log.Info("certificate read again", zap.String("file", c.certFile))
 }
+
+func (c *Certificate) read(stamp string) error {
+	cert, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+	if err == nil {
+		c.cert, c.stamp = &cert, stamp
+	}
+	return err
+}
+
+// Reread reads the files now, whether they look changed or not. On an error the
+// old certificate stays in use. It logs nothing.
+func (c *Certificate) Reread() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.looked = time.Now()
+	stamp, err := c.files()
+	if err != nil {
+		return err
+	}
+	return c.read(stamp)
+}
+
+// File is the name of the certificate's file.
+func (c *Certificate) File() string { return c.certFile }
 
 // files describes both files so that a change shows.
 func (c *Certificate) files() (string, error) {
