@@ -44,7 +44,7 @@ func newEvent(k Kind, attempt int, s Subject, at time.Time) Event {
 	return Event{
 		Kind: k, ID: eventID(k, attempt, s.MessageID, s.Recipient), At: at,
 		Account: s.Account, MessageID: s.MessageID, Recipient: s.Recipient,
-		Email: s.Email, SMTPID: s.SMTPID, Category: s.Category, UniqueArgs: s.UniqueArgs,
+		Email: s.Email, SMTPID: s.SMTPID, Category: s.Category, UniqueArgs: s.UniqueArgs, Origin: s.Origin,
 	}
 }
 

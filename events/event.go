@@ -66,6 +66,20 @@ type Event struct {
 	TLSVersion string        `json:"tls_version,omitempty"` // "1.2", or "" in clear
 	CipherName string        `json:"cipher,omitempty"`
 	Age        time.Duration `json:"age,omitempty"` // since the 250
+
+	// Origin is told in the log alone, when it happens; nil: there is nothing to tell.
+	Origin *Origin `json:"-"`
+}
+
+// Origin is where a message comes from, for its first line in the log, and of every
+// event of a report what it is.
+type Origin struct {
+	From     string // the envelope sender in angle brackets
+	Client   string // address of the client
+	Key      string // id of the API key, "" without one
+	Size     int64  // as stored
+	Report   bool   // made by the relay itself
+	ReportOf string // the message that the report tells of
 }
 
 // Subject is what all events of one recipient share.
@@ -77,6 +91,7 @@ type Subject struct {
 	SMTPID     string
 	Category   json.RawMessage
 	UniqueArgs map[string]string
+	Origin     *Origin
 }
 
 // Session is what an event tells of the SMTP session it came from; the zero

@@ -4,7 +4,7 @@ import "go.uber.org/zap/zapcore"
 
 // MarshalLogObject writes the one log line of an event: what the webhook says,
 // and what it has no field for. Empty fields are left out. The id is the
-// message's, so that one filter finds its whole life.
+// message's, so that one filter finds its whole life; reports name it as report_of.
 func (e *Event) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	text := func(key, value string) {
 		if value != "" {
@@ -27,7 +27,7 @@ func (e *Event) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	}
 	text("host", e.Host)
 	text("local_ip", e.IP)
-	text("tls", e.TLSVersion)
+	text("tls", e.tls())
 	text("cipher", e.CipherName)
 	if e.CertErr {
 		line.AddBool("cert_err", true)
@@ -36,5 +36,33 @@ func (e *Event) MarshalLogObject(line zapcore.ObjectEncoder) error {
 		line.AddDuration("age", e.Age)
 	}
 	text("event_id", e.ID)
+	if e.Origin != nil {
+		e.Origin.addTo(line)
+	}
 	return nil
+}
+
+func (o *Origin) addTo(line zapcore.ObjectEncoder) {
+	for _, field := range [...]struct{ key, value string }{
+		{"from", o.From}, {"client", o.Client}, {"key", o.Key}, {"report_of", o.ReportOf},
+	} {
+		if field.value != "" {
+			line.AddString(field.key, field.value)
+		}
+	}
+	if o.Size > 0 {
+		line.AddInt64("size", o.Size)
+	}
+	if o.Report {
+		line.AddBool("report", true)
+	}
+}
+
+// tls is the TLS version of the session, "none" in clear, "" where there was no
+// session.
+func (e *Event) tls() string {
+	if e.TLSVersion == "" && (e.IP != "" || e.Kind == Delivered) {
+		return "none"
+	}
+	return e.TLSVersion
 }

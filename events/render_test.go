@@ -1,6 +1,8 @@
 package events
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -35,6 +37,42 @@ func TestLogLine(t *testing.T) {
 		if v, ok := got[absent]; ok {
 			t.Errorf("%s: %v in a bounce", absent, v)
 		}
+	}
+}
+
+// A session in clear says so; where there was none, nothing is said of TLS.
+func TestLogLineTellsClear(t *testing.T) {
+	for name, want := range map[string]any{
+		"delivered_clear": "none", "blocked_tls": "none", "delivered": "1.3",
+		"blocked_no_session": nil, "deferred_no_session": nil, "processed": nil,
+	} {
+		core, logs := observer.New(zap.InfoLevel)
+		e := goldenEvents()[name]
+		zap.New(core).Info("event", zap.Inline(&e))
+		if got := logs.All()[0].ContextMap()["tls"]; got != want {
+			t.Errorf("%s: tls is %v, want %v", name, got, want)
+		}
+	}
+}
+
+// The origin is told in the log alone.
+func TestLogLineTellsOrigin(t *testing.T) {
+	core, logs := observer.New(zap.InfoLevel)
+	e := goldenEvents()["processed"]
+	stored := e.AppendJSON(nil)
+	e.Origin = &Origin{From: "<>", Client: "192.0.2.7", Key: "kid", Size: 1234, Report: true, ReportOf: testID}
+	zap.New(core).Info("event", zap.Inline(&e))
+	got := logs.All()[0].ContextMap()
+	for key, want := range map[string]any{
+		"from": "<>", "client": "192.0.2.7", "key": "kid", "size": int64(1234), "report": true, "report_of": testID,
+	} {
+		if got[key] != want {
+			t.Errorf("%s: %v, want %v", key, got[key], want)
+		}
+	}
+	inStore, err := json.Marshal(e)
+	if err != nil || bytes.Contains(inStore, []byte("192.0.2.7")) || !bytes.Equal(e.AppendJSON(nil), stored) {
+		t.Errorf("%v: %s", err, inStore)
 	}
 }
 

@@ -38,6 +38,9 @@ func (m *Message) AppendJSON(b []byte) ([]byte, error) {
 	}
 	o.flag("report", m.Report)
 	o.flag("headers_only", m.HeadersOnly)
+	if m.ReportOf != (MessageID{}) {
+		o.id("report_of", m.ReportOf)
+	}
 	o.number("deliveries", int64(m.Deliveries))
 	return o.end()
 }

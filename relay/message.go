@@ -73,6 +73,9 @@ type Message struct {
 	Size     int64      `json:"size"` // of the body as stored, in octets
 	SMTPID   string     `json:"smtp_id"`
 	Client   string     `json:"client,omitempty"` // address it was submitted from, for the log
+	// Key is the id of the API key it was submitted with, "" without one. The log of
+	// its acceptance tells it, and it is not kept.
+	Key string `json:"-"`
 
 	EnvelopeID string `json:"envid,omitempty"` // ENVID, decoded (RFC 3461 §4.4)
 	Return     Return `json:"ret,omitempty"`
@@ -89,6 +92,8 @@ type Message struct {
 	// HeadersOnly marks a report that returns nothing of the original's content, so
 	// that it may leave in clear whatever its account demands by then.
 	HeadersOnly bool `json:"headers_only,omitempty"`
+	// ReportOf is the message that a report tells of.
+	ReportOf MessageID `json:"report_of,omitzero"`
 
 	Deliveries int `json:"deliveries"` // how many destinations it was split into
 }

@@ -198,8 +198,18 @@ func (st *stepper) subject(r Recipient) events.Subject {
 	}
 	if st.m.Report {
 		s.Account = "" // for the log and the metrics, never for a webhook
+		s.Origin = &events.Origin{Report: true, ReportOf: st.reportOf()}
 	}
 	return s
+}
+
+// reportOf is the written id of the message that a report tells of, "" where a
+// version before wrote none down.
+func (st *stepper) reportOf() string {
+	if st.m.ReportOf == (MessageID{}) {
+		return ""
+	}
+	return st.m.ReportOf.String()
 }
 
 func (st *stepper) tell(e events.Event) {
@@ -253,8 +263,14 @@ func earlier(a, b, now time.Time) time.Time {
 // Processed gives the first event of every recipient: the relay has it.
 func (m Message) Processed(rcpts []Recipient) []events.Event {
 	st := stepper{m: m, now: m.Accepted}
+	origin := &events.Origin{
+		From: "<" + m.From.String() + ">", Client: m.Client, Key: m.Key, Size: m.Size,
+		Report: m.Report, ReportOf: st.reportOf(),
+	}
 	for _, r := range rcpts {
-		st.tell(events.NewProcessed(st.subject(r), m.Accepted))
+		e := events.NewProcessed(st.subject(r), m.Accepted)
+		e.Origin = origin
+		st.tell(e)
 	}
 	return st.events
 }

@@ -3,10 +3,9 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
-	"strings"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -121,7 +120,8 @@ func printReport(w io.Writer, r deliver.Report) {
 		say(w, "  demanded: %s %s\t(by %s)\n", d.Requirement, d.Version, d.Source)
 	}
 	for _, h := range r.Hosts {
-		say(w, "\n%s: %s\n", h.Host, hostWords(h.Verdict))
+		plain := slices.ContainsFunc(h.Connections, func(c relay.HostEvidence) bool { return c.Plain })
+		say(w, "\n%s: %s\n", h.Host, hostWords(h.Verdict, plain))
 		if h.Refused != nil {
 			say(w, "  refuses MAIL: %s\n", h.Refused.Reply)
 		}
@@ -129,49 +129,4 @@ func printReport(w io.Writer, r deliver.Report) {
 			say(w, "  %s\t%s\t%s\n", c.Address, connectionWords(c), c.Reply)
 		}
 	}
-}
-
-func verdictWords(r deliver.Report) string {
-	why := ""
-	if r.Failure != nil {
-		why = fmt.Sprintf(": %s (%s)", r.Failure.Reply, r.Failure.Status)
-	}
-	switch {
-	case r.Deliverable():
-		return "deliverable"
-	case r.Ruling == policy.Block:
-		return "would be blocked" + why
-	case r.Failure != nil && r.Failure.Class == relay.Permanent:
-		return "would bounce" + why
-	}
-	return "could not find out; the mail would wait and be tried again" + why
-}
-
-func hostWords(v policy.Verdict) string {
-	if v.Class == policy.OK {
-		if v.Note != "" {
-			return fmt.Sprintf("ok (noted: %s)", v.Note)
-		}
-		return "ok"
-	}
-	s := fmt.Sprintf("%s, %s (row %s)", v.Class, v.Reason, v.Row)
-	if v.Failed.Requirement != "" {
-		s += fmt.Sprintf("; fails %s demanded by %s", v.Failed.Requirement, v.Failed.Source)
-	}
-	return s
-}
-
-func connectionWords(c relay.HostEvidence) string {
-	if c.TLS == nil {
-		return fmt.Sprintf("no TLS, at %s", c.Stage)
-	}
-	cert := "certificate valid for " + c.TLS.Cert.Matched
-	if !c.TLS.Cert.Valid() {
-		var faults []string
-		for _, f := range c.TLS.Cert.Faults {
-			faults = append(faults, string(f))
-		}
-		cert = "certificate: " + strings.Join(faults, ", ")
-	}
-	return fmt.Sprintf("TLS %s %s, %s", c.TLS.Version, c.TLS.Cipher, cert)
 }

@@ -5,6 +5,7 @@
 //	bootstrap.go  the parent account and its first key
 //	lifecycle.go  parts stop last in, first out
 //	http.go log.go  the HTTP listeners; the log
+//	words.go      what was seen of hosts, and what became of mail, for people
 //	client.go     HTTP to the operator's listener of a running relay
 //	serve.go check.go policy.go account.go key.go queue.go blocks.go config.go demo.go version.go
 //	              one file per command noun

@@ -138,10 +138,17 @@ func queueShow() *cobra.Command {
 
 func printEvidence(w io.Writer, ev admin.Evidence) {
 	m := ev.Message
-	say(w, "message %s of account %s, from <%s>, %d octets, accepted %s\n",
-		m.ID, m.Account, m.From, m.Size, m.Accepted.Format(time.RFC3339))
+	say(w, "message %s: %s\n", m.ID, stateWords(ev.Deliveries))
+	say(w, "of account %s, from <%s>, %d octets, accepted %s\n", m.Account, m.From, m.Size, m.Accepted.Format(time.RFC3339))
+	if m.Report {
+		say(w, "a report of this relay")
+		if m.ReportOf != (relay.MessageID{}) {
+			say(w, " on message %s", m.ReportOf)
+		}
+		fmt.Fprintln(w)
+	}
 	for _, d := range ev.Deliveries {
-		say(w, "\nto %s, class %s: %d attempt(s)", d.Lane.Destination, d.Lane.Class, d.Attempts)
+		say(w, "\nto %s, %s (class %s): %d attempt(s)", d.Lane.Destination, d.Lane.Class.Words(), d.Lane.Class, d.Attempts)
 		if len(d.Waiting()) > 0 && !d.Held {
 			say(w, ", next %s", d.Due.Format(time.RFC3339))
 		} else if d.Held {
@@ -160,7 +167,7 @@ func printEvidence(w io.Writer, ev admin.Evidence) {
 		}
 		say(w, "  last attempt %s, took %s: %s %s\n", d.Last.At.Format(time.RFC3339), d.Last.Took.Round(time.Millisecond), d.Last.Ruling, d.Last.Reason)
 		for _, h := range d.Last.Hosts {
-			say(w, "    %s %s\t%s\t%s\t%s\n", h.Host, h.Address, hostWords(h.Verdict), connectionWords(h), clip(h.Reply, 80))
+			say(w, "    %s %s\t%s\t%s\t%s\n", h.Host, h.Address, hostWords(h.Verdict, h.Plain), connectionWords(h), clip(h.Reply, 80))
 		}
 	}
 }

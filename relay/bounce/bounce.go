@@ -56,7 +56,7 @@ func report(m relay.Message, o Options, smtpID string, content []byte) relay.Rep
 		// part two may not (RFC 6533 §4).
 		SMTPUTF8: !isASCII(header) || bytes.Contains(content, []byte(globalStatus)),
 		EightBit: !isASCII(content),
-		Report:   true, Deliveries: 1,
+		Report:   true, ReportOf: m.ID, Deliveries: 1,
 	}
 	// RFC 3461 §4.1: nobody is told what becomes of a report.
 	to := []relay.Recipient{{Address: m.From, Notify: relay.NotifyNever}}

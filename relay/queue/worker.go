@@ -239,7 +239,21 @@ func (c *crew) settle(t *relay.Transition, j *job) error {
 	for i := range t.Events {
 		c.tell(&t.Events[i])
 	}
+	if t.Report != nil {
+		c.tellReport(t.Report)
+	}
 	return nil
+}
+
+// tellReport tells that a report is on its way, as of any message: to the log and
+// the metrics, for nobody's webhook hears of reports.
+func (c *crew) tellReport(r *relay.Report) {
+	for _, d := range r.Deliveries {
+		evs := r.Message.Processed(d.Recipients)
+		for i := range evs {
+			c.tell(&evs[i])
+		}
+	}
 }
 
 // report writes the DSN of a transition. It is written without the original

@@ -51,8 +51,8 @@ func (s *session) Data(r io.Reader) error {
 	}
 	s.srv.metrics.finished(reply.Code)
 	if reply.Code != 250 {
-		s.srv.log.Info("message refused", zap.String("account", string(env.account)),
-			zap.Stringer("client", s.conn.peer.ip), zap.Int("code", reply.Code), zap.String("reply", reply.Message))
+		s.srv.log.Info("message refused", zap.String("account", string(env.account)), zap.String("key", env.key),
+			zap.String("from", "<"+env.from.String()+">"), zap.Stringer("client", s.conn.peer.ip), zap.Int("code", reply.Code), zap.String("reply", reply.Message))
 	}
 	return reply
 }
@@ -375,7 +375,7 @@ func (m *submitted) message() relay.Message {
 	return relay.Message{
 		ID: m.id, Account: m.env.account, Accepted: m.at,
 		From: m.env.from, Size: m.draft.Size(), SMTPID: m.messageID,
-		Client:     m.session.conn.peer.ip.String(),
+		Client: m.session.conn.peer.ip.String(), Key: m.env.key,
 		EnvelopeID: o.EnvelopeID, Return: relay.Return(o.Return),
 		RequireTLS: o.RequireTLS, SMTPUTF8: o.UTF8, EightBit: m.scan.eightBit,
 		Category: m.api.category, UniqueArgs: m.api.uniqueArgs,

@@ -25,6 +25,7 @@ type session struct {
 	// secret is what AUTH succeeded with, "" before: it is asked again at
 	// every MAIL, so that revoking a key or disabling an account stops at once.
 	secret string
+	key    string // the id of its key, once sender has asked
 
 	mu  sync.Mutex
 	env *envelope // nil: no transaction
@@ -33,6 +34,7 @@ type session struct {
 // envelope is one transaction, until it is handed to Intake.
 type envelope struct {
 	account account.ID
+	key     string // id of the API key, for the log
 	authed  bool   // with AUTH, and not by its address
 	hello   string // the client's name in its last greeting
 	esmtp   bool   // which was EHLO
@@ -89,7 +91,7 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	if len(opts.EnvelopeID) > maxEnvelopeID {
 		return refusal(501, "5.5.4", "ENVID is too long")
 	}
-	env := &envelope{account: who, authed: authed, hello: s.hello(), esmtp: s.conn.esmtp, opts: *opts}
+	env := &envelope{account: who, key: s.key, authed: authed, hello: s.hello(), esmtp: s.conn.esmtp, opts: *opts}
 	env.opts.Auth = nil
 	if from != "" {
 		if env.from, err = s.address(opts.UTF8, badSender); err != nil {
@@ -110,11 +112,12 @@ func (s *session) sender() (who account.ID, authed bool, err error) {
 		owner, key, err := account.Authenticate(ctx, s.srv.accounts, s.secret)
 		switch {
 		case errors.Is(err, account.ErrDenied), err == nil && !key.Allows(account.MailSend):
-			s.secret = ""
+			s.secret, s.key = "", ""
 			return "", false, refusal(530, "5.7.0", badGrant)
 		case err != nil:
 			return "", false, s.unavailable(refusal(451, "4.3.0", noAuthority), err)
 		}
+		s.key = key.ID
 		return owner.ID, true, nil
 	}
 	if !s.trusted() {
