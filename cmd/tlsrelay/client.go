@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -75,6 +76,10 @@ func (c *client) call(ctx context.Context, method, path string, in, out any) err
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
 	res, err := http.DefaultClient.Do(req)
+	var untrusted *tls.CertificateVerificationError
+	if errors.As(err, &untrusted) {
+		return fmt.Errorf("the certificate at %s is not trusted here: %s", c.base, events.Printable(untrusted.Err.Error()))
+	}
 	if err != nil {
 		return fmt.Errorf("no relay answers at %s (is it running? --admin or TLSRELAY_ADMIN_URL says where)", c.base)
 	}

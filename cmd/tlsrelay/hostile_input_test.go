@@ -176,13 +176,13 @@ func TestNoRoom(t *testing.T) {
 	k.say("DATA", "354")
 	k.say(large, "452 4.3.1")
 	k.say("QUIT", "221")
-	for _, path := range []string{"/healthz", "/readyz"} {
+	for path, want := range map[string]int{"/healthz": 200, "/readyz": 503} {
 		res, err := http.Get("http://" + r.app.admin.addr() + path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		res.Body.Close()
-		if res.StatusCode != 200 {
+		if res.StatusCode != want {
 			t.Errorf("GET %s: %s", path, res.Status)
 		}
 	}

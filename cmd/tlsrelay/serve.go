@@ -89,16 +89,9 @@ func serve(ctx context.Context, c configs.Config, warnings configs.Faults) error
 	for _, w := range warnings {
 		log.Warn("configuration: "+w.Text, zap.String("key", w.Key), zap.String("file", w.File), zap.Int("line", w.Line))
 	}
-	a, err := newApp(c, log)
+	a, err := begin(ctx, c, log)
 	if err != nil {
 		return err
-	}
-	first, err := bootstrap(ctx, a.store, c.DataDir, os.Getenv)
-	if err != nil {
-		return errors.Join(err, a.close())
-	}
-	if first.Secret != "" {
-		fmt.Println(first.welcome(a, term.IsTerminal(int(os.Stdout.Fd()))))
 	}
 	untold := context.AfterFunc(ctx, func() { daemon.SdNotify(false, daemon.SdNotifyStopping) })
 	defer untold()
@@ -116,6 +109,22 @@ func serve(ctx context.Context, c configs.Config, warnings configs.Faults) error
 		log.Info("stopped")
 	}
 	return err
+}
+
+// begin builds a relay, and greets who starts one for the first time.
+func begin(ctx context.Context, c configs.Config, log *zap.Logger) (*app, error) {
+	a, err := newApp(c, log)
+	if err != nil {
+		return nil, err
+	}
+	first, err := bootstrap(ctx, a.store, c.DataDir, os.Getenv)
+	if err != nil {
+		return nil, errors.Join(err, a.close())
+	}
+	if first.Secret != "" {
+		fmt.Println(first.welcome(a, term.IsTerminal(int(os.Stdout.Fd()))))
+	}
+	return a, nil
 }
 
 // heed does what SIGHUP asks for, until ctx ends.

@@ -266,6 +266,14 @@ func TestNotReadyWithoutRoom(t *testing.T) {
 		t.Errorf("%d %v", code, parts)
 	}
 	k.say("QUIT", "221")
+	res, err := http.Get("http://" + full.app.admin.addr() + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if page, err := io.ReadAll(res.Body); err != nil || !strings.Contains(string(page), "disk: less than min_free_disk") {
+		t.Errorf("%v\n%s", err, page)
+	}
 }
 
 // The operator's listener may be asked by other names, once they are in admin.hosts,
@@ -278,6 +286,9 @@ func TestAdminHostsAndTLS(t *testing.T) {
 		c.Admin.Token, c.Admin.Hosts = "s3cret", []string{"tlsrelay.mail.svc"}
 		c.Admin.CertFile, c.Admin.KeyFile = files.cert, files.key
 	})
+	if _, err := command("https://"+r.app.admin.addr(), "account", "list"); err == nil || !strings.Contains(err.Error(), "is not trusted here") {
+		t.Errorf("a command that does not know the certificate: %v", err)
+	}
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		TLSClientConfig:   &tls.Config{RootCAs: w.CA.Pool(), ServerName: "tlsrelay.mail.svc"},

@@ -28,6 +28,7 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 // pageView is what the web page shows: is it well, and what waits where.
 type pageView struct {
 	Ready bool
+	Parts map[string]string // Readiness.Troubles
 	Queue []relay.QueueRow
 	Now   time.Time
 }
@@ -40,7 +41,8 @@ func (s *server) page(w http.ResponseWriter, r *http.Request) {
 	// The page needs nothing but its own style: no script, no other origin.
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	view := pageView{Ready: err == nil && s.Ready().Ready(), Queue: rows, Now: time.Now().UTC()}
+	ready := s.Ready()
+	view := pageView{Ready: err == nil && ready.Ready(), Parts: ready.Troubles, Queue: rows, Now: time.Now().UTC()}
 	if err := pageTemplate.Execute(w, view); err != nil {
 		s.Log.Debug("the web page was not delivered", zap.Error(err))
 	}
