@@ -29,10 +29,11 @@ func everySight(yield func(Observed)) {
 			for _, code := range []int{0, 220, 250, 334, 421, 454, 500, 501, 502, 503, 504, 530, 550, 554} {
 				for _, alert := range []uint8{0, 20, 40, 47, 50, 51, 70, 71, 80, 112, 116} {
 					for _, hello := range []Hello{"", FullHello, CompatHello, NoSNIHello} {
-						o := Observed{Stage: stage, Fault: fault, Code: code, Alert: alert, StartTLS: Offered, Hello: hello}
-						yield(o)
-						o.Injected = true
-						yield(o)
+						for _, change := range []Observed{{}, {Injected: true}, {Mixed: true}, {HELO: true}, {Ticket: true}, {Ticket: true, FirstMail: true}} {
+							o := change
+							o.Stage, o.Fault, o.Code, o.Alert, o.StartTLS, o.Hello = stage, fault, code, alert, Offered, hello
+							yield(o)
+						}
 					}
 				}
 			}
@@ -52,6 +53,14 @@ func everySight(yield func(Observed)) {
 		for _, offer := range []Offer{NotOffered, Offered, Masked} {
 			yield(Observed{Stage: StageReady, StartTLS: offer, TLS: s})
 			yield(Observed{Stage: StageReady, StartTLS: offer, TLS: s, RequireTLS: true})
+			if s != nil {
+				resumed := *s
+				resumed.Resumed = true
+				yield(Observed{Stage: StageReady, StartTLS: offer, TLS: &resumed, Ticket: true})
+				for _, code := range []int{454, 554} {
+					yield(Observed{Stage: StageMail, StartTLS: offer, TLS: &resumed, Ticket: true, FirstMail: true, Code: code})
+				}
+			}
 		}
 	}
 }
@@ -68,6 +77,13 @@ func TestRowsAreWhatJudgeSays(t *testing.T) {
 		for _, d := range everyDecision() {
 			v := d.Judge(o)
 			seen[said{v.Row, Finding{v.Class, v.Reason}}] = true
+			if v.Action != RetryNoTicket && d.ProbesVersion([]Observed{o, {Stage: StageHandshake, Fault: o.Fault, Alert: o.Alert, Hello: CompatHello}}) {
+				for _, probe := range []Observed{o, {Stage: StageHandshake, Hello: ProbeHello, TLS: &Session{Version: TLS13}},
+					{Stage: StageHandshake, Hello: ProbeHello, TLS: &Session{Version: TLS10}}} {
+					p := d.JudgeProbe(probe, v)
+					seen[said{p.Row, Finding{p.Class, p.Reason}}] = true
+				}
+			}
 		}
 	})
 	listed := map[said]bool{}
