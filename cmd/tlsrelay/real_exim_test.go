@@ -4,7 +4,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -16,14 +15,15 @@ func TestRealExim(t *testing.T) {
 	testRealServer(t, realServer{start: startExim, no13: handshake})
 }
 
+// eximProgram is found without asInstalled, for Exim finds all it needs in its
+// configuration.
+func eximProgram(t *testing.T) string {
+	return realProgram(t, filepath.Join(unpacked(t, "exim"), "usr", "sbin", "exim4"))
+}
+
 // startExim runs one Exim that is every host, by the address it was called at.
 func startExim(t *testing.T, dir string, hosts map[string]realHost) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Debian lets one mail server be installed at a time: the other is unpacked.
-	exim := realProgram(t, "exim4", "/usr/sbin/exim4", filepath.Join(cache, "tlsrelay-ci", "exim", "usr", "sbin", "exim4"))
+	exim := eximProgram(t)
 	uid, gid := ids(t, "Debian-exim")
 	ownedDir(t, filepath.Join(dir, "spool"), uid, gid)
 	ownedDir(t, filepath.Join(dir, "mail"), uid, gid)

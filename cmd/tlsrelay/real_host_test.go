@@ -75,6 +75,9 @@ type realServer struct {
 	// all mail, and puts it into the maildir called mail in dir.
 	start func(t *testing.T, dir string, hosts map[string]realHost)
 	no13  string // what the outcome no13 is here
+	// missing are the hosts that it cannot be, and why.
+	missing map[string]string
+	ascii   bool // it lists no SMTPUTF8
 }
 
 func (s realServer) outcome(host string, column int) string {
@@ -92,7 +95,7 @@ func testRealServer(t *testing.T, s realServer) {
 	r := newRig(t, withoutGuard)
 	r.world.Host(t, "mx.sender.test") // for the reports of blocks
 	dir := publicDir(t)
-	hosts := realHosts(t, r.world, dir)
+	hosts := realHosts(t, r.world, dir, s.missing)
 	s.start(t, dir, hosts)
 	for _, h := range hosts {
 		awaitListener(t, h.addr)
@@ -116,7 +119,12 @@ func testRealServer(t *testing.T, s realServer) {
 			})
 		}
 	}
-	t.Run("whole", func(t *testing.T) { r.keepsMessagesWhole(t, dir, hosts["good"]) })
+	t.Run("whole", func(t *testing.T) {
+		if s.ascii {
+			r.needsUTF8(t, receiver, hosts["good"])
+		}
+		r.keepsMessagesWhole(t, dir, hosts["good"], s.ascii)
+	})
 	// Nothing arrived beyond what was announced: two whole messages, and
 	// one for every outcome that is not a block.
 	want := 2
@@ -132,11 +140,15 @@ func testRealServer(t *testing.T, s realServer) {
 	}
 }
 
-// realHosts makes certificates and names for the rows of realOutcomes.
-func realHosts(t *testing.T, w *relaytest.World, dir string) map[string]realHost {
+// realHosts makes certificates and names for the rows of realOutcomes but
+// those that are missing.
+func realHosts(t *testing.T, w *relaytest.World, dir string, missing map[string]string) map[string]realHost {
 	t.Helper()
 	hosts := map[string]realHost{}
 	for name := range realOutcomes {
+		if missing[name] != "" {
+			continue
+		}
 		domain := name + ".test"
 		h := realHost{domain: domain, addr: w.AddDeadHost("mx." + domain)}
 		if name != "notls" {
@@ -246,7 +258,7 @@ func maildir(t *testing.T, dir string) (all [][]byte) {
 	return all
 }
 
-var receivedTLS = regexp.MustCompile(`TLSv?(1(?:\.[0-3])?)\b`)
+var receivedTLS = regexp.MustCompile(`TLS(?:v|-)?(1(?:\.[0-3])?)\b`)
 
 // arrivedBy reads what the server wrote about the connection into its own
 // Received, the topmost.
@@ -258,41 +270,68 @@ func arrivedBy(message []byte) string {
 	return version[1]
 }
 
+// needsUTF8 sends to an address that the host cannot take.
+func (r *rig) needsUTF8(t *testing.T, receiver *relaytest.Receiver, h realHost) {
+	t.Helper()
+	c := r.login(t)
+	defer c.Close()
+	r.handOver(t, c, "grüße@"+h.domain, &smtp.MailOptions{UTF8: true}, "Subject: utf8\r\n\r\n")
+	if e := r.event(receiver, "grüße@"+h.domain, "bounce"); e["status"] != "5.6.7" {
+		t.Errorf("event %v, want status 5.6.7", e)
+	}
+}
+
+// login is a client of the relay that may send.
+func (r *rig) login(t *testing.T) *smtp.Client {
+	t.Helper()
+	c, err := smtp.DialStartTLS(r.app.submission.Addrs()[0].String(), &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Auth(sasl.NewPlainClient("", "apikey", r.key)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (r *rig) handOver(t *testing.T, c *smtp.Client, to string, opts *smtp.MailOptions, text string) {
+	t.Helper()
+	if err := c.Mail("app@sender.test", opts); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Rcpt(to, &smtp.RcptOptions{Notify: []smtp.DSNNotify{smtp.DSNNotifyFailure}}); err != nil {
+		t.Fatal(err)
+	}
+	w, err := c.Data()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // keepsMessagesWhole sends 8-bit text and lines of dots, and some megabytes,
-// to an address that needs SMTPUTF8, with the parameters of DSN.
-func (r *rig) keepsMessagesWhole(t *testing.T, dir string, h realHost) {
+// to an address that needs SMTPUTF8 where the host has it, with the parameters
+// of DSN.
+func (r *rig) keepsMessagesWhole(t *testing.T, dir string, h realHost, ascii bool) {
 	r.set(realPolicies[len(realPolicies)-1].patch)
 	bodies := map[string]string{
 		"dots":  "Grüße\r\n.\r\n..\r\n.x\r\n\r\n" + strings.Repeat("ü", 400) + "\r\n \r\n",
 		"large": strings.Repeat("0123456789abcdef 0123456789abcdef 0123456789abcdef 0123456789ab\r\n.\r\n", 40_000),
 	}
-	c, err := smtp.DialStartTLS(r.app.submission.Addrs()[0].String(), &tls.Config{InsecureSkipVerify: true})
-	if err != nil {
-		t.Fatal(err)
+	to := "grüße@" + h.domain
+	if ascii {
+		to = "whole@" + h.domain
 	}
+	c := r.login(t)
 	defer c.Close()
-	if err := c.Auth(sasl.NewPlainClient("", "apikey", r.key)); err != nil {
-		t.Fatal(err)
-	}
 	for name, body := range bodies {
-		text := fmt.Sprintf("From: <app@sender.test>\r\nSubject: %s\r\nX-SMTPAPI: {\"category\":\"x\"}\r\n\r\n%s", name, body)
-		opts := &smtp.MailOptions{UTF8: true, Body: smtp.Body8BitMIME, Return: smtp.DSNReturnHeaders, EnvelopeID: "order-42"}
-		if err := c.Mail("app@sender.test", opts); err != nil {
-			t.Fatal(err)
-		}
-		if err := c.Rcpt("grüße@"+h.domain, &smtp.RcptOptions{Notify: []smtp.DSNNotify{smtp.DSNNotifyFailure}}); err != nil {
-			t.Fatal(err)
-		}
-		w, err := c.Data()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Write([]byte(text)); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.Close(); err != nil {
-			t.Fatal(err)
-		}
+		r.handOver(t, c, to, &smtp.MailOptions{UTF8: !ascii, Body: smtp.Body8BitMIME, Return: smtp.DSNReturnHeaders, EnvelopeID: "order-42"},
+			fmt.Sprintf("From: <app@sender.test>\r\nSubject: %s\r\nX-SMTPAPI: {\"category\":\"x\"}\r\n\r\n%s", name, body))
 	}
 	for name, body := range bodies {
 		m := awaitMail(t, dir, func(m []byte) bool { return header(m, "Subject") == name })
@@ -351,7 +390,10 @@ func runServer(t *testing.T, cmd *exec.Cmd, stop func() error) {
 	t.Helper()
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid = true
 	cmd.WaitDelay = 5 * time.Second // a child may keep the log open
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

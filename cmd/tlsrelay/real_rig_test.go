@@ -13,6 +13,8 @@ package main
 //	real_host_test.go       every policy against real receiving hosts:
 //	real_postfix_test.go    ... Postfix, which is OpenSSL
 //	real_exim_test.go       ... Exim, which is GnuTLS
+//	real_chasquid_test.go   ... chasquid, which is Go
+//	real_unpacked_test.go   how those run that are not installed
 
 import (
 	"bytes"

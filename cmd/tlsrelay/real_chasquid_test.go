@@ -1,0 +1,73 @@
+//go:build realclients
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestRealChasquid(t *testing.T) {
+	testRealServer(t, realServer{start: startChasquid, missing: map[string]string{
+		"notls":     "it lists STARTTLS even without a certificate",
+		"newest-12": "it has no setting for TLS versions",
+		"newest-11": "it has no setting for TLS versions",
+	}})
+}
+
+// startChasquid runs one chasquid for each host.
+func startChasquid(t *testing.T, dir string, hosts map[string]realHost) {
+	ownedDir(t, filepath.Join(dir, "mail"), 0, 0)
+	keep := keeper(t, dir)
+	for name, h := range hosts {
+		world := ownedDir(t, filepath.Join(dir, name), 0, 0)
+		etc := filepath.Join(world, "etc", "chasquid")
+		domain, certs := filepath.Join(etc, "domains", h.domain), filepath.Join(etc, "certs", "mx."+h.domain)
+		for _, folder := range []string{domain, certs, filepath.Join(world, "var", "lib", "chasquid")} {
+			if err := os.MkdirAll(folder, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		writePublic(t, filepath.Join(etc, "chasquid.conf"), fmt.Sprintf(chasquidConfig, "mx."+h.domain, h.addr))
+		writePublic(t, filepath.Join(domain, "aliases"), "*: | "+keep+"\n")
+		for _, file := range []string{"fullchain.pem", "privkey.pem"} {
+			if err := os.Symlink(h.chain, filepath.Join(certs, file)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cmd := asInstalled(t, "chasquid", world, "chasquid")
+		runServer(t, cmd, func() error { return cmd.Process.Kill() })
+	}
+}
+
+const chasquidConfig = `hostname: %q
+smtp_address: "%s"
+mail_log_path: "<stdout>"
+`
+
+// keeper is a program that puts its standard input into the maildir.
+func keeper(t *testing.T, dir string) string {
+	t.Helper()
+	mail := filepath.Join(dir, "mail")
+	for _, folder := range []string{"new", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(mail, folder), 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keep := filepath.Join(dir, "keep")
+	writePublic(t, keep, fmt.Sprintf(keepScript, mail))
+	if err := os.Chmod(keep, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return keep
+}
+
+const keepScript = `#!/bin/sh
+set -e
+umask 022
+file=$(mktemp %[1]s/tmp/XXXXXXXXXX)
+cat >"$file"
+mv "$file" %[1]s/new/
+`

@@ -1,0 +1,62 @@
+//go:build realclients
+
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+// unpacked is the folder of the cache into which .ci/run has unpacked a
+// package: Debian lets one mail server be installed at a time.
+func unpacked(t *testing.T, name string) string {
+	t.Helper()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := filepath.Join(cache, "tlsrelay-ci", name)
+	if _, err := os.Stat(root); err != nil {
+		t.Fatalf("%v; .ci/run unpacks it", err)
+	}
+	return root
+}
+
+// asInstalled is a command in a world in which an unpacked package is
+// installed, for programs find the rest of their package at fixed paths. The
+// world has its own mounts: the package's files lie over those of the machine,
+// and world's etc over both; world's var and run are all there is in /var and
+// /run. And it has its own processes: all of them end when the command is
+// killed. Names are looked up in world's files alone, for the name server
+// refuses every question at once.
+func asInstalled(t *testing.T, name, world, program string, args ...string) *exec.Cmd {
+	t.Helper()
+	for _, folder := range []string{"etc", "var", "run"} {
+		if err := os.MkdirAll(filepath.Join(world, folder), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writePublic(t, filepath.Join(world, "etc", "resolv.conf"), "nameserver 127.255.255.254\noptions attempts:1 timeout:1\n")
+	ctx, cancel := patience()
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", asInstalledScript, "sh", unpacked(t, name), world, program}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID}
+	cmd.Dir = "/"
+	return cmd
+}
+
+const asInstalledScript = `set -e
+package=$1 world=$2
+shift 2
+mount --make-rprivate /
+mount -t proc proc /proc
+mount -t overlay overlay -o "lowerdir=$package/usr:/usr" /usr
+[ ! -d "$package/etc" ] || etc=$package/etc:
+mount -t overlay overlay -o "lowerdir=$world/etc:$etc/etc" /etc
+mount --bind "$world/var" /var
+mount --bind "$world/run" /run
+exec "$@"
+`
