@@ -39,7 +39,7 @@ alerts: ## the alerting rules against series made for them; needs promtool, as .
 	$(PROMTOOL) test rules configs/alerts_test.yml
 
 clients: ## real clients and real servers against the relay; as root, with what .ci/run installs
-	cd cmd/tlsrelay/testdata/clients && npm ci --no-audit --no-fund --silent
+	cd cmd/tlsrelay/testdata/clients && npm ci --omit=optional --no-audit --no-fund --silent
 	$(GO) test -race -count=1 -tags realclients -run TestReal ./cmd/tlsrelay
 
 crash: ## kill the relay under load, again and again, and count what it had answered for

@@ -19,7 +19,6 @@ func TestRealChasquid(t *testing.T) {
 
 // startChasquid runs one chasquid for each host.
 func startChasquid(t *testing.T, dir string, hosts map[string]realHost) {
-	ownedDir(t, filepath.Join(dir, "mail"), 0, 0)
 	keep := keeper(t, dir)
 	for name, h := range hosts {
 		world := ownedDir(t, filepath.Join(dir, name), 0, 0)
@@ -50,14 +49,8 @@ mail_log_path: "<stdout>"
 // keeper is a program that puts its standard input into the maildir.
 func keeper(t *testing.T, dir string) string {
 	t.Helper()
-	mail := filepath.Join(dir, "mail")
-	for _, folder := range []string{"new", "tmp"} {
-		if err := os.MkdirAll(filepath.Join(mail, folder), 0o777); err != nil {
-			t.Fatal(err)
-		}
-	}
 	keep := filepath.Join(dir, "keep")
-	writePublic(t, keep, fmt.Sprintf(keepScript, mail))
+	writePublic(t, keep, fmt.Sprintf(keepScript, makeMaildir(t, dir)))
 	if err := os.Chmod(keep, 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -17,13 +17,18 @@ import (
 // node runs a script of testdata/clients.
 func node(t *testing.T, script, stdin string, env ...string) string {
 	t.Helper()
-	if _, err := os.Stat(filepath.Join("testdata", "clients", "node_modules")); err != nil {
-		t.Fatalf("%v; make clients installs it", err)
-	}
+	needNodeModules(t)
 	cmd := realCommand(t, env, "node", script)
 	cmd.Dir = filepath.Join("testdata", "clients")
 	cmd.Stdin = strings.NewReader(stdin)
 	return succeed(t, cmd)
+}
+
+func needNodeModules(t *testing.T) {
+	t.Helper()
+	if _, err := os.Stat(filepath.Join("testdata", "clients", "node_modules")); err != nil {
+		t.Fatalf("%v; make clients installs it", err)
+	}
 }
 
 // SendGrid's own sample for changing the settings, with another base URL.
