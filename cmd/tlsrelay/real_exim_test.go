@@ -4,10 +4,9 @@ package main
 
 import (
 	"fmt"
-	"os/exec"
+	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -15,15 +14,8 @@ func TestRealExim(t *testing.T) {
 	testRealServer(t, realServer{start: startExim, no13: handshake})
 }
 
-// eximProgram is found without asInstalled, for Exim finds all it needs in its
-// configuration.
-func eximProgram(t *testing.T) string {
-	return realProgram(t, filepath.Join(unpacked(t, "exim"), "usr", "sbin", "exim4"))
-}
-
 // startExim runs one Exim that is every host, by the address it was called at.
 func startExim(t *testing.T, dir string, hosts map[string]realHost) {
-	exim := eximProgram(t)
 	uid, gid := ids(t, "Debian-exim")
 	ownedDir(t, filepath.Join(dir, "spool"), uid, gid)
 	ownedDir(t, filepath.Join(dir, "mail"), uid, gid)
@@ -39,11 +31,21 @@ func startExim(t *testing.T, dir string, hosts map[string]realHost) {
 			priorities = append(priorities, fmt.Sprintf("%s=NORMAL:-VERS-TLS1.3", h.addr.Addr()))
 		}
 	}
-	config := filepath.Join(dir, "exim.conf")
-	writePublic(t, config, fmt.Sprintf(eximConfig, dir, strings.Join(listen, " ; "),
+	runExim(t, dir, fmt.Sprintf(eximConfig, dir, strings.Join(listen, " ; "),
 		strings.Join(clear, " : "), strings.Join(priorities, " ")))
-	cmd := exec.Command(exim, "-C", config, "-bdf")
-	runServer(t, cmd, func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) })
+}
+
+// runExim runs Exim in dir until the test ends. The configuration is where it
+// looks for one, for of others it is suspicious.
+func runExim(t *testing.T, dir, config string) {
+	t.Helper()
+	world := filepath.Join(dir, "world")
+	if err := os.MkdirAll(filepath.Join(world, "etc", "exim4"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	writePublic(t, filepath.Join(world, "etc", "exim4", "exim4.conf"), config)
+	cmd := asInstalled(t, "exim", world, "exim4", "-bdf")
+	runServer(t, cmd, func() error { return cmd.Process.Kill() })
 }
 
 const eximConfig = `primary_hostname = exim.test

@@ -18,20 +18,27 @@ func TestRealPostfix(t *testing.T) {
 
 // startPostfix runs one Postfix with a service for each host.
 func startPostfix(t *testing.T, dir string, hosts map[string]realHost) {
-	postfix := realProgram(t, "postfix", "/usr/sbin/postfix")
-	uid, gid := ids(t, "postfix")
 	// Postfix does not put mail into folders of its own user.
 	nobody, nogroup := ids(t, "nobody")
+	ownedDir(t, filepath.Join(dir, "mail"), nobody, nogroup)
+	var services string
+	for _, h := range hosts {
+		services += postfixService(h)
+	}
+	runPostfix(t, dir, fmt.Sprintf(postfixReceiver, dir, nobody, nogroup), services)
+}
+
+// runPostfix runs Postfix in dir until the test ends, with additions to main.cf
+// and master.cf.
+func runPostfix(t *testing.T, dir, main, services string) {
+	t.Helper()
+	postfix := realProgram(t, "postfix", "/usr/sbin/postfix")
+	uid, gid := ids(t, "postfix")
 	ownedDir(t, filepath.Join(dir, "data"), uid, gid)
 	ownedDir(t, filepath.Join(dir, "queue"), 0, 0)
-	ownedDir(t, filepath.Join(dir, "mail"), nobody, nogroup)
 	etc := ownedDir(t, filepath.Join(dir, "etc"), 0, 0)
-	writePublic(t, filepath.Join(etc, "main.cf"), fmt.Sprintf(postfixMain, dir, nobody, nogroup))
-	master := postfixMaster
-	for _, h := range hosts {
-		master += postfixService(h)
-	}
-	writePublic(t, filepath.Join(etc, "master.cf"), master)
+	writePublic(t, filepath.Join(etc, "main.cf"), fmt.Sprintf(postfixMain, dir)+main)
+	writePublic(t, filepath.Join(etc, "master.cf"), postfixMaster+services)
 	runServer(t, exec.Command(postfix, "-c", etc, "start-fg"), func() error {
 		return exec.Command(postfix, "-c", etc, "stop").Run()
 	})
@@ -65,14 +72,16 @@ inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 smtpd_peername_lookup = no
 message_size_limit = 0
-virtual_mailbox_limit = 0
+smtpd_tls_loglevel = 1
+`
+
+const postfixReceiver = `virtual_mailbox_limit = 0
 virtual_mailbox_domains = static:all
 virtual_mailbox_base = %[1]s
 virtual_mailbox_maps = static:mail/
 virtual_uid_maps = static:%[2]d
 virtual_gid_maps = static:%[3]d
 smtpd_tls_received_header = yes
-smtpd_tls_loglevel = 1
 `
 
 const postfixMaster = `cleanup   unix  n - n - 0 cleanup
@@ -87,6 +96,7 @@ proxymap  unix  - - n - - proxymap
 showq     unix  n - n - - showq
 error     unix  - - n - - error
 retry     unix  - - n - - error
+smtp      unix  - - n - - smtp
 virtual   unix  - n n - - virtual
 anvil     unix  - - n - 1 anvil
 postlog   unix-dgram n - n - 1 postlogd

@@ -51,6 +51,7 @@ func asInstalled(t *testing.T, name, world, program string, args ...string) *exe
 const asInstalledScript = `set -e
 package=$1 world=$2
 shift 2
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 mount --make-rprivate /
 mount -t proc proc /proc
 mount -t overlay overlay -o "lowerdir=$package/usr:/usr" /usr
