@@ -394,7 +394,8 @@ func runServer(t *testing.T, cmd *exec.Cmd, stop func() error) {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Setpgid = true
-	cmd.WaitDelay = 5 * time.Second // a child may keep the log open
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL // should this process be killed
+	cmd.WaitDelay = 5 * time.Second             // a child may keep the log open
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

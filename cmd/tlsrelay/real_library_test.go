@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -37,7 +38,7 @@ func startScript(t *testing.T, dir string, hosts map[string]realHost, program, s
 	t.Helper()
 	mail := makeMaildir(t, dir)
 	for _, h := range hosts {
-		cmd := realCommand(t, nil, program, script, mail, h.addr.Addr().String(), strconv.Itoa(int(h.addr.Port())), h.chain, h.newest)
+		cmd := exec.Command(realProgram(t, program), script, mail, h.addr.Addr().String(), strconv.Itoa(int(h.addr.Port())), h.chain, h.newest)
 		cmd.Dir = filepath.Join("testdata", "clients")
 		runServer(t, cmd, func() error { return cmd.Process.Kill() })
 	}

@@ -14,6 +14,7 @@ package main
 //	real_postfix_test.go    ... Postfix, which is OpenSSL
 //	real_exim_test.go       ... Exim, which is GnuTLS
 //	real_chasquid_test.go   ... chasquid, which is Go
+//	real_haraka_test.go     ... Haraka, which is Node
 //	real_library_test.go    ... aiosmtpd and npm's smtp-server, which are OpenSSL again
 //	real_smarthost_test.go  Postfix and Exim with the relay as smarthost
 //	real_unpacked_test.go   how those run that are not installed

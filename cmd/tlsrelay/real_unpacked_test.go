@@ -31,7 +31,8 @@ func unpacked(t *testing.T, name string) string {
 // and world's etc over both; world's var and run are all there is in /var and
 // /run. And it has its own processes: all of them end when the command is
 // killed. Names are looked up in world's files alone, for the name server
-// refuses every question at once.
+// refuses every question at once. Without the name of a package it is all the
+// same for a program that is installed.
 func asInstalled(t *testing.T, name, world, program string, args ...string) *exec.Cmd {
 	t.Helper()
 	for _, folder := range []string{"etc", "var", "run"} {
@@ -40,9 +41,11 @@ func asInstalled(t *testing.T, name, world, program string, args ...string) *exe
 		}
 	}
 	writePublic(t, filepath.Join(world, "etc", "resolv.conf"), "nameserver 127.255.255.254\noptions attempts:1 timeout:1\n")
-	ctx, cancel := patience()
-	t.Cleanup(cancel)
-	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", asInstalledScript, "sh", unpacked(t, name), world, program}, args...)...)
+	var root string
+	if name != "" {
+		root = unpacked(t, name)
+	}
+	cmd := exec.Command("/bin/sh", append([]string{"-c", asInstalledScript, "sh", root, world, program}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID}
 	cmd.Dir = "/"
 	return cmd
@@ -54,9 +57,10 @@ shift 2
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 mount --make-rprivate /
 mount -t proc proc /proc
-mount -t overlay overlay -o "lowerdir=$package/usr:/usr" /usr
-[ ! -d "$package/etc" ] || etc=$package/etc:
-mount -t overlay overlay -o "lowerdir=$world/etc:$etc/etc" /etc
+[ -z "$package" ] || mount -t overlay overlay -o "lowerdir=$package/usr:/usr" /usr
+etc=$world/etc
+[ -z "$package" ] || [ ! -d "$package/etc" ] || etc=$etc:$package/etc
+mount -t overlay overlay -o "lowerdir=$etc:/etc" /etc
 mount --bind "$world/var" /var
 mount --bind "$world/run" /run
 exec "$@"
