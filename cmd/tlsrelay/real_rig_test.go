@@ -16,7 +16,8 @@ package main
 //	real_chasquid_test.go   ... chasquid, which is Go
 //	real_haraka_test.go     ... Haraka, which is Node
 //	real_library_test.go    ... aiosmtpd and npm's smtp-server, which are OpenSSL again
-//	real_smarthost_test.go  Postfix and Exim with the relay as smarthost
+//	real_smarthost_test.go  Postfix and Exim with the relay as smarthost ...
+//	real_opensmtpd_test.go  ... and OpenSMTPD
 //	real_unpacked_test.go   how those run that are not installed
 
 import (

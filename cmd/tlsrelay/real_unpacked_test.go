@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,7 +41,7 @@ func asInstalled(t *testing.T, name, world, program string, args ...string) *exe
 			t.Fatal(err)
 		}
 	}
-	writePublic(t, filepath.Join(world, "etc", "resolv.conf"), "nameserver 127.255.255.254\noptions attempts:1 timeout:1\n")
+	writePublic(t, filepath.Join(world, "etc", "resolv.conf"), noNames)
 	var root string
 	if name != "" {
 		root = unpacked(t, name)
@@ -50,6 +51,12 @@ func asInstalled(t *testing.T, name, world, program string, args ...string) *exe
 	cmd.Dir = "/"
 	return cmd
 }
+
+// noNames says in the second line, to OpenSMTPD, that files come first.
+const noNames = `nameserver 127.255.255.254
+lookup file bind
+options attempts:1 timeout:1
+`
 
 const asInstalledScript = `set -e
 package=$1 world=$2
@@ -65,3 +72,28 @@ mount --bind "$world/var" /var
 mount --bind "$world/run" /run
 exec "$@"
 `
+
+// addUsers makes users, each with a group of its own, in a world alone. They
+// have the numbers from firstUser on.
+func addUsers(t *testing.T, world string, names ...string) {
+	t.Helper()
+	etc := filepath.Join(world, "etc")
+	if err := os.MkdirAll(etc, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for file, line := range map[string]string{
+		"passwd": "%[1]s:x:%[2]d:%[2]d::/nonexistent:/usr/sbin/nologin\n",
+		"group":  "%[1]s:x:%[2]d:\n",
+	} {
+		text, err := os.ReadFile(filepath.Join("/etc", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, name := range names {
+			text = fmt.Appendf(text, line, name, firstUser+i)
+		}
+		writePublic(t, filepath.Join(etc, file), string(text))
+	}
+}
+
+const firstUser = 61001 // a number that Debian gives nobody
