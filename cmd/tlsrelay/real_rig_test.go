@@ -17,7 +17,8 @@ package main
 //	real_haraka_test.go     ... Haraka, which is Node
 //	real_library_test.go    ... aiosmtpd and npm's smtp-server, which are OpenSSL again
 //	real_smarthost_test.go  Postfix and Exim with the relay as smarthost ...
-//	real_opensmtpd_test.go  ... and OpenSMTPD
+//	real_opensmtpd_test.go  ... OpenSMTPD
+//	real_sendmail_test.go   ... and sendmail, which is a receiver, too
 //	real_unpacked_test.go   how those run that are not installed
 
 import (

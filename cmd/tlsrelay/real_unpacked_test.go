@@ -4,9 +4,11 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -42,14 +44,22 @@ func asInstalled(t *testing.T, name, world, program string, args ...string) *exe
 		}
 	}
 	writePublic(t, filepath.Join(world, "etc", "resolv.conf"), noNames)
+	if hosts := filepath.Join(world, "etc", "hosts"); !exists(hosts) {
+		writePublic(t, hosts, "127.0.0.1 localhost\n127.0.1.1 world.test world\n")
+	}
 	var root string
 	if name != "" {
 		root = unpacked(t, name)
 	}
 	cmd := exec.Command("/bin/sh", append([]string{"-c", asInstalledScript, "sh", root, world, program}, args...)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS}
 	cmd.Dir = "/"
 	return cmd
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // noNames says in the second line, to OpenSMTPD, that files come first.
@@ -64,10 +74,16 @@ shift 2
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 mount --make-rprivate /
 mount -t proc proc /proc
+echo world.test >/proc/sys/kernel/hostname
 [ -z "$package" ] || mount -t overlay overlay -o "lowerdir=$package/usr:/usr" /usr
 etc=$world/etc
 [ -z "$package" ] || [ ! -d "$package/etc" ] || etc=$etc:$package/etc
 mount -t overlay overlay -o "lowerdir=$etc:/etc" /etc
+if [ -e "$world/dev/log" ]; then
+  # The first makes the name. A socket cannot be reached through an overlay.
+  mount -t overlay overlay -o "lowerdir=$world/dev:/dev" /dev
+  mount --bind "$world/dev/log" /dev/log
+fi
 mount --bind "$world/var" /var
 mount --bind "$world/run" /run
 exec "$@"
@@ -97,3 +113,38 @@ func addUsers(t *testing.T, world string, names ...string) {
 }
 
 const firstUser = 61001 // a number that Debian gives nobody
+
+// syslog gives a world a system log, which a test that fails shows.
+func syslog(t *testing.T, world string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Join(world, "dev"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(world, "dev", "log")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for line := make([]byte, 64<<10); ; {
+			n, err := conn.Read(line)
+			if err != nil {
+				return
+			}
+			lines = append(lines, string(line[:n]))
+		}
+	}()
+	t.Cleanup(func() {
+		conn.Close()
+		<-ended
+		if t.Failed() {
+			t.Logf("the system log of %s:\n%s", filepath.Base(world), strings.Join(lines, "\n"))
+		}
+	})
+}
