@@ -12,6 +12,8 @@ import (
 
 // Servers that are libraries: a short script makes a host of each.
 
+const closes = "it closes where others send an alert about the version"
+
 func TestRealAiosmtpd(t *testing.T) {
 	testRealServer(t, realServer{
 		start: func(t *testing.T, dir string, hosts map[string]realHost) {
@@ -20,8 +22,8 @@ func TestRealAiosmtpd(t *testing.T) {
 		},
 		no13: tooOld,
 		missing: map[string]string{
-			"newest-12": "it closes where others send an alert about the version",
-			"newest-11": "it closes where others send an alert about the version",
+			"T13/newest-12": closes, "V13/newest-12": closes,
+			"T12/newest-11": closes, "T13/newest-11": closes, "V13/newest-11": closes,
 		},
 	})
 }

@@ -19,6 +19,7 @@ package main
 //	real_smarthost_test.go  Postfix and Exim with the relay as smarthost ...
 //	real_opensmtpd_test.go  ... OpenSMTPD
 //	real_sendmail_test.go   ... and sendmail, which is a receiver, too
+//	real_courier_test.go    ... Courier, which is GnuTLS, too
 //	real_unpacked_test.go   how those run that are not installed
 
 import (
