@@ -14,6 +14,7 @@ func TestRealCourier(t *testing.T) {
 	testRealServer(t, realServer{start: startCourier, no13: tooOld, missing: map[string]string{
 		"T13/newest-12": alert0, "V13/newest-12": alert0,
 		"T13/newest-11": alert0, "V13/newest-11": alert0,
+		"burst": "it takes five connections from an address",
 	}})
 }
 

@@ -11,7 +11,9 @@ import (
 )
 
 func TestRealExim(t *testing.T) {
-	testRealServer(t, realServer{start: startExim, no13: handshake})
+	testRealServer(t, realServer{start: startExim, no13: handshake, missing: map[string]string{
+		"burst": "it queues what comes after the tenth message of a connection",
+	}})
 }
 
 // startExim runs one Exim that is every host, by the address it was called at.

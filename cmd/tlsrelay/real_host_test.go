@@ -75,7 +75,7 @@ type realServer struct {
 	// all mail, and puts it into the maildir called mail in dir.
 	start func(t *testing.T, dir string, hosts map[string]realHost)
 	no13  string // what the outcome no13 is here
-	// missing are the hosts that it cannot be, or a policy/host, and why.
+	// missing are the hosts that it cannot be, a policy/host or burst, and why.
 	missing map[string]string
 	ascii   bool // it lists no SMTPUTF8
 }
@@ -122,6 +122,10 @@ func testRealServer(t *testing.T, s realServer) {
 		}
 		r.keepsMessagesWhole(t, dir, hosts["good"], s.ascii)
 	})
+	if s.missing["burst"] == "" {
+		t.Run("burst", func(t *testing.T) { r.takesBurst(t, receiver, dir, hosts["good"]) })
+		arrived += burst
+	}
 	if got := len(maildir(t, dir)); got != arrived {
 		t.Errorf("%d messages arrived, want %d", got, arrived)
 	}

@@ -11,6 +11,7 @@ package main
 //	real_submit_test.go     curl, smtplib, swaks
 //	real_readme_test.go     the commands of the README and of the first start
 //	real_host_test.go       every policy against real receiving hosts:
+//	real_burst_test.go      ... and many messages at once
 //	real_postfix_test.go    ... Postfix, which is OpenSSL
 //	real_exim_test.go       ... Exim, which is GnuTLS
 //	real_chasquid_test.go   ... chasquid, which is Go

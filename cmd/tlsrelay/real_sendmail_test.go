@@ -130,6 +130,7 @@ const sendmailConfig = "include(`/usr/share/sendmail/cf/m4/cf.m4')\n" +
 	"define(`confDOMAIN_NAME', `sendmail.test')\n" +
 	"define(`confDONT_PROBE_INTERFACES', `true')\n" +
 	"define(`confTO_IDENT', `0')\n" +
+	"define(`confQUEUE_LA', `1000')\ndefine(`confREFUSE_LA', `1000')\n" + // a busy machine is no reason
 	"define(`confPID_FILE', `/run/sendmail.pid')\n" +
 	"FEATURE(`access_db', `hash -T<TMPF> /etc/mail/access')\n" +
 	"FEATURE(nocanonify)\n" +

@@ -82,9 +82,6 @@ func testSmarthostClient(t *testing.T, start smarthostClient) {
 	}
 }
 
-// burst is how many messages burstFromClient sends.
-const burst = 30
-
 // burstFromClient hands many messages to the client at once, and waits until
 // the relay has told of them all.
 func burstFromClient(t *testing.T, r *rig, receiver *relaytest.Receiver, listen netip.AddrPort, host *relaytest.Host) {
