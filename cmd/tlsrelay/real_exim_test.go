@@ -59,7 +59,7 @@ exim_group = Debian-exim
 deliver_drop_privilege = true
 keep_environment =
 host_lookup =
-acl_smtp_rcpt = accept
+acl_smtp_rcpt = rcpt
 smtputf8_advertise_hosts = *
 dsn_advertise_hosts = *
 message_size_limit = 0
@@ -67,6 +67,12 @@ smtp_accept_max = 0
 tls_advertise_hosts = ${if inlist{$received_ip_address}{%[3]s}{}{*}}
 tls_certificate = %[1]s/$received_ip_address.pem
 tls_require_ciphers = ${if def:received_ip_address {${extract{$received_ip_address}{%[4]s}{$value}{NORMAL}}}{NORMAL}}
+
+begin acl
+rcpt:
+  deny local_parts = ^unknown
+       message = 5.1.1 Nobody
+  accept
 
 begin routers
 all:

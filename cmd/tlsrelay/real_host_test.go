@@ -78,6 +78,7 @@ type realServer struct {
 	// missing are the hosts that it cannot be, a policy/host or burst, and why.
 	missing map[string]string
 	ascii   bool // it lists no SMTPUTF8
+	unknown bool // it refuses recipients whose name begins with unknown
 }
 
 func (s realServer) outcome(host string, column int) string {
@@ -125,6 +126,10 @@ func testRealServer(t *testing.T, s realServer) {
 	if s.missing["burst"] == "" {
 		t.Run("burst", func(t *testing.T) { r.takesBurst(t, receiver, dir, hosts["good"]) })
 		arrived += burst
+	}
+	if s.unknown {
+		t.Run("unknown", func(t *testing.T) { r.asksForUnknown(t, receiver, dir, hosts["good"]) })
+		arrived += 2
 	}
 	if got := len(maildir(t, dir)); got != arrived {
 		t.Errorf("%d messages arrived, want %d", got, arrived)

@@ -13,7 +13,7 @@ import (
 )
 
 func TestRealPostfix(t *testing.T) {
-	testRealServer(t, realServer{start: startPostfix, no13: tooOld})
+	testRealServer(t, realServer{start: startPostfix, no13: tooOld, unknown: true})
 }
 
 // startPostfix runs one Postfix with a service for each host.
@@ -82,6 +82,7 @@ virtual_mailbox_maps = static:mail/
 virtual_uid_maps = static:%[2]d
 virtual_gid_maps = static:%[3]d
 smtpd_tls_received_header = yes
+smtpd_recipient_restrictions = check_recipient_access regexp:{{/^unknown/ 550 5.1.1 Nobody}}, reject_unauth_destination
 `
 
 const postfixMaster = `cleanup   unix  n - n - 0 cleanup

@@ -1,6 +1,11 @@
-// A queue of Haraka that is a maildir.
+// A queue of Haraka that is a maildir, and recipients that nobody is.
 const fs = require('node:fs');
 const path = require('node:path');
+
+exports.hook_rcpt = function (next, connection, [recipient]) {
+  if (recipient.user.startsWith('unknown')) return next(DENY, 'Nobody');
+  return next();
+};
 
 exports.hook_queue = function (next, connection) {
   const maildir = this.config.get('maildir');

@@ -27,8 +27,13 @@ function note(socket, session, done) {
   done();
 }
 
+function recipient({ address }, session, done) {
+  if (!address.startsWith('unknown')) return done();
+  return done(Object.assign(new Error('Nobody'), { responseCode: 550 }));
+}
+
 const options = {
-  name: 'smtp-server.test', onSecure: note, onData: keep, authOptional: true, disableReverseLookup: true,
+  name: 'smtp-server.test', onSecure: note, onRcptTo: recipient, onData: keep, authOptional: true, disableReverseLookup: true,
   disabledCommands: chain ? ['AUTH'] : ['AUTH', 'STARTTLS'],
 };
 if (chain) options.cert = options.key = fs.readFileSync(chain);

@@ -12,6 +12,12 @@ maildir, address, port, chain, newest = sys.argv[1:]
 
 
 class Keep:
+    async def handle_RCPT(self, server, session, envelope, address, options):
+        if address.startswith("unknown"):
+            return "550 5.1.1 Nobody"
+        envelope.rcpt_tos.append(address)
+        return "250 2.1.5 Ok"
+
     async def handle_DATA(self, server, session, envelope):
         tls = session.ssl["ssl_object"].version() if session.ssl else "clear"
         name = uuid.uuid4().hex
