@@ -29,77 +29,99 @@ type smarthost struct {
 // the test ends, takes all mail there, and hands it to the relay.
 type smarthostClient func(t *testing.T, dir string, listen netip.AddrPort, relay smarthost)
 
+// smarthostTest is one mail server between an application and the relay.
+type smarthostTest struct {
+	*rig
+	t                   *testing.T
+	listen              netip.AddrPort
+	good, other, sender *relaytest.Host
+	receiver            *relaytest.Receiver
+}
+
 // testSmarthostClient holds that mail comes through the relay whole, once, and
 // under the account's policy, and that what the relay refuses comes back.
 func testSmarthostClient(t *testing.T, start smarthostClient) {
 	r := newRig(t, withoutGuard)
-	good, other, sender := r.world.Host(t, "mx.good.test"), r.world.Host(t, "mx.other.test"), r.world.Host(t, "mx.sender.test")
+	s := smarthostTest{rig: r, t: t, listen: r.world.AddDeadHost("smarthost.client.test"),
+		good: r.world.Host(t, "mx.good.test"), other: r.world.Host(t, "mx.other.test"), sender: r.world.Host(t, "mx.sender.test")}
 	r.world.Host(t, "mx.notls.test", relaytest.Script{NoTLS: true})
-	receiver, _ := r.webhook()
+	s.receiver, _ = r.webhook()
 	r.set(`{"require_tls":true}`)
-	listen := r.world.AddDeadHost("smarthost.client.test")
 	dir := publicDir(t)
 	certificate, err := os.ReadFile(r.certificate())
 	if err != nil {
 		t.Fatal(err)
 	}
 	writePublic(t, filepath.Join(dir, "relay.pem"), string(certificate))
-	start(t, dir, listen, smarthost{r.submissionPort(), r.config.Hostname, filepath.Join(dir, "relay.pem"), "apikey", r.key})
-	awaitListener(t, listen)
+	start(t, dir, s.listen, smarthost{r.submissionPort(), r.config.Hostname, filepath.Join(dir, "relay.pem"), "apikey", r.key})
+	awaitListener(t, s.listen)
 
-	body := "Grüße\r\n.\r\n.leading dot\r\n" + strings.Repeat("x", 900) + "\r\n"
-	const api = `X-SMTPAPI: {"unique_args":{"order":"42"},"category":["receipts"]}`
-	handToClient(t, listen, clientMessage("spread", api, body), "a@good.test", "b@other.test", "c@notls.test")
-	for address, h := range map[string]*relaytest.Host{"a@good.test": good, "b@other.test": other} {
-		m := h.Await(t, 1)[0]
-		if m.TLSVersion == 0 || m.From != "app@sender.test" || m.To[0].Address != address ||
-			header(m.Body, "X-SMTPAPI") != "" || !bytes.HasSuffix(m.Body, []byte("\r\n\r\n"+body)) {
-			t.Errorf("arrived from <%s> for %v as\n%q", m.From, m.To, m.Body)
-		}
-		e := r.event(receiver, address, "delivered")
-		if e["order"] != "42" || e["tls"] != 1.0 || fmt.Sprint(e["category"]) != "[receipts]" {
-			t.Errorf("event %v", e)
-		}
-	}
-	e := r.event(receiver, "c@notls.test", "bounce")
-	if e["type"] != "blocked" || e["status"] != "5.7.10" || e["order"] != "42" {
-		t.Errorf("event %v", e)
-	}
-	if report := sender.Await(t, 1)[0]; report.From != "" || !bytes.Contains(report.Body, []byte("TLS required but not supported")) {
-		t.Errorf("report from <%s>:\n%s", report.From, report.Body)
-	}
-
-	// The relay refuses recipients in X-SMTPAPI, and so the client reports.
-	handToClient(t, listen, clientMessage("refused", `X-SMTPAPI: {"to":["z@good.test"]}`, body), "a@good.test")
-	if report := sender.Await(t, 2)[1]; report.From != "" || !bytes.Contains(report.Body, []byte("5.6.0")) {
-		t.Errorf("report from <%s>:\n%s", report.From, report.Body)
-	}
-	burstFromClient(t, r, receiver, listen, good)
-	for h, want := range map[*relaytest.Host]int{good: 1 + burst, other: 1, sender: 2} {
+	s.spreads()
+	s.refuses()
+	s.bursts()
+	for h, want := range map[*relaytest.Host]int{s.good: 1 + burst, s.other: 1, s.sender: 2} {
 		if n := h.Accepted(); n != want {
 			t.Errorf("%d messages arrived at %s, want %d", n, h.Name(), want)
 		}
 	}
 }
 
-// burstFromClient hands many messages to the client at once, and waits until
-// the relay has told of them all.
-func burstFromClient(t *testing.T, r *rig, receiver *relaytest.Receiver, listen netip.AddrPort, host *relaytest.Host) {
-	t.Helper()
-	for n := range burst {
-		handToClient(t, listen, clientMessage(fmt.Sprintf("burst-%d", n), "", "Hello.\r\n"), fmt.Sprintf("burst-%d@good.test", n))
+// clientBody is hard on programs that look at lines and octets.
+var clientBody = "Grüße\r\n.\r\n.leading dot\r\n" + strings.Repeat("x", 900) + "\r\n"
+
+// spreads sends one message to three domains, of which one has no TLS.
+func (s smarthostTest) spreads() {
+	s.t.Helper()
+	const api = `X-SMTPAPI: {"unique_args":{"order":"42"},"category":["receipts"]}`
+	handToClient(s.t, s.listen, clientMessage("spread", api, clientBody), "a@good.test", "b@other.test", "c@notls.test")
+	for address, h := range map[string]*relaytest.Host{"a@good.test": s.good, "b@other.test": s.other} {
+		m := h.Await(s.t, 1)[0]
+		if m.TLSVersion == 0 || m.From != "app@sender.test" || m.To[0].Address != address ||
+			header(m.Body, "X-SMTPAPI") != "" || !bytes.HasSuffix(m.Body, []byte("\r\n\r\n"+clientBody)) {
+			s.t.Errorf("arrived from <%s> for %v as\n%q", m.From, m.To, m.Body)
+		}
+		e := s.event(s.receiver, address, "delivered")
+		if e["order"] != "42" || e["tls"] != 1.0 || fmt.Sprint(e["category"]) != "[receipts]" {
+			s.t.Errorf("event %v", e)
+		}
 	}
-	r.events(receiver, burst, func(e map[string]any) bool {
+	e := s.event(s.receiver, "c@notls.test", "bounce")
+	if e["type"] != "blocked" || e["status"] != "5.7.10" || e["order"] != "42" {
+		s.t.Errorf("event %v", e)
+	}
+	if report := s.sender.Await(s.t, 1)[0]; report.From != "" || !bytes.Contains(report.Body, []byte("TLS required but not supported")) {
+		s.t.Errorf("report from <%s>:\n%s", report.From, report.Body)
+	}
+}
+
+// refuses sends recipients in X-SMTPAPI, which the relay refuses, so that the
+// client reports, through the relay as well.
+func (s smarthostTest) refuses() {
+	s.t.Helper()
+	handToClient(s.t, s.listen, clientMessage("refused", `X-SMTPAPI: {"to":["z@good.test"]}`, clientBody), "a@good.test")
+	if report := s.sender.Await(s.t, 2)[1]; report.From != "" || !bytes.Contains(report.Body, []byte("5.6.0")) {
+		s.t.Errorf("report from <%s>:\n%s", report.From, report.Body)
+	}
+}
+
+// bursts hands many messages to the client at once, and waits until the relay
+// has told of them all.
+func (s smarthostTest) bursts() {
+	s.t.Helper()
+	for n := range burst {
+		handToClient(s.t, s.listen, clientMessage(fmt.Sprintf("burst-%d", n), "", "Hello.\r\n"), fmt.Sprintf("burst-%d@good.test", n))
+	}
+	s.events(s.receiver, burst, func(e map[string]any) bool {
 		return e["event"] == "delivered" && strings.HasPrefix(e["email"].(string), "burst-")
 	})
 	seen := map[string]int{}
-	for _, m := range host.Messages() {
+	for _, m := range s.good.Messages() {
 		if subject := header(m.Body, "Subject"); strings.HasPrefix(subject, "burst-") {
 			seen[m.To[0].Address]++
 		}
 	}
 	if len(seen) != burst {
-		t.Errorf("%d of %d recipients got their message: %v", len(seen), burst, seen)
+		s.t.Errorf("%d of %d recipients got their message: %v", len(seen), burst, seen)
 	}
 }
 
