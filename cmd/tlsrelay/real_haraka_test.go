@@ -12,7 +12,7 @@ import (
 
 func TestRealHaraka(t *testing.T) {
 	needNodeModules(t)
-	testRealServer(t, realServer{start: startHaraka, no13: tooOld, unknown: true})
+	testRealServer(t, realServer{start: startHaraka, unknown: true})
 }
 
 // startHaraka runs one Haraka for each host.

@@ -13,8 +13,26 @@ import (
 )
 
 func TestRealPostfix(t *testing.T) {
-	testRealServer(t, realServer{start: startPostfix, no13: tooOld, unknown: true})
+	testRealServer(t, realServer{start: startPostfix, unknown: true})
 }
+
+// A Postfix that takes five connections from an address, as Courier does by
+// default. It spares mynetworks.
+func TestRealPostfixOfFewConnections(t *testing.T) {
+	r := newRig(t)
+	dir := publicDir(t)
+	nobody, nogroup := ids(t, "nobody")
+	ownedDir(t, filepath.Join(dir, "mail"), nobody, nogroup)
+	h := realHost{domain: "good.test", addr: r.world.AddDeadHost("mx.good.test")}
+	runPostfix(t, dir, fmt.Sprintf(postfixReceiver, dir, nobody, nogroup)+postfixFew, postfixService(h))
+	awaitListener(t, h.addr)
+	receiver, _ := r.webhook()
+	r.takesBurst(t, receiver, dir, h)
+}
+
+const postfixFew = `smtpd_client_connection_count_limit = 5
+smtpd_client_event_limit_exceptions =
+`
 
 // startPostfix runs one Postfix with a service for each host.
 func startPostfix(t *testing.T, dir string, hosts map[string]realHost) {

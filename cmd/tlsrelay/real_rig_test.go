@@ -9,6 +9,7 @@ package main
 //	real_node_test.go       @sendgrid/client, @sendgrid/eventwebhook, nodemailer
 //	real_sendgridgo_test.go sendgrid-go
 //	real_submit_test.go     curl, smtplib, swaks
+//	real_newline_test.go    ... with lines that end in LF alone
 //	real_readme_test.go     the commands of the README and of the first start
 //	real_host_test.go       every policy against real receiving hosts:
 //	real_burst_test.go      ... and many messages at once

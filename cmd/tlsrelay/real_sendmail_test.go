@@ -11,7 +11,7 @@ import (
 )
 
 func TestRealSendmail(t *testing.T) {
-	testRealServer(t, realServer{start: startSendmail, no13: tooOld, ascii: true})
+	testRealServer(t, realServer{start: startSendmail, ascii: true})
 }
 
 // startSendmail runs one sendmail for each host.
