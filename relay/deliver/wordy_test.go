@@ -203,7 +203,7 @@ func (m *mini) serve(nc net.Conn) {
 			case len(f) > 1:
 				ok = c.end()
 			default:
-				code, ok = c.say("bdat", "", "250 2.0.0 "+f[0]+" octets received")
+				_, ok = c.say("bdat", "", "250 2.0.0 "+f[0]+" octets received")
 			}
 		case "QUIT":
 			c.say("quit", "", "221 bye")
