@@ -58,6 +58,9 @@ type Submission struct {
 	MaxRecipients         int            `yaml:"max_recipients"`
 	MaxConnections        int            `yaml:"max_connections"`
 	MaxConnectionsPerIP   int            `yaml:"max_connections_per_ip"`
+	MaxStrangersPerIP     int            `yaml:"max_strangers_per_ip"`
+	LoginTimeout          time.Duration  `yaml:"login_timeout"`
+	ProxyProtocol         []netip.Prefix `yaml:"proxy_protocol"`
 	AuthFailuresPerMinute int            `yaml:"auth_failures_per_minute"`
 	IdleTimeout           time.Duration  `yaml:"idle_timeout"`
 }

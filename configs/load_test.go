@@ -242,6 +242,24 @@ func TestBareNewlines(t *testing.T) {
 	}
 }
 
+func TestBoundsOfStrangers(t *testing.T) {
+	for text, want := range map[string]string{
+		"max_strangers_per_ip: 0":                       "",
+		"max_strangers_per_ip: -1":                      "F:2: submission.max_strangers_per_ip: must not be negative",
+		"login_timeout: 0s":                             "F:2: submission.login_timeout: must be longer than zero",
+		"login_timeout: soon":                           "F:2: submission.login_timeout: must be a duration such as \"90s\", \"5m\" or \"72h\"",
+		"proxy_protocol: [192.0.2.0/24, 2001:db8::/32]": "",
+		"proxy_protocol: [192.0.2.1]":                   "F:2: submission.proxy_protocol: must be a list of networks such as 192.0.2.0/24",
+		"proxy_protocol: 192.0.2.0/24":                  "F:2: submission.proxy_protocol: must be a list of networks such as 192.0.2.0/24",
+	} {
+		path := write(t, "submission:\n  "+text+"\n")
+		_, err := Load(path, nil)
+		if got := strings.ReplaceAll(fmt.Sprint(err), path, "F"); (err != nil || want != "") && got != want {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
 func TestEnvironmentFaultsNameTheVariable(t *testing.T) {
 	_, err := Load("", []string{"TLSRELAY_DELIVERY_PORT=smtp", "TLSRELAY_DELIVERY_RETRY_MAX=1s"})
 	want := "TLSRELAY_DELIVERY_PORT: must be a whole number\nTLSRELAY_DELIVERY_RETRY_MAX: must not be shorter than retry_after"

@@ -84,6 +84,8 @@ func (l *loader) submission(s Submission) {
 	l.check(s.MaxRecipients >= 100 && s.MaxRecipients <= 1<<16, "submission.max_recipients", "must be 100 to 65536")
 	l.check(s.MaxConnections > 0, "submission.max_connections", "must be at least 1")
 	l.check(s.MaxConnectionsPerIP >= 0, "submission.max_connections_per_ip", "must not be negative")
+	l.check(s.MaxStrangersPerIP >= 0, "submission.max_strangers_per_ip", "must not be negative")
+	l.positive("submission.login_timeout", s.LoginTimeout)
 	l.check(s.AuthFailuresPerMinute > 0, "submission.auth_failures_per_minute", "must be at least 1")
 	l.positive("submission.idle_timeout", s.IdleTimeout)
 }

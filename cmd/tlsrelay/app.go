@@ -199,6 +199,7 @@ func (a *app) listenSubmission(reg prometheus.Registerer) error {
 		RefuseBareNewlines: s.BareNewlines == "refuse",
 		MaxMessageBytes:    s.MaxMessageBytes, MaxRecipients: s.MaxRecipients,
 		MaxConnections: s.MaxConnections, MaxPerIP: s.MaxConnectionsPerIP,
+		MaxStrangersPerIP: s.MaxStrangersPerIP, LoginTimeout: s.LoginTimeout, ProxyProtocol: s.ProxyProtocol,
 		AuthFailuresPerMinute: s.AuthFailuresPerMinute, IdleTimeout: s.IdleTimeout,
 	}, a.queue, a.store, a.log.Named("submission"), reg)
 	return a.submission.Listen()

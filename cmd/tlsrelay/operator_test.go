@@ -349,7 +349,8 @@ func TestRevokedAndDisabledAtOnce(t *testing.T) {
 	api(200)
 
 	r.must("account", "disable", "shop")
-	open.say("MAIL FROM:<app@sender.test>", "530 5.7.0")
+	open.hear("421 4.7.0") // though it asks for nothing
+	open.over()
 	connect().say(login, "535 5.7.8")
 	api(http.StatusUnauthorized)
 
@@ -359,7 +360,8 @@ func TestRevokedAndDisabledAtOnce(t *testing.T) {
 	api(200)
 
 	r.must("key", "revoke", k.ID)
-	open.say("MAIL FROM:<app@sender.test>", "530 5.7.0")
+	open.hear("421 4.7.0")
+	open.over()
 	connect().say(login, "535 5.7.8")
 	api(http.StatusUnauthorized)
 	r.fails("not found", "key", "revoke", k.ID)

@@ -56,7 +56,7 @@ func (s *session) check(name, secret string) error {
 	if name != user {
 		return s.failed(secret, refusal(535, "5.7.8", badUser))
 	}
-	_, key, err := account.Authenticate(s.srv.content, s.srv.accounts, secret)
+	owner, key, err := account.Authenticate(s.srv.content, s.srv.accounts, secret)
 	switch {
 	case errors.Is(err, account.ErrDenied), err == nil && !key.Allows(account.MailSend):
 		return s.failed(secret, refusal(535, "5.7.8", badGrant))
@@ -64,6 +64,13 @@ func (s *session) check(name, secret string) error {
 		// RFC 4954 §6: try again with the same credentials.
 		return s.unavailable(refusal(454, "4.7.0", noAuthority), err)
 	}
+	out, cause := s.srv.places.login(s.conn.peer, owner.ID, secret, time.Now())
+	if cause != "" {
+		s.srv.shortOf(cause, s.conn.peer)
+		s.conn.hangup = true
+		return refusal(421, "4.3.2", s.srv.o.Hostname+" Too many connections, try again later")
+	}
+	s.srv.goesFor(s.conn.peer, out)
 	s.secret = secret
 	return authenticated
 }

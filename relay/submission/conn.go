@@ -92,6 +92,10 @@ func (c *conn) next() error {
 			c.end(c.farewell(err))
 			return io.EOF
 		}
+		if c.tooMany() {
+			c.end(c.srv.words("commands_before_login"))
+			return io.EOF
+		}
 		given := strings.TrimRight(string(line), "\r\n")
 		if c.raw = tidy(given, c.srv.o.Hostname); c.raw != given {
 			line = []byte(c.raw + "\r\n")
@@ -106,6 +110,24 @@ func (c *conn) next() error {
 		c.feed = line
 		return nil
 	}
+}
+
+// maxCommands is how many commands a client may give before it has logged in. A
+// login takes half a dozen.
+const maxCommands = 100
+
+// tooMany counts a command of a client that has not logged in, and says whether
+// there shall be no more.
+func (c *conn) tooMany() bool {
+	p := c.peer
+	if p.commands >= 0 {
+		p.commands++
+	}
+	if p.commands <= maxCommands {
+		return false
+	}
+	c.srv.metrics.rejected.WithLabelValues("commands_before_login").Inc()
+	return true
 }
 
 // command notes what raw means for the bytes after it. false: it was carried
@@ -171,6 +193,7 @@ func (c *conn) wait() bool {
 		return false
 	}
 	c.waiting = true
+	c.peer.resting.Store(!c.busy)
 	c.peer.bound(time.Now().Add(c.srv.o.IdleTimeout))
 	return true
 }
@@ -179,6 +202,7 @@ func (c *conn) proceed() {
 	c.mu.Lock()
 	c.waiting = false
 	c.mu.Unlock()
+	c.peer.resting.Store(false)
 	c.peer.bound(time.Time{})
 }
 
@@ -206,7 +230,13 @@ func (c *conn) farewell(err error) string {
 	draining := c.draining
 	c.mu.Unlock()
 	host := c.srv.o.Hostname
+	parting, late := c.peer.ending()
 	switch {
+	case parting != "":
+		return parting
+	case late:
+		c.srv.metrics.rejected.WithLabelValues("login_timeout").Inc()
+		return c.srv.words("login_timeout")
 	case errors.Is(err, errLineTooLong):
 		return "500 5.5.2 Line too long"
 	case draining:
@@ -391,7 +421,11 @@ func (c *conn) handshake() {
 	err := c.tls.HandshakeContext(context.Background())
 	c.proceed()
 	if err != nil {
-		c.srv.metrics.rejected.WithLabelValues("tls_handshake").Inc()
+		if parting, late := c.peer.ending(); late {
+			c.srv.metrics.rejected.WithLabelValues("login_timeout").Inc()
+		} else if parting == "" {
+			c.srv.metrics.rejected.WithLabelValues("tls_handshake").Inc()
+		}
 		c.gone = true
 		c.peer.Close()
 		return

@@ -5,8 +5,9 @@
 // around it: one layer below, which owns the bytes, and one above, which owns
 // the meaning. The way of a message:
 //
-//	listen.go       accept a connection, or turn it away: caps in total and per address
-//	peer.go         the socket: deadlines, and its place among the connections;
+//	listen.go       accept a connection, or turn it away
+//	places.go       who has a place: strangers give way to who has shown a key
+//	peer.go         the socket: deadlines, and how it is ended from outside;
 //	                quickack_linux.go: acknowledgements while content comes in
 //	conn.go         the layer below go-smtp: hands it one command line at a time,
 //	                carries STARTTLS out itself, holds replies until the next wait
@@ -15,6 +16,7 @@
 //	replies.go      our words for go-smtp's, errors -> replies
 //	command.go      commands as clients write them -> as go-smtp reads them
 //	session.go      the layer above: MAIL and RCPT, strictly; whether the key still holds
+//	watch.go        sessions end with their key or account
 //	auth.go         AUTH PLAIN and LOGIN; guard.go: who fails too often is slowed
 //	data.go         DATA and BDAT: newlines.go, scan.go, header.go, smtpapi.go, received.go -> relay.Draft
 //	                Intake.Accept, then 250 with the id

@@ -206,6 +206,11 @@ var testCert = sync.OnceValues(func() (tls.Certificate, *x509.CertPool) {
 // there, and with implicit TLS, unless o is changed.
 func start(t testing.TB, change func(*Options)) *world {
 	t.Helper()
+	return startLogging(t, zap.NewNop(), change)
+}
+
+func startLogging(t testing.TB, log *zap.Logger, change func(*Options)) *world {
+	t.Helper()
 	cert, roots := testCert()
 	w := &world{t: t, in: &memIntake{}, accounts: newAccounts(), roots: roots, reg: prometheus.NewRegistry()}
 	w.secret = w.accounts.addKey("2", account.MailSend)
@@ -217,7 +222,7 @@ func start(t testing.TB, change func(*Options)) *world {
 	if change != nil {
 		change(&o)
 	}
-	w.srv = New(o, w.in, w.accounts, zap.NewNop(), w.reg)
+	w.srv = New(o, w.in, w.accounts, log, w.reg)
 	relaytest.NoSeriesBorn(t, w.reg)
 	if err := w.srv.Listen(); err != nil {
 		t.Fatal(err)
@@ -236,11 +241,17 @@ func start(t testing.TB, change func(*Options)) *world {
 		if n := len(w.srv.conns); n != 0 {
 			t.Errorf("%d connections are still tracked", n)
 		}
-		if n := w.srv.places.taken; n != 0 {
-			t.Errorf("%d places are still taken", n)
+		if n := w.taken(); n != 0 || len(w.srv.places.origins)+len(w.srv.places.holders)+len(w.srv.places.crowd) != 0 {
+			t.Errorf("%d places are still taken: %+v", n, w.srv.places)
 		}
 	})
 	return w
+}
+
+// taken counts the connections that have a place.
+func (w *world) taken() int {
+	strangers, known := w.srv.places.counts()
+	return strangers + known
 }
 
 // on is w for another test, such as one input of a fuzz target.
@@ -265,6 +276,11 @@ func (w *world) raw(addr net.Addr) *client {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { c.Close() })
+	return w.speaking(c)
+}
+
+// speaking is a client on a connection, which it does not use for long.
+func (w *world) speaking(c net.Conn) *client {
 	c.SetDeadline(time.Now().Add(20 * time.Second))
 	return &client{w.t, w, c, bufio.NewReader(c)}
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"tlsrelay/policy/account"
 )
 
 // listener is one bound socket.
@@ -42,31 +44,115 @@ func (s *Server) acceptLoop(ctx context.Context, l listener) error {
 
 // welcome starts a conversation, or turns the client away.
 func (s *Server) welcome(raw net.Conn, implicit bool) {
-	ip := addressOf(raw)
-	if cause := s.places.take(ip); cause != "" {
-		s.metrics.rejected.WithLabelValues(cause).Inc()
-		s.turnAway(raw, implicit)
+	p := &peer{Conn: raw, ip: addressOf(raw), idle: s.o.IdleTimeout}
+	p.left = func() {
+		s.places.leave(p)
+		s.metrics.current.Dec()
+	}
+	out, cause := s.places.arrive(p, s.standing(p.ip), time.Now())
+	if cause != "" {
+		s.turnAway(p, implicit, cause)
+		raw.Close()
 		return
 	}
 	s.metrics.opened(implicit)
-	p := &peer{Conn: raw, ip: ip, idle: s.o.IdleTimeout, left: func() {
-		s.places.leave(ip)
-		s.metrics.current.Dec()
-	}}
-	c := newConn(s, p, implicit)
-	if !s.adopt(c) {
+	s.goesFor(p, out)
+	s.converse(p, implicit)
+}
+
+// converse begins a conversation with a client that has a place.
+func (s *Server) converse(p *peer, implicit bool) {
+	if !s.adopt(newConn(s, p, implicit)) {
 		p.Close()
 	}
 }
 
+// standing says whose client an address is before any login; "": a stranger.
+func (s *Server) standing(ip netip.Addr) account.ID {
+	if trusts(s.o.Trusted, ip) {
+		return account.Parent
+	}
+	return ""
+}
+
+// goesFor ends a connection that has lost its place to p, if there is one.
+func (s *Server) goesFor(p, out *peer) {
+	if out == nil {
+		return
+	}
+	cause := "account_share"
+	if out.seat.who == "" {
+		cause = "gave_way"
+	}
+	s.shortOf(cause, out)
+	out.eject(s.words(cause))
+}
+
 // turnAway says 421 (RFC 5321 §3.8) where it can be read: not before a TLS
 // handshake. The few octets fit the socket's buffer, so nobody can stall it.
-func (s *Server) turnAway(raw net.Conn, implicit bool) {
+func (s *Server) turnAway(p *peer, implicit bool, cause string) {
+	s.shortOf(cause, p)
 	if !implicit {
-		raw.SetWriteDeadline(time.Now().Add(time.Second))
-		_, _ = raw.Write([]byte("421 4.3.2 " + s.o.Hostname + " Too many connections, try again later\r\n"))
+		p.Conn.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = p.Conn.Write([]byte(s.words(cause) + "\r\n"))
 	}
-	raw.Close()
+}
+
+// words tell a client why it has to go.
+func (s *Server) words(cause string) string {
+	why := "4.3.2 " + s.o.Hostname + " Too many connections, try again later"
+	switch cause {
+	case "max_strangers_per_ip":
+		why = "4.7.0 " + s.o.Hostname + " Too many connections from your address that have not logged in, try again later"
+	case "gave_way":
+		why = "4.3.2 " + s.o.Hostname + " Too many connections that have not logged in, try again later"
+	case "login_timeout":
+		why = "4.4.2 " + s.o.Hostname + " No login in time, closing connection"
+	case "commands_before_login":
+		why = "4.7.0 " + s.o.Hostname + " Too many commands before a login, closing connection"
+	case "key_ended":
+		why = "4.7.0 " + s.o.Hostname + " The API key of this session is no longer valid, closing connection"
+	}
+	return "421 " + why
+}
+
+// shortOf counts a connection that has no place, or no longer, and logs that from
+// time to time.
+func (s *Server) shortOf(cause string, p *peer) {
+	s.metrics.rejected.WithLabelValues(cause).Inc()
+	if n, due := s.seldom.due(cause, time.Now()); due {
+		s.log.Warn("submission is short of places", zap.String("cause", cause), zap.Int("connections", n),
+			zap.Stringer("client", p.ip), zap.Stringer("source", source(p.ip)))
+	}
+}
+
+// seldom tells when something that strangers can have happen as often as they like
+// is to be logged: the first time, and then once a minute, with how often it has
+// happened since the last. The causes are a closed set.
+type seldom struct {
+	mu   sync.Mutex
+	last map[string]tally
+}
+
+type tally struct {
+	n    int // since the last line
+	told time.Time
+}
+
+func (l *seldom) due(cause string, now time.Time) (n int, due bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.last == nil {
+		l.last = make(map[string]tally)
+	}
+	t := l.last[cause]
+	t.n++
+	n, due = t.n, t.told.IsZero() || now.Sub(t.told) >= time.Minute
+	if due {
+		t = tally{told: now}
+	}
+	l.last[cause] = t
+	return n, due
 }
 
 func addressOf(c net.Conn) netip.Addr {
@@ -75,47 +161,6 @@ func addressOf(c net.Conn) netip.Addr {
 		return netip.Addr{}
 	}
 	return ap.Addr().Unmap().WithZone("")
-}
-
-// places counts connections against the caps, those of one source together.
-type places struct {
-	total, perIP int
-
-	mu       sync.Mutex
-	taken    int
-	bySource map[netip.Prefix]int
-}
-
-// take gives a place, or says by which cap there is none.
-func (p *places) take(ip netip.Addr) (cause string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case p.taken >= p.total:
-		return "max_connections"
-	case p.perIP > 0 && p.bySource[source(ip)] >= p.perIP:
-		return "max_connections_per_ip"
-	}
-	p.taken++
-	if p.perIP > 0 {
-		if p.bySource == nil {
-			p.bySource = make(map[netip.Prefix]int)
-		}
-		p.bySource[source(ip)]++
-	}
-	return ""
-}
-
-func (p *places) leave(ip netip.Addr) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.taken--
-	if p.bySource == nil {
-		return
-	}
-	if p.bySource[source(ip)]--; p.bySource[source(ip)] <= 0 {
-		delete(p.bySource, source(ip))
-	}
 }
 
 // handoff is the net.Listener that go-smtp accepts from: both fresh

@@ -36,9 +36,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	// then, and an alert on it misses the first of what it waits for.
 	for vec, values := range map[*prometheus.CounterVec][]string{
 		m.connections: {"starttls", "tls"},
-		m.rejected:    {"max_connections", "max_connections_per_ip", "auth_failures", "tls_handshake"},
-		m.messages:    {"accepted", "4xx", "5xx", "aborted"},
-		m.tls:         {"1.2", "1.3"},
+		m.rejected: {"max_connections", "max_connections_per_ip", "auth_failures", "tls_handshake",
+			"max_strangers_per_ip", "gave_way", "account_share", "login_timeout", "commands_before_login", "key_ended", "proxy_header"},
+		m.messages: {"accepted", "4xx", "5xx", "aborted"},
+		m.tls:      {"1.2", "1.3"},
 	} {
 		for _, value := range values {
 			vec.WithLabelValues(value)
@@ -48,6 +49,28 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		reg.MustRegister(m.connections, m.current, m.rejected, m.messages, m.authFailures, m.tls)
 	}
 	return m
+}
+
+// bounds registers what the bounds of s are, and what is taken of them.
+func (s *Server) bounds(reg prometheus.Registerer) {
+	if reg == nil {
+		return
+	}
+	gauge := func(name, help string, value func() float64) {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: "tlsrelay", Subsystem: "submission", Name: name, Help: help,
+		}, value))
+	}
+	limit := func(name, of string, n int) {
+		gauge(name, "The most there may be of "+of+"; 0: no limit.", func() float64 { return float64(n) })
+	}
+	gauge("strangers", "Submission connections open now that have shown no key.", func() float64 {
+		n, _ := s.places.counts()
+		return float64(n)
+	})
+	limit("connections_limit", "submission connections", s.places.total)
+	limit("strangers_limit", "those that have shown no key", s.places.strangers)
+	limit("strangers_per_ip_limit", "those that have shown no key, from one address", s.places.strangersPer)
 }
 
 func (m *metrics) opened(implicit bool) {

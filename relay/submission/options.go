@@ -30,11 +30,16 @@ type Options struct {
 	MaxConnections  int   // 0: 10,000
 	MaxPerIP        int   // connections from one address, or one /64 of IPv6; 0: no limit
 
+	MaxStrangersPerIP int            // those of them that have not logged in and are not trusted; 0: no limit
+	LoginTimeout      time.Duration  // from the greeting to a login, and less while places run out; 0: 1 minute
+	ProxyProtocol     []netip.Prefix // balancers whose PROXY header is believed, and required
+
 	AuthFailuresPerMinute int           // per source address; beyond it they are answered slowly and end the connection; 0: 30
 	IdleTimeout           time.Duration // for a command, and between reads of content; 0: 5 minutes
 	DrainTimeout          time.Duration // for transactions in progress when stopping; 0: 30 seconds
 
 	slowAnswer time.Duration // 0: 3 seconds
+	lookEvery  time.Duration // after keys and accounts that have ended; 0: half a second
 }
 
 func (o Options) withDefaults() Options {
@@ -45,7 +50,9 @@ func (o Options) withDefaults() Options {
 	orDefault(&o.AuthFailuresPerMinute, 30)
 	orDefault(&o.IdleTimeout, 5*time.Minute)
 	orDefault(&o.DrainTimeout, 30*time.Second)
+	orDefault(&o.LoginTimeout, time.Minute)
 	orDefault(&o.slowAnswer, 3*time.Second)
+	orDefault(&o.lookEvery, 500*time.Millisecond)
 	if o.TLS != nil {
 		o.TLS = o.TLS.Clone()
 		o.TLS.MinVersion = max(o.TLS.MinVersion, tls.VersionTLS12)

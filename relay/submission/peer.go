@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -12,11 +13,16 @@ import (
 // get their deadlines: one record may take many reads to arrive.
 type peer struct {
 	net.Conn
-	ip   netip.Addr
+	ip   netip.Addr // of the client; not known before a balancer's PROXY header
 	idle time.Duration
 	left func() // gives the place back, once
+	seat seat   // of places.mu
 
-	failures int // logins that failed; of the goroutine that answers
+	ahead    []byte // what was read behind a PROXY header
+	failures int    // logins that failed; of the goroutine that answers
+	commands int    // before a login; of that goroutine, too
+
+	resting atomic.Bool // waits for a command, outside a transaction
 
 	// Of the goroutine that reads: what is awaited has come in part, and no reply
 	// is due before the rest.
@@ -25,8 +31,42 @@ type peer struct {
 
 	mu          sync.Mutex
 	until       time.Time // fixed end of all reads; zero: each has idle from its start
+	login       time.Time // a stranger's end of everything; zero: it has logged in
+	parting     string    // why it was ended, for the client; "" if not
 	interrupted bool
 	closed      sync.Once
+}
+
+// partingTime is how long a client has to take the last words.
+const partingTime = 2 * time.Second
+
+// loginUntil fixes when the client must have logged in; zero: it has.
+func (p *peer) loginUntil(t time.Time) {
+	p.mu.Lock()
+	p.login = t
+	p.mu.Unlock()
+}
+
+// eject ends the conversation, whatever it waits for. words tell the client why,
+// if it listens. false: it was ended before.
+func (p *peer) eject(words string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.parting != "" {
+		return false
+	}
+	p.parting = words
+	_ = p.Conn.SetWriteDeadline(time.Now().Add(partingTime))
+	p.stop()
+	return true
+}
+
+// ending says whether the conversation is over, and the words for the client: it was
+// ejected, or it is a stranger who has had its time.
+func (p *peer) ending() (words string, late bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.parting, !p.login.IsZero() && !time.Now().Before(p.login)
 }
 
 // bound fixes when reads end, whatever trickles in until then. A zero time
@@ -40,6 +80,11 @@ func (p *peer) bound(until time.Time) {
 
 // Read implements net.Conn.
 func (p *peer) Read(b []byte) (int, error) {
+	if len(p.ahead) > 0 {
+		n := copy(b, p.ahead)
+		p.ahead = p.ahead[n:]
+		return n, nil
+	}
 	if err := p.arm(); err != nil {
 		return 0, err
 	}
@@ -59,24 +104,56 @@ func (p *peer) arm() error {
 	if until.IsZero() {
 		until = time.Now().Add(p.idle)
 	}
-	return p.Conn.SetReadDeadline(until)
+	return p.Conn.SetReadDeadline(p.inTime(until))
+}
+
+// inTime is until, or the end of a stranger's time where that comes first.
+func (p *peer) inTime(until time.Time) time.Time {
+	if !p.login.IsZero() && p.login.Before(until) {
+		return p.login
+	}
+	return until
 }
 
 // interrupt ends the read that is waiting, and all later ones.
 func (p *peer) interrupt() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.stop()
+}
+
+func (p *peer) stop() {
 	p.interrupted = true
 	_ = p.Conn.SetReadDeadline(time.Unix(1, 0))
 }
 
 // Write implements net.Conn. A client that does not read its replies is
-// given up after the idle time.
+// given up after the idle time, or when it has to go.
 func (p *peer) Write(b []byte) (int, error) {
-	if err := p.Conn.SetWriteDeadline(time.Now().Add(p.idle)); err != nil {
+	if err := p.armWrite(); err != nil {
 		return 0, err
 	}
 	return p.Conn.Write(b)
+}
+
+func (p *peer) armWrite() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	until := now.Add(p.idle)
+	if p.parting != "" {
+		until = now.Add(partingTime)
+	} else if end := p.inTime(until); end != until {
+		until = later(end, now).Add(partingTime) // for the words that tell it
+	}
+	return p.Conn.SetWriteDeadline(until)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // Close closes the socket, also under the hands of another goroutine.

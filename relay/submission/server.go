@@ -25,7 +25,8 @@ type Server struct {
 	handoff  *handoff
 
 	listeners []listener
-	places    places
+	places    *places
+	seldom    seldom
 
 	// content is the context of Intake.Accept: it outlives Run's until the
 	// drain is over, because a message in hand is worth finishing.
@@ -48,8 +49,9 @@ func New(o Options, in Intake, accounts Accounts, log *zap.Logger, reg prometheu
 		guard:   newGuard(o.AuthFailuresPerMinute, o.slowAnswer),
 		handoff: newHandoff(),
 		conns:   make(map[*conn]struct{}),
-		places:  places{total: o.MaxConnections, perIP: o.MaxPerIP},
+		places:  newPlaces(o),
 	}
+	s.bounds(reg)
 	s.content, s.abandon = context.WithCancel(context.Background())
 	s.smtp = s.newSMTP()
 	return s
@@ -118,6 +120,11 @@ func (s *Server) Run(ctx context.Context) error {
 	var loops sync.WaitGroup
 	failed := make(chan error, len(s.listeners)+1)
 	loops.Go(func() { failed <- s.smtp.Serve(s.handoff) })
+	var watcher sync.WaitGroup
+	defer watcher.Wait()
+	stop := make(chan struct{})
+	defer close(stop)
+	watcher.Go(func() { s.watch(stop) })
 	for _, l := range s.listeners {
 		loops.Go(func() { failed <- s.acceptLoop(ctx, l) })
 	}

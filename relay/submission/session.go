@@ -113,6 +113,7 @@ func (s *session) sender() (who account.ID, authed bool, err error) {
 		switch {
 		case errors.Is(err, account.ErrDenied), err == nil && !key.Allows(account.MailSend):
 			s.secret, s.key = "", ""
+			s.conn.hangup, s.conn.parting = true, s.srv.words("key_ended")
 			return "", false, refusal(530, "5.7.0", badGrant)
 		case err != nil:
 			return "", false, s.unavailable(refusal(451, "4.3.0", noAuthority), err)

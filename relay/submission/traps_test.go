@@ -343,9 +343,7 @@ func TestTrap11FailedHandshakeClosesTheConnection(t *testing.T) {
 		t.Errorf("went on in clear: %q", all)
 	}
 	waitFor(t, "place given back", func() bool {
-		w.srv.places.mu.Lock()
-		defer w.srv.places.mu.Unlock()
-		return w.srv.places.taken == 0
+		return w.taken() == 0
 	})
 }
 
@@ -445,9 +443,7 @@ func TestConnectionLostInTheLastChunkAcceptsNothing(t *testing.T) {
 		c.Close()
 	}
 	waitFor(t, "all connections gone", func() bool {
-		w.srv.places.mu.Lock()
-		defer w.srv.places.mu.Unlock()
-		return w.srv.places.taken == 0
+		return w.taken() == 0
 	})
 	if got := w.in.all(); len(got) != 0 {
 		t.Errorf("accepted %d truncated messages", len(got))

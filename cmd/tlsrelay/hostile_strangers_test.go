@@ -1,0 +1,160 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"tlsrelay/configs"
+)
+
+// strangers are connections that say nothing.
+type strangers struct {
+	mu   sync.Mutex
+	open []net.Conn
+	told atomic.Int64 // that were ended, most with 421
+}
+
+// connect opens a connection from an address of this machine and keeps it until the
+// relay ends it.
+func (s *strangers) connect(from net.IP, addr string) error {
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: from}}
+	c, err := d.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.open = append(s.open, c)
+	s.mu.Unlock()
+	go func() {
+		io.Copy(io.Discard, c)
+		s.told.Add(1)
+		c.Close()
+	}()
+	return nil
+}
+
+func (s *strangers) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.open {
+		c.Close()
+	}
+}
+
+// pace submits messages one after another, each with a login of its own, and gives
+// how long the slowest and the median took.
+func (r *rig) pace(n int) (median, slowest time.Duration) {
+	r.t.Helper()
+	var took []time.Duration
+	for range n {
+		begun := time.Now()
+		r.submit("app@sender.test", "a@good.test")
+		took = append(took, time.Since(begun))
+	}
+	slices.Sort(took)
+	return took[n/2], took[n-1]
+}
+
+// Thousands of connections that show no key, from one address or from as many, take
+// the places of strangers and no others: whoever has a key logs in beside them and
+// has its 250 as fast as ever, on a new connection and on an old one. They are told
+// why they go, and the operator sees them.
+func TestSilentStrangers(t *testing.T) {
+	const messages = 30
+	r := newRig(t)
+	host := r.world.Host(t, "mx.good.test")
+	addr := r.app.submission.Addrs()[0].String()
+	quiet, quietest := r.pace(messages)
+	wait := func(what string, least, most float64, metric string) {
+		t.Helper()
+		eventually(t, what, func() bool { n := r.metric(metric); return n >= least && n <= most })
+	}
+	gauge := "tlsrelay_submission_strangers"
+
+	var one strangers
+	defer one.close()
+	for range 2500 {
+		if err := one.connect(net.IPv4(127, 0, 0, 9), addr); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wait("the address has its share", 200, 200, gauge)
+	wait("the others are turned away", 2300, 2500, `tlsrelay_submission_rejected_total{cause="max_strangers_per_ip"}`)
+	median, slowest := r.pace(messages)
+	t.Logf("quiet: median %v, slowest %v; beside 2500 connections of one address: %v, %v", quiet, quietest, median, slowest)
+	if slowest > max(2*time.Second, 2*quietest) {
+		t.Errorf("beside one address the slowest message took %v", slowest)
+	}
+
+	// Now from everywhere, without end.
+	var many strangers
+	defer many.close()
+	stop := make(chan struct{})
+	var attackers sync.WaitGroup
+	var next atomic.Uint32
+	for range 4 {
+		attackers.Go(func() {
+			for {
+				n := next.Add(1)
+				if n > 12_000 {
+					return
+				}
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err := many.connect(net.IPv4(127, 1+byte(n>>16), byte(n>>8), byte(n)), addr); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wait("places are short", 1, 1e9, `tlsrelay_submission_rejected_total{cause="gave_way"}`)
+	wait("strangers have a fifth of the places", 1800, 2000, gauge)
+	median, slowest = r.pace(messages)
+	close(stop)
+	attackers.Wait()
+	t.Logf("beside %d connections of as many addresses: median %v, slowest %v", next.Load(), median, slowest)
+	if slowest > max(2*time.Second, 3*quietest) {
+		t.Errorf("beside many addresses the slowest message took %v", slowest)
+	}
+	if n := r.metric(`tlsrelay_submission_messages_total{outcome="accepted"}`); n != 3*messages {
+		t.Errorf("%v messages were accepted", n)
+	}
+	host.Await(t, 3*messages)
+	for of, want := range map[string]float64{"connections": 10_000, "strangers": 2000, "strangers_per_ip": 200} {
+		if n := r.metric("tlsrelay_submission_" + of + "_limit"); n != want {
+			t.Errorf("the limit of %s: %v", of, n)
+		}
+	}
+	one.close()
+	many.close()
+	wait("all have left", 0, 0, "tlsrelay_submission_connections")
+}
+
+// Who says nothing has the time to log in, and no more, also where nobody else
+// wants the place.
+func TestLoginTimeout(t *testing.T) {
+	r := newRig(t, func(c *configs.Config) { c.Submission.LoginTimeout = 2 * time.Second })
+	r.world.Host(t, "mx.good.test")
+	k := talk(t, r.app.submission.Addrs()[0].String())
+	begun := time.Now()
+	k.say("EHLO app.test", "250")
+	k.hear("421 4.4.2 " + fmt.Sprint(r.config.Hostname) + " No login in time")
+	k.over()
+	if took := time.Since(begun); took < time.Second {
+		t.Errorf("ended after %v", took)
+	}
+	if n := r.metric(`tlsrelay_submission_rejected_total{cause="login_timeout"}`); n != 1 {
+		t.Errorf("%v are counted", n)
+	}
+	r.submit("app@sender.test", "a@good.test")
+}
