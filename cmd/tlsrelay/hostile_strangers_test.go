@@ -1,10 +1,13 @@
 package main
 
 import (
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -157,4 +160,69 @@ func TestLoginTimeout(t *testing.T) {
 		t.Errorf("%v are counted", n)
 	}
 	r.submit("app@sender.test", "a@good.test")
+}
+
+// A megabyte of header that never ends, on each of an account's connections: the
+// account has half of the memory for content and no more, whatever it opens; others
+// have their messages taken as fast as ever; and who is refused is told so at the end.
+func TestUnfinishedHeaders(t *testing.T) {
+	const connections, size = 120, 1 << 20
+	r := newRig(t, func(c *configs.Config) { c.Submission.AllowPlaintextAuth = true })
+	host := r.world.Host(t, "mx.good.test")
+	k := r.newSubuser("hostile")
+	quiet, quietest := r.pace(20)
+	before := heap()
+	header := strings.Repeat("X-Padding: "+strings.Repeat("x", 900)+"\r\n", size/913)
+	open := make([]*talker, connections)
+	var senders sync.WaitGroup
+	for i := range open {
+		open[i] = talk(t, r.app.submission.Addrs()[0].String())
+		for _, line := range [][2]string{
+			{"EHLO app.test", "250"}, {login(k.Secret), "235"}, {"MAIL FROM:<app@sender.test>", "250"},
+			{"RCPT TO:<a@good.test>", "250"}, {"DATA", "354"},
+		} {
+			open[i].say(line[0], line[1])
+		}
+		senders.Go(func() { io.WriteString(open[i], header) })
+	}
+	senders.Wait()
+	bounds := `tlsrelay_submission_account_bounds_total{bound="content_memory"}`
+	eventually(t, "the account is at its bound", func() bool { return r.metric(bounds) > 0 })
+	median, slowest := r.pace(20)
+	grown, held := heap()-before, r.metric("tlsrelay_submission_content_bytes")
+	t.Logf("%d unfinished headers: %d MiB of heap, %.0f MiB of them counted; messages of others take %v, the slowest %v (quiet: %v, %v)",
+		connections, grown>>20, held/(1<<20), median, slowest, quiet, quietest)
+	if limit := r.metric("tlsrelay_submission_content_bytes_limit"); held > limit/2 || limit != 256<<20 {
+		t.Errorf("%v octets are held, of %v", held, limit)
+	}
+	if grown > 200<<20 {
+		t.Errorf("the heap has grown by %d MiB", grown>>20)
+	}
+	if slowest > max(2*time.Second, 2*quietest) {
+		t.Errorf("the slowest message of others took %v", slowest)
+	}
+	refused := 0
+	for _, c := range open {
+		if c.say("\r\nbody\r\n.", "")[0] == '4' {
+			refused++
+		}
+	}
+	if n := r.metric(bounds); refused == 0 || refused == connections || int(n) != refused {
+		t.Errorf("%d were refused, %v are counted", refused, n)
+	}
+	eventually(t, "nothing is held", func() bool { return r.metric("tlsrelay_submission_content_bytes") == 0 })
+	host.Await(t, 40)
+}
+
+// heap is how much memory is in use.
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapInuse)
+}
+
+// login is the command by which a client shows its key.
+func login(secret string) string {
+	return "AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte("\x00apikey\x00"+secret))
 }

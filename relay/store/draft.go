@@ -18,6 +18,9 @@ import (
 // would cost memory in multiples of their size there.
 const inlineLimit = 256 << 10
 
+// copyBuffer is through which a large body is copied to its file.
+const copyBuffer = 32 << 10
+
 // checkEvery is how much of a large body is written between two looks at the
 // free space.
 const checkEvery = 1 << 20
@@ -118,11 +121,16 @@ func (d *draft) spill() error {
 	if _, err := file.Write(d.buf); err != nil {
 		return unavailable(err)
 	}
-	if cap(d.buf) < 32<<10 {
-		d.buf = make([]byte, 0, 32<<10)
-	}
+	// A large body comes in for as long as its client likes. It needs no more of the
+	// memory than to copy through.
+	whole := d.buf
+	d.buf = make([]byte, 0, copyBuffer)
+	d.s.drafts.pool.Put(&whole)
 	return nil
 }
+
+// InMemory is how much memory the draft holds.
+func (d *draft) InMemory() int64 { return int64(cap(d.buf)) }
 
 // Discard ends the draft without a message.
 func (d *draft) Discard() {

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"tlsrelay/events"
+	"tlsrelay/policy/account"
 	"tlsrelay/relay"
 )
 
@@ -34,8 +35,9 @@ func (s *session) Data(r io.Reader) error {
 	}
 	defer s.srv.bodies.Done()
 	m := newSubmitted(s, env)
+	defer m.memory.hold(0)
 	if err := s.receive(r, m); err != nil {
-		m.draft.Discard()
+		m.drop()
 		s.srv.metrics.messages.WithLabelValues("aborted").Inc()
 		if chunked(r) {
 			givenUp()
@@ -100,6 +102,8 @@ type submitted struct {
 	id      relay.MessageID
 	at      time.Time
 	draft   relay.Draft
+	gone    bool  // the draft has ended
+	memory  share // for head and draft
 
 	lines    newlines
 	scan     scan
@@ -117,16 +121,57 @@ type submitted struct {
 
 func newSubmitted(s *session, env *envelope) *submitted {
 	now := time.Now()
-	return &submitted{
+	m := &submitted{
 		session: s, env: env, at: now, id: relay.NewMessageID(now),
-		draft: s.srv.in.NewDraft(),
+		draft: s.srv.in.NewDraft(), memory: share{of: s.srv.memory, who: env.account},
 	}
+	if env.refusal != nil {
+		m.refuse(env.refusal)
+	}
+	return m
 }
 
+// refuse gives the message up. What follows of it is read, as slowly as the client
+// sends it, and none of it is kept.
 func (m *submitted) refuse(r *smtp.SMTPError) {
 	if m.refusal == nil {
 		m.refusal = r
 	}
+	m.drop()
+}
+
+// drop ends the draft without a message, and gives its memory back.
+func (m *submitted) drop() {
+	if !m.gone {
+		m.gone = true
+		m.draft.Discard()
+	}
+	m.head = nil
+	m.memory.hold(0)
+}
+
+// fits takes memory for the head, and for the draft with n octets more; false: there
+// is none, and the message is refused for it.
+func (m *submitted) fits(n int) bool {
+	if m.memory.hold(int64(cap(m.head)) + inMemory(m.draft) + int64(n)) {
+		return true
+	}
+	m.refuse(m.session.srv.outOfMemory(m.env.account))
+	return false
+}
+
+// inMemory is how much of a draft is in memory: all of it, unless it says otherwise.
+func inMemory(d relay.Draft) int64 {
+	if d, ok := d.(interface{ InMemory() int64 }); ok {
+		return d.InMemory()
+	}
+	return d.Size()
+}
+
+// outOfMemory is the reply where an account has as much on its way in as it may.
+func (s *Server) outOfMemory(who account.ID) *smtp.SMTPError {
+	s.reached("content_memory", who)
+	return refusal(452, "4.3.1", "Too much content is on its way in, try again later")
 }
 
 // write takes the next piece of content. It writes to b and does not keep it.
@@ -151,7 +196,9 @@ func (m *submitted) take(b []byte) {
 	seen := len(m.head)
 	head := b // which is most often all of it, and need not be copied
 	if seen > 0 {
-		m.head = append(m.head, b...)
+		if !m.gather(b) {
+			return
+		}
 		head = m.head
 	}
 	end, complete := headerEnd(head, seen)
@@ -161,8 +208,14 @@ func (m *submitted) take(b []byte) {
 	case len(head) > maxHeader:
 		m.refuse(refusal(552, "5.3.4", headerTooBig))
 	case seen == 0:
-		m.head = append(m.head, b...)
+		m.gather(b)
 	}
+}
+
+// gather adds to the head, if there is memory for it.
+func (m *submitted) gather(b []byte) bool {
+	m.head = append(m.head, b...)
+	return m.fits(0)
 }
 
 // begin writes the start of the message: head, whose header section is its
@@ -273,7 +326,7 @@ func (m *submitted) flush() {
 
 // store writes to the draft, whose trouble refuses the message.
 func (m *submitted) store(b []byte) {
-	if m.refusal != nil || len(b) == 0 {
+	if m.refusal != nil || len(b) == 0 || !m.fits(len(b)) {
 		return
 	}
 	if _, err := m.draft.Write(b); err != nil {
@@ -336,10 +389,10 @@ func (m *submitted) finish() *smtp.SMTPError {
 		m.refuse(refusal(552, "5.3.4", "X-SMTPAPI and Message-ID are too long for so many recipients"))
 	}
 	if m.refusal != nil {
-		m.draft.Discard()
 		return m.refusal
 	}
 	s := m.session
+	m.gone = true
 	err := s.srv.in.Accept(s.srv.content, m.message(), m.env.rcpts, m.draft)
 	if err != nil {
 		var reply *smtp.SMTPError

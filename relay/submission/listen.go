@@ -126,6 +126,16 @@ func (s *Server) shortOf(cause string, p *peer) {
 	}
 }
 
+// reached counts that an account is at one of its bounds, and logs it from time to
+// time.
+func (s *Server) reached(bound string, who account.ID) {
+	s.metrics.bounded.WithLabelValues(bound).Inc()
+	if n, due := s.seldom.due(bound, time.Now()); due {
+		s.log.Warn("an account is at one of its bounds: it is answered 452", zap.String("bound", bound),
+			zap.String("account", string(who)), zap.Int("replies", n))
+	}
+}
+
 // seldom tells when something that strangers can have happen as often as they like
 // is to be logged: the first time, and then once a minute, with how often it has
 // happened since the last. The causes are a closed set.

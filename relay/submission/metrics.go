@@ -10,6 +10,7 @@ type metrics struct {
 	rejected     *prometheus.CounterVec
 	messages     *prometheus.CounterVec
 	authFailures prometheus.Counter
+	bounded      *prometheus.CounterVec
 	tls          *prometheus.CounterVec
 }
 
@@ -30,7 +31,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		authFailures: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: ns, Subsystem: sub, Name: "auth_failures_total", Help: "Failed AUTH attempts.",
 		}),
-		tls: counter("tls_total", "TLS handshakes completed, by protocol version.", "version"),
+		bounded: counter("account_bounds_total", "Replies of 452 to an account at one of its bounds, by bound.", "bound"),
+		tls:     counter("tls_total", "TLS handshakes completed, by protocol version.", "version"),
 	}
 	// Every series there is: one that is born when it first counts has no increase
 	// then, and an alert on it misses the first of what it waits for.
@@ -45,8 +47,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			vec.WithLabelValues(value)
 		}
 	}
+	for _, bound := range []string{"content_memory", "recipients_per_hour"} {
+		m.bounded.WithLabelValues(bound)
+	}
 	if reg != nil {
-		reg.MustRegister(m.connections, m.current, m.rejected, m.messages, m.authFailures, m.tls)
+		reg.MustRegister(m.connections, m.current, m.rejected, m.messages, m.authFailures, m.bounded, m.tls)
 	}
 	return m
 }
@@ -61,16 +66,18 @@ func (s *Server) bounds(reg prometheus.Registerer) {
 			Namespace: "tlsrelay", Subsystem: "submission", Name: name, Help: help,
 		}, value))
 	}
-	limit := func(name, of string, n int) {
+	limit := func(name, of string, n int64) {
 		gauge(name, "The most there may be of "+of+"; 0: no limit.", func() float64 { return float64(n) })
 	}
 	gauge("strangers", "Submission connections open now that have shown no key.", func() float64 {
 		n, _ := s.places.counts()
 		return float64(n)
 	})
-	limit("connections_limit", "submission connections", s.places.total)
-	limit("strangers_limit", "those that have shown no key", s.places.strangers)
-	limit("strangers_per_ip_limit", "those that have shown no key, from one address", s.places.strangersPer)
+	limit("connections_limit", "submission connections", int64(s.places.total))
+	limit("strangers_limit", "those that have shown no key", int64(s.places.strangers))
+	limit("strangers_per_ip_limit", "those that have shown no key, from one address", int64(s.places.strangersPer))
+	gauge("content_bytes", "Memory of messages that are on their way in, in octets.", func() float64 { return float64(s.memory.inUse()) })
+	limit("content_bytes_limit", "memory of messages that are on their way in; an account may have as much as it leaves free", s.memory.total)
 }
 
 func (m *metrics) opened(implicit bool) {

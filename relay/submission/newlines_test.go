@@ -71,7 +71,7 @@ func FuzzNewlines(f *testing.F) {
 func TestNewlinesDoNotAllocate(t *testing.T) {
 	clean := bytes.Repeat([]byte("0123456789abcdef\r\n"), 1000)
 	bare := bytes.Repeat([]byte("0123456789abcdef\n"), 1000)
-	m := submitted{session: &session{srv: &Server{o: Options{MaxMessageBytes: 1 << 40}}}, inBody: true, draft: discard{}}
+	m := submitted{session: &session{srv: &Server{o: Options{MaxMessageBytes: 1 << 40}}}, inBody: true, draft: discard{}, memory: share{of: newBudget(1 << 30)}}
 	for name, b := range map[string][]byte{"in order": clean, "bare": bare} {
 		if n := testing.AllocsPerRun(10, func() { m.write(b) }); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
@@ -82,6 +82,7 @@ func TestNewlinesDoNotAllocate(t *testing.T) {
 type discard struct{ relay.Draft }
 
 func (discard) Write(b []byte) (int, error) { return len(b), nil }
+func (discard) Size() int64                 { return 0 }
 
 // The bound is about what is stored: making CRLF of LF lets nothing grow beyond
 // it, and CRs that go do not count.

@@ -38,8 +38,10 @@ type Options struct {
 	IdleTimeout           time.Duration // for a command, and between reads of content; 0: 5 minutes
 	DrainTimeout          time.Duration // for transactions in progress when stopping; 0: 30 seconds
 
-	slowAnswer time.Duration // 0: 3 seconds
-	lookEvery  time.Duration // after keys and accounts that have ended; 0: half a second
+	slowAnswer    time.Duration // 0: 3 seconds
+	contentMemory int64         // for what is being read, in octets; 0: memoryForContent
+
+	lookEvery time.Duration // after keys and accounts that have ended; 0: half a second
 }
 
 func (o Options) withDefaults() Options {
@@ -52,6 +54,7 @@ func (o Options) withDefaults() Options {
 	orDefault(&o.DrainTimeout, 30*time.Second)
 	orDefault(&o.LoginTimeout, time.Minute)
 	orDefault(&o.slowAnswer, 3*time.Second)
+	orDefault(&o.contentMemory, memoryForContent)
 	orDefault(&o.lookEvery, 500*time.Millisecond)
 	if o.TLS != nil {
 		o.TLS = o.TLS.Clone()

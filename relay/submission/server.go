@@ -27,6 +27,7 @@ type Server struct {
 	listeners []listener
 	places    *places
 	seldom    seldom
+	memory    *budget
 
 	// content is the context of Intake.Accept: it outlives Run's until the
 	// drain is over, because a message in hand is worth finishing.
@@ -50,6 +51,7 @@ func New(o Options, in Intake, accounts Accounts, log *zap.Logger, reg prometheu
 		handoff: newHandoff(),
 		conns:   make(map[*conn]struct{}),
 		places:  newPlaces(o),
+		memory:  newBudget(o.contentMemory),
 	}
 	s.bounds(reg)
 	s.content, s.abandon = context.WithCancel(context.Background())
@@ -61,7 +63,7 @@ func New(o Options, in Intake, accounts Accounts, log *zap.Logger, reg prometheu
 func (s *Server) newSMTP() *smtp.Server {
 	g := smtp.NewServer(smtp.BackendFunc(s.newSession))
 	g.Domain = s.o.Hostname
-	g.MaxRecipients = s.o.MaxRecipients
+	g.MaxRecipients = 0 // it does not know of all (session.keep)
 	g.MaxMessageBytes = s.o.MaxMessageBytes
 	g.MaxLineLength = 0 // it would count content; input.go bounds commands
 	g.AllowInsecureAuth = true

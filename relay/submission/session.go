@@ -3,6 +3,7 @@ package submission
 import (
 	"errors"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"unicode"
@@ -41,6 +42,11 @@ type envelope struct {
 	from    relay.Address
 	opts    smtp.MailOptions
 	rcpts   []relay.Recipient
+
+	given   int             // recipients, also those that are not kept
+	size    int64           // of what is kept of them
+	memory  share           // for that
+	refusal *smtp.SMTPError // of the message, whatever it is; nil: none so far
 }
 
 var (
@@ -63,6 +69,9 @@ func (s *session) Logout() error {
 
 func (s *session) setEnvelope(e *envelope) {
 	s.mu.Lock()
+	if s.env != nil {
+		s.env.memory.hold(0)
+	}
 	s.env = e
 	s.mu.Unlock()
 	s.conn.setBusy(e != nil)
@@ -85,6 +94,9 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	if err != nil {
 		return err
 	}
+	if s.srv.memory.exhausted(who) {
+		return s.srv.outOfMemory(who)
+	}
 	if opts.RequireTLS && s.conn.tls == nil {
 		return refusal(530, "5.7.10", "REQUIRETLS needs TLS here: issue STARTTLS first")
 	}
@@ -92,7 +104,8 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 		return refusal(501, "5.5.4", "ENVID is too long")
 	}
 	env := &envelope{account: who, key: s.key, authed: authed, hello: s.hello(), esmtp: s.conn.esmtp, opts: *opts}
-	env.opts.Auth = nil
+	env.opts.Auth, env.opts.EnvelopeID = nil, strings.Clone(opts.EnvelopeID)
+	env.memory = share{of: s.srv.memory, who: who}
 	if from != "" {
 		if env.from, err = s.address(opts.UTF8, badSender); err != nil {
 			return err
@@ -177,14 +190,45 @@ func (s *session) Rcpt(_ string, opts *smtp.RcptOptions) error {
 	if strings.ContainsFunc(opts.OriginalRecipient, unicode.IsControl) || len(opts.OriginalRecipient) > maxOriginal {
 		return refusal(501, "5.5.4", "Malformed ORCPT parameter value")
 	}
-	env.rcpts = append(env.rcpts, relay.Recipient{
+	rcpt := relay.Recipient{
 		Address: addr, Index: len(env.rcpts),
 		Notify:       notify(opts.Notify),
 		OriginalType: strings.ToLower(string(opts.OriginalRecipientType)),
 		Original:     strings.Clone(opts.OriginalRecipient),
-	})
+	}
+	return s.keep(env, rcpt)
+}
+
+// recipientSize is about what a recipient takes beside what the client wrote.
+const recipientSize = 256
+
+// keep adds a recipient to the envelope. What there is no memory for is refused with
+// the message, for a refusal of one recipient is a matter of that recipient to most
+// clients.
+func (s *session) keep(env *envelope, rcpt relay.Recipient) error {
+	if env.given >= s.srv.o.MaxRecipients {
+		return refusal(452, "4.5.3", "Maximum limit of "+strconv.Itoa(s.srv.o.MaxRecipients)+" recipients reached")
+	}
+	env.given++
+	env.size += int64(recipientSize + len(s.conn.raw))
+	switch {
+	case env.refusal != nil:
+	case !env.memory.hold(env.size):
+		env.rcpts, env.refusal = nil, s.srv.outOfMemory(env.account)
+		env.memory.hold(0)
+	default:
+		env.rcpts = append(env.rcpts, rcpt)
+	}
+	if env.given > 1 {
+		// go-smtp keeps what it has a 250 for, with the line it stood in. It needs to
+		// know of one.
+		return taken
+	}
 	return nil
 }
+
+// taken is the reply to a recipient. It travels as an error so that it is ours.
+var taken = refusal(250, "2.1.5", "Recipient address accepted")
 
 // maxOriginal is the bound of RFC 3461 §4.2.
 const maxOriginal = 500
