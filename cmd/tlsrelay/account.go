@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -14,9 +15,9 @@ import (
 
 func accountCommand() *cobra.Command {
 	return noun("account", "Subusers and customer accounts",
-		accountList(), accountCreate(),
-		accountSwitch("disable", "Stop an account's submission and API calls at once", true),
-		accountSwitch("enable", "Let a disabled account work again", false),
+		accountList(), accountCreate(), accountSet(),
+		accountSwitch("disable", "Stop an account's submission and API calls at once, and hold its queue", true),
+		accountSwitch("enable", "Let a disabled account work again, and its queue go on", false),
 		accountDelete())
 }
 
@@ -34,14 +35,18 @@ func accountList() *cobra.Command {
 }
 
 func printAccounts(w io.Writer, all []admin.Account) {
-	fmt.Fprintln(w, "ID\tKIND\tNAME\tSTATE\tREQUIRE_TLS\tREQUIRE_VALID_CERT\tVERSION")
+	fmt.Fprintln(w, "ID\tKIND\tNAME\tSTATE\tREQUIRE_TLS\tREQUIRE_VALID_CERT\tVERSION\tRECIPIENTS_PER_HOUR")
 	for _, a := range all {
 		state := "enabled"
 		if a.Disabled {
 			state = "disabled"
 		}
-		say(w, "%s\t%s\t%s\t%s\t%t\t%t\t%s\n", a.ID, a.Kind, a.Username, state,
-			a.Settings.RequireTLS, a.Settings.RequireValidCert, a.Settings.Version)
+		rate := "-"
+		if a.MaxRecipientsPerHour > 0 {
+			rate = strconv.Itoa(a.MaxRecipientsPerHour)
+		}
+		say(w, "%s\t%s\t%s\t%s\t%t\t%t\t%s\t%s\n", a.ID, a.Kind, a.Username, state,
+			a.Settings.RequireTLS, a.Settings.RequireValidCert, a.Settings.Version, rate)
 	}
 }
 
@@ -68,6 +73,25 @@ func accountCreate() *cobra.Command {
 			return err
 		}
 		return cl.show(made, func(w io.Writer) { printAccounts(w, []admin.Account{made}) })
+	})
+}
+
+func accountSet() *cobra.Command {
+	c := &cobra.Command{
+		Use: "set NAME", Short: "Set the bounds of an account; what is not named stays", Args: exactly("NAME"),
+		Example: "  tlsrelay account set shop --max-recipients-per-hour 5000",
+	}
+	rate := c.Flags().Int("max-recipients-per-hour", 0, "recipients that it may submit mail for in an hour; 0: as many as it likes")
+	return remote(c, func(ctx context.Context, cl *client, args []string) error {
+		if !c.Flags().Changed("max-recipients-per-hour") {
+			return usage("nothing to set; see tlsrelay account set --help")
+		}
+		var a admin.Account
+		err := cl.call(ctx, http.MethodPatch, accountPath(args[0]), admin.AccountChange{MaxRecipientsPerHour: rate}, &a)
+		if err != nil {
+			return err
+		}
+		return cl.show(a, func(w io.Writer) { printAccounts(w, []admin.Account{a}) })
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tlsrelay/configs"
+	"tlsrelay/relay/admin"
 )
 
 // strangers are connections that say nothing.
@@ -225,4 +226,61 @@ func heap() int64 {
 // login is the command by which a client shows its key.
 func login(secret string) string {
 	return "AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte("\x00apikey\x00"+secret))
+}
+
+// A key that has leaked does as much harm as the account's bound allows: the bound
+// is set by command, acts at once, and is kept over a restart. Others do not notice.
+func TestLeakedKeyIsBounded(t *testing.T) {
+	r := newRig(t, func(c *configs.Config) { c.Submission.AllowPlaintextAuth = true })
+	host := r.world.Host(t, "mx.good.test")
+	k := r.newSubuser("shop")
+	show := func(want int) {
+		t.Helper()
+		var all []admin.Account
+		r.decode(r.must("account", "list", "--json"), &all)
+		i := slices.IndexFunc(all, func(a admin.Account) bool { return a.Username == "shop" })
+		if i < 0 || all[i].MaxRecipientsPerHour != want {
+			t.Errorf("account list: %+v, want %d", all, want)
+		}
+	}
+	send := func(rcpts ...string) string {
+		t.Helper()
+		if _, err := r.trySubmit(k.Secret, "app@sender.test", rcpts...); err != nil {
+			return err.Error()
+		}
+		return "250"
+	}
+	show(0)
+	r.must("account", "set", "shop", "--max-recipients-per-hour", "4")
+	r.fails("nothing to set", "account", "set", "shop")
+	r.fails("must not be negative", "account", "set", "shop", "--max-recipients-per-hour", "-1")
+	show(4)
+	for _, step := range []struct {
+		rcpts []string
+		want  string
+	}{
+		{[]string{"a@good.test", "b@good.test", "c@good.test"}, "250"},
+		{[]string{"d@good.test", "e@good.test"}, "SMTP error 452"},
+		{[]string{"d@good.test"}, "250"},
+		{[]string{"e@good.test"}, "SMTP error 452"},
+	} {
+		if got := send(step.rcpts...); !strings.Contains(got, step.want) {
+			t.Errorf("%v: %s", step.rcpts, got)
+		}
+	}
+	r.submit("app@sender.test", "parent@good.test")
+	if n := r.metric(`tlsrelay_submission_account_bounds_total{bound="recipients_per_hour"}`); n != 2 {
+		t.Errorf("%v refusals are counted", n)
+	}
+	r.stop()
+	r.start()
+	show(4)
+	if got := send("1@good.test", "2@good.test", "3@good.test", "4@good.test", "5@good.test"); !strings.Contains(got, "SMTP error 452") {
+		t.Errorf("after a restart: %s", got)
+	}
+	r.must("account", "set", "shop", "--max-recipients-per-hour", "0")
+	if got := send("1@good.test", "2@good.test", "3@good.test", "4@good.test", "5@good.test"); got != "250" {
+		t.Errorf("without a bound: %s", got)
+	}
+	host.Await(t, 4)
 }

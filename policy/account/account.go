@@ -34,9 +34,12 @@ type Account struct {
 	Kind     Kind            `json:"kind"`
 	Username string          `json:"username"`           // unique, no spaces; the customer's ID for a customer
 	Email    string          `json:"email,omitempty"`    // as given at creation
-	Disabled bool            `json:"disabled,omitempty"` // neither API on its behalf nor submission
+	Disabled bool            `json:"disabled,omitempty"` // neither API on its behalf nor submission, and its queue is held
 	Settings policy.Settings `json:"settings"`
-	Created  time.Time       `json:"created"`
+	// MaxRecipientsPerHour is how many recipients it may submit mail for in an hour;
+	// 0: as many as it likes.
+	MaxRecipientsPerHour int       `json:"max_recipients_per_hour,omitempty"`
+	Created              time.Time `json:"created"`
 }
 
 // Errors that a Store returns; callers match them with errors.Is.

@@ -22,7 +22,9 @@ type Account struct {
 	Email    string       `json:"email,omitempty"`
 	Disabled bool         `json:"disabled"`
 	Settings Settings     `json:"settings"`
-	Created  time.Time    `json:"created"`
+	// MaxRecipientsPerHour is 0 where there is no limit.
+	MaxRecipientsPerHour int       `json:"max_recipients_per_hour"`
+	Created              time.Time `json:"created"`
 }
 
 // Settings are an account's settings by the names and types that the public
@@ -67,10 +69,15 @@ type AccountChange struct {
 	AuthenticMX       *bool               `json:"mx_auth_required,omitempty"`
 	RequireTLSRelaxed *bool               `json:"requiretls_relaxed,omitempty"`
 	EnforceOnSubusers *bool               `json:"enforce_on_subusers,omitempty"`
+
+	MaxRecipientsPerHour *int `json:"max_recipients_per_hour,omitempty"`
 }
 
 func viewAccount(a account.Account) Account {
-	return Account{a.ID, a.Kind, a.Username, a.Email, a.Disabled, viewSettings(a.Settings), a.Created}
+	return Account{
+		ID: a.ID, Kind: a.Kind, Username: a.Username, Email: a.Email, Disabled: a.Disabled,
+		Settings: viewSettings(a.Settings), MaxRecipientsPerHour: a.MaxRecipientsPerHour, Created: a.Created,
+	}
 }
 
 func viewSettings(s policy.Settings) Settings {
@@ -179,7 +186,9 @@ func (s *server) changeAccount(r *http.Request) (any, error) {
 	}
 	s.audit("account changed", a.ID,
 		zap.Any("before", before.Settings), zap.Any("after", a.Settings),
-		zap.Bool("disabled_before", before.Disabled), zap.Bool("disabled", a.Disabled))
+		zap.Bool("disabled_before", before.Disabled), zap.Bool("disabled", a.Disabled),
+		zap.Int("max_recipients_per_hour_before", before.MaxRecipientsPerHour),
+		zap.Int("max_recipients_per_hour", a.MaxRecipientsPerHour))
 	return viewAccount(a), nil
 }
 
@@ -189,6 +198,9 @@ func (c AccountChange) check() error {
 	}
 	if o := c.OnViolation; o != nil && *o != policy.Drop && *o != policy.Hold {
 		return badRequest("on_violation must be drop or defer")
+	}
+	if n := c.MaxRecipientsPerHour; n != nil && *n < 0 {
+		return badRequest("max_recipients_per_hour must not be negative")
 	}
 	return nil
 }
@@ -203,6 +215,7 @@ func (c AccountChange) apply(a *account.Account) {
 	set(&a.Settings.AuthenticMX, c.AuthenticMX)
 	set(&a.Settings.RelaxedRequireTLS, c.RequireTLSRelaxed)
 	set(&a.Settings.EnforceOnSubusers, c.EnforceOnSubusers)
+	set(&a.MaxRecipientsPerHour, c.MaxRecipientsPerHour)
 }
 
 func set[T any](into *T, v *T) {

@@ -391,10 +391,15 @@ func (m *submitted) finish() *smtp.SMTPError {
 	if m.refusal != nil {
 		return m.refusal
 	}
-	s := m.session
+	s, n := m.session, len(m.env.rcpts)
+	if reply := s.spend(m.env.account, n); reply != nil {
+		m.refuse(reply)
+		return reply
+	}
 	m.gone = true
 	err := s.srv.in.Accept(s.srv.content, m.message(), m.env.rcpts, m.draft)
 	if err != nil {
+		s.srv.quota.give(m.env.account, n, time.Now())
 		var reply *smtp.SMTPError
 		if !errors.As(err, &reply) {
 			s.srv.log.Warn("accepting a message failed", zap.Error(err))
@@ -402,6 +407,29 @@ func (m *submitted) finish() *smtp.SMTPError {
 		return replyTo(err)
 	}
 	return queued(m.id)
+}
+
+// spend counts n recipients to an account, or says why it may not have them: all that
+// is there to refuse it by may have changed since MAIL.
+func (s *session) spend(id account.ID, n int) *smtp.SMTPError {
+	who, err := s.srv.accounts.Account(s.srv.content, id)
+	switch {
+	case errors.Is(err, account.ErrNotFound), err == nil && who.Disabled:
+		s.conn.hangup = true
+		return refusal(421, "4.7.0", s.srv.o.Hostname+" The API key of this session is no longer valid, closing connection")
+	case err != nil:
+		s.srv.log.Warn("account store failed during submission", zap.Error(err))
+		return replyTo(err)
+	case !s.srv.quota.take(id, n, who.MaxRecipientsPerHour, time.Now()):
+		return s.srv.atQuota(who)
+	}
+	return nil
+}
+
+// atQuota is the reply to an account that has had its recipients of the hour.
+func (s *Server) atQuota(who account.Account) *smtp.SMTPError {
+	s.reached("recipients_per_hour", who.ID)
+	return refusal(452, "4.3.1", "Too many recipients in an hour, try again later")
 }
 
 // maxRepeated bounds what the events of a message repeat for every recipient, and

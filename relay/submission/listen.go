@@ -3,6 +3,7 @@ package submission
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"sync"
@@ -130,7 +131,7 @@ func (s *Server) shortOf(cause string, p *peer) {
 // time.
 func (s *Server) reached(bound string, who account.ID) {
 	s.metrics.bounded.WithLabelValues(bound).Inc()
-	if n, due := s.seldom.due(bound, time.Now()); due {
+	if n, due := s.seldom.due(bound+" "+string(who), time.Now()); due {
 		s.log.Warn("an account is at one of its bounds: it is answered 452", zap.String("bound", bound),
 			zap.String("account", string(who)), zap.Int("replies", n))
 	}
@@ -138,11 +139,15 @@ func (s *Server) reached(bound string, who account.ID) {
 
 // seldom tells when something that strangers can have happen as often as they like
 // is to be logged: the first time, and then once a minute, with how often it has
-// happened since the last. The causes are a closed set.
+// happened since the last.
 type seldom struct {
 	mu   sync.Mutex
 	last map[string]tally
 }
+
+// maxCauses is when those are forgotten that a line is due for anyway. Accounts may
+// be among them, so that they are no closed set, and strangers are not.
+const maxCauses = 1000
 
 type tally struct {
 	n    int // since the last line
@@ -154,6 +159,9 @@ func (l *seldom) due(cause string, now time.Time) (n int, due bool) {
 	defer l.mu.Unlock()
 	if l.last == nil {
 		l.last = make(map[string]tally)
+	}
+	if len(l.last) >= maxCauses {
+		maps.DeleteFunc(l.last, func(_ string, t tally) bool { return now.Sub(t.told) >= time.Minute })
 	}
 	t := l.last[cause]
 	t.n++

@@ -10,6 +10,8 @@ import (
 	"github.com/emersion/go-smtp"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+
+	"tlsrelay/policy/account"
 )
 
 // Server accepts mail. Make it with [New], bind its sockets with
@@ -28,6 +30,7 @@ type Server struct {
 	places    *places
 	seldom    seldom
 	memory    *budget
+	quota     quota
 
 	// content is the context of Intake.Accept: it outlives Run's until the
 	// drain is over, because a message in hand is worth finishing.
@@ -52,6 +55,7 @@ func New(o Options, in Intake, accounts Accounts, log *zap.Logger, reg prometheu
 		conns:   make(map[*conn]struct{}),
 		places:  newPlaces(o),
 		memory:  newBudget(o.contentMemory),
+		quota:   quota{by: make(map[account.ID]*window)},
 	}
 	s.bounds(reg)
 	s.content, s.abandon = context.WithCancel(context.Background())

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 	"unicode"
 
 	"github.com/emersion/go-smtp"
@@ -94,8 +95,11 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	if err != nil {
 		return err
 	}
-	if s.srv.memory.exhausted(who) {
-		return s.srv.outOfMemory(who)
+	switch {
+	case s.srv.quota.exhausted(who.ID, who.MaxRecipientsPerHour, time.Now()):
+		return s.srv.atQuota(who)
+	case s.srv.memory.exhausted(who.ID):
+		return s.srv.outOfMemory(who.ID)
 	}
 	if opts.RequireTLS && s.conn.tls == nil {
 		return refusal(530, "5.7.10", "REQUIRETLS needs TLS here: issue STARTTLS first")
@@ -103,9 +107,9 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	if len(opts.EnvelopeID) > maxEnvelopeID {
 		return refusal(501, "5.5.4", "ENVID is too long")
 	}
-	env := &envelope{account: who, key: s.key, authed: authed, hello: s.hello(), esmtp: s.conn.esmtp, opts: *opts}
+	env := &envelope{account: who.ID, key: s.key, authed: authed, hello: s.hello(), esmtp: s.conn.esmtp, opts: *opts}
 	env.opts.Auth, env.opts.EnvelopeID = nil, strings.Clone(opts.EnvelopeID)
-	env.memory = share{of: s.srv.memory, who: who}
+	env.memory = share{of: s.srv.memory, who: who.ID}
 	if from != "" {
 		if env.from, err = s.address(opts.UTF8, badSender); err != nil {
 			return err
@@ -119,7 +123,7 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 const maxEnvelopeID = 100
 
 // sender says for whom mail is submitted now.
-func (s *session) sender() (who account.ID, authed bool, err error) {
+func (s *session) sender() (who account.Account, authed bool, err error) {
 	ctx := s.srv.content
 	if s.secret != "" {
 		owner, key, err := account.Authenticate(ctx, s.srv.accounts, s.secret)
@@ -127,24 +131,24 @@ func (s *session) sender() (who account.ID, authed bool, err error) {
 		case errors.Is(err, account.ErrDenied), err == nil && !key.Allows(account.MailSend):
 			s.secret, s.key = "", ""
 			s.conn.hangup, s.conn.parting = true, s.srv.words("key_ended")
-			return "", false, refusal(530, "5.7.0", badGrant)
+			return who, false, refusal(530, "5.7.0", badGrant)
 		case err != nil:
-			return "", false, s.unavailable(refusal(451, "4.3.0", noAuthority), err)
+			return who, false, s.unavailable(refusal(451, "4.3.0", noAuthority), err)
 		}
 		s.key = key.ID
-		return owner.ID, true, nil
+		return owner, true, nil
 	}
 	if !s.trusted() {
-		return "", false, s.unauthenticated()
+		return who, false, s.unauthenticated()
 	}
 	parent, err := s.srv.accounts.Account(ctx, account.Parent)
 	switch {
 	case err != nil:
-		return "", false, s.unavailable(refusal(451, "4.3.0", noAuthority), err)
+		return who, false, s.unavailable(refusal(451, "4.3.0", noAuthority), err)
 	case parent.Disabled:
-		return "", false, s.unauthenticated()
+		return who, false, s.unauthenticated()
 	}
-	return parent.ID, false, nil
+	return parent, false, nil
 }
 
 // unavailable is the reply where the account store has failed with err.
