@@ -249,7 +249,7 @@ func (a *app) listenAPI(reg prometheus.Registerer) (err error) {
 		RequestsPerMinute: c.RequestsPerMinute, AllowInsecureWebhooks: a.config.Webhooks.AllowInsecure,
 		SourceAddresses: a.config.Delivery.SourceAddresses,
 	}, api.Deps{
-		Accounts: a.store, Webhooks: a.store, Blocks: a.store, Overrides: a.store, Evidence: a.store,
+		Accounts: a.accounts(), Webhooks: a.store, Blocks: a.store, Overrides: a.store, Evidence: a.store,
 		Checker: checker{a.engine}, Tester: a.hooks, Log: a.log.Named("api"),
 	}, reg)
 	var config *tls.Config
@@ -274,7 +274,7 @@ func (a *app) listenAdmin(reg *prometheus.Registry) (err error) {
 		}
 	}
 	a.admin, err = listenHTTP(c.Listen, config, admin.New(admin.Options{Listen: c.Listen, Token: c.Token, Hosts: c.Hosts}, admin.Deps{
-		Accounts: a.store, Overrides: a.store, Prober: a.engine, Store: a.store, Queue: a.queue, Blocks: a.store,
+		Accounts: a.accounts(), Overrides: a.store, Prober: a.engine, Store: a.store, Queue: a.queue, Blocks: a.store,
 		Webhooks: func() any { return a.hooks.Status() },
 		Lanes:    func() any { return a.queue.Lanes() },
 		Ready:    a.ready,
@@ -342,7 +342,46 @@ func (s senders) Sender(ctx context.Context, m relay.Message, destination string
 	if m.Report {
 		return policy.Sender{}, nil // a report travels opportunistically (interface §7)
 	}
+	a, err := s.store.Account(ctx, m.Account)
+	switch {
+	case err != nil:
+		return policy.Sender{}, err
+	case a.Disabled:
+		return policy.Sender{}, account.ErrDisabled
+	}
 	return account.SenderTo(ctx, s.store, m.Account, destination, time.Now())
+}
+
+// accounts is the store of accounts as its callers have it: the queue of one that is
+// enabled again goes on at once.
+type accounts struct {
+	*store.Store
+	queue *queue.Queue
+	log   *zap.Logger
+}
+
+func (a *app) accounts() accounts { return accounts{a.store, a.queue, a.log} }
+
+// UpdateAccount implements account.Store.
+func (a accounts) UpdateAccount(ctx context.Context, id account.ID, change func(*account.Account) error) (account.Account, error) {
+	was := false
+	changed, err := a.Store.UpdateAccount(ctx, id, func(x *account.Account) error {
+		was = x.Disabled
+		return change(x)
+	})
+	if err != nil || !was || changed.Disabled {
+		return changed, err
+	}
+	// The account is enabled, whoever waits for the rest, and whatever comes of it: what
+	// is not made due now is so a little later by itself.
+	n, failed := a.Store.Act(context.WithoutCancel(ctx), relay.ActRetry, relay.Selection{Account: id}, time.Now())
+	if failed != nil {
+		a.log.Error("the queue of an account that is enabled again goes on later", zap.String("account", string(id)), zap.Error(failed))
+	}
+	if n > 0 {
+		a.queue.Rescan()
+	}
+	return changed, nil
 }
 
 // checker answers POST /relay/v1/check.

@@ -14,7 +14,9 @@ import (
 	"time"
 
 	"tlsrelay/configs"
+	"tlsrelay/relay"
 	"tlsrelay/relay/admin"
+	"tlsrelay/relay/relaytest"
 )
 
 // strangers are connections that say nothing.
@@ -283,4 +285,64 @@ func TestLeakedKeyIsBounded(t *testing.T) {
 		t.Errorf("without a bound: %s", got)
 	}
 	host.Await(t, 4)
+}
+
+// What waits of a disabled account stays where it is, and an attempt that waits for
+// a host ends before the content. Enabled again, by command or by the API, all of it
+// goes on at once. Others' mail goes on meanwhile.
+func TestDisableHoldsTheQueue(t *testing.T) {
+	r := newRig(t)
+	good := r.world.Host(t, "mx.good.test")
+	k := r.newSubuser("shop")
+	const running = "tlsrelay_queue_attempts_running"
+	for name, enable := range map[string]func(){
+		"command": func() { r.must("account", "enable", "shop") },
+		"api": func() {
+			if code, body := r.call("PATCH", "/v3/subusers/shop", `{"disabled":false}`); code != 204 {
+				t.Errorf("%d %s", code, body)
+			}
+		},
+	} {
+		shy := r.world.Host(t, "mx.shy-"+name+".test", relaytest.Script{Rcpt: relaytest.Reply{Code: 451, Text: "4.3.0 Later", Times: 1}})
+		slow := r.world.Host(t, "mx.slow-"+name+".test", relaytest.Script{Mail: relaytest.Reply{Delay: time.Minute, Times: 1}})
+		waiting := func() (all []relay.Queued) {
+			t.Helper()
+			r.decode(r.must("queue", "list", "shy-"+name+".test", "--json"), &all)
+			return all
+		}
+		for _, to := range []string{"a@shy-" + name + ".test", "a@slow-" + name + ".test"} {
+			if _, err := r.trySubmit(k.Secret, "app@sender.test", to); err != nil {
+				t.Fatal(err)
+			}
+		}
+		eventually(t, name+": the attempts are made", func() bool {
+			list := waiting()
+			return len(list) == 1 && list[0].Delivery.Last != nil && slow.Open() > 0 && r.metric(running) == 1
+		})
+		r.must("account", "disable", "shop")
+		begun := time.Now()
+		eventually(t, "the attempt under way ends", func() bool { return r.metric(running) == 0 })
+		if took := time.Since(begun); took > 10*time.Second {
+			t.Errorf("%s: the attempt ended after %v", name, took)
+		}
+		r.must("queue", "retry", "--account", "shop") // does not help
+		accepted := good.Accepted()
+		r.submit("app@sender.test", "other@good.test")
+		good.Await(t, accepted+1)
+		eventually(t, name+": it waits, and no attempt is counted", func() bool {
+			list := waiting()
+			return len(list) == 1 && list[0].Delivery.Attempts == 1 && r.metric(running) == 0
+		})
+		if n := shy.Accepted() + slow.Accepted(); n != 0 {
+			t.Errorf("%s: %d messages left", name, n)
+		}
+		begun = time.Now()
+		enable()
+		shy.Await(t, 1)
+		slow.Await(t, 1)
+		if took := time.Since(begun); took > 10*time.Second {
+			t.Errorf("%s: the mail went on after %v", name, took)
+		}
+		slow.Close() // it still thinks about the first MAIL
+	}
 }

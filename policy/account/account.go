@@ -46,6 +46,9 @@ type Account struct {
 var (
 	ErrNotFound = errors.New("account: not found")
 	ErrExists   = errors.New("account: exists already")
+
+	// ErrDisabled is the error of what a disabled account asks for.
+	ErrDisabled = errors.New("account: disabled")
 )
 
 // Store keeps accounts and keys. Every write is durable when it returns and

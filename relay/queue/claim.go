@@ -168,7 +168,11 @@ func (c *crew) putOff(x relay.Claimed, f relay.Failure) (due time.Time, elsewher
 			c.panicked(x.Delivery.Key, p)
 		}
 	}()
-	t, ok := c.conclude(x.Message, x.Delivery, c.suspend(x, f), false, nil)
+	r := c.suspend(x, f)
+	if withheld(r) {
+		return c.withhold(x), nil
+	}
+	t, ok := c.conclude(x.Message, x.Delivery, r, false, nil)
 	if !ok {
 		return time.Time{}, nil
 	}

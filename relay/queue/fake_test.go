@@ -246,7 +246,14 @@ type senders struct {
 	mu    sync.Mutex
 	asked []relay.Message
 	told  map[account.ID]bool
+	off   account.ID // is disabled
 	err   error
+}
+
+func (s *senders) disable(who account.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.off = who
 }
 
 func (s *senders) demand(who account.ID, tls bool) {
@@ -259,6 +266,9 @@ func (s *senders) Sender(_ context.Context, m relay.Message, _ string) (policy.S
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked = append(s.asked, m)
+	if s.off != "" && s.off == m.Account {
+		return policy.Sender{}, account.ErrDisabled
+	}
 	return policy.Sender{Account: policy.Settings{RequireTLS: m.Account[0] == 't' || s.told[m.Account]}}, s.err
 }
 

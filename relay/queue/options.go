@@ -53,7 +53,8 @@ type Deliverer interface {
 // destination (relay.Address.Destination): the settings of the account and of
 // its parent, and the account's rule for that domain. An error that is
 // account.ErrNotFound means that there is no such account any more, which ends
-// the message; any other may pass. It is not asked about reports of our own.
+// the message; with account.ErrDisabled the message waits, and so do reports of our
+// own, about which nothing else is asked; any other may pass.
 type Senders interface {
 	Sender(ctx context.Context, m relay.Message, destination string) (policy.Sender, error)
 }

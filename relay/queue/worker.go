@@ -70,6 +70,10 @@ func (c *crew) attempt(j *job, t *tether) (f finished) {
 	}()
 	r := c.deliver(c.lease(j, t), j.message, j.delivery)
 	d := j.end()
+	if withheld(r) {
+		f.due = c.withhold(relay.Claimed{Message: j.message, Delivery: d})
+		return f
+	}
 	r = c.guarded(d, r)
 	cut := c.attempts.Err() != nil || r.Changed || r.Cut && c.openings.Err() != nil
 	if cut && !heard(r) {
@@ -131,10 +135,16 @@ func (c *crew) panicked(key relay.DeliveryKey, p any) {
 }
 
 // sender gives the demands on the sender's side. A report of our own has
-// none: it must arrive (interface §7).
+// none: it must arrive. But a disabled account sends nothing at all, for its reports
+// go to whoever it, or a thief of its key, gave as the sender.
 func (q *Queue) sender(ctx context.Context, m relay.Message, destination string) (policy.Sender, error) {
 	if m.Report {
-		return policy.Sender{}, nil
+		m.Report = false
+		_, err := q.senders.Sender(ctx, m, destination)
+		if !errors.Is(err, account.ErrDisabled) {
+			err = nil
+		}
+		return policy.Sender{}, err
 	}
 	return q.senders.Sender(ctx, m, destination)
 }
@@ -172,8 +182,11 @@ func (c *crew) demandsChanged(j *deliver.Job) bool {
 // unsent is the result of an attempt without the sender's demands. Mail of an
 // account that was deleted has nobody left to demand anything, so it ends; its
 // report goes without the body, for what was demanded is not known. A disabled
-// account's mail goes on: it was accepted, and its settings are there.
+// account's mail waits until it is enabled again, or its lifetime ends.
 func (c *crew) unsent(d relay.Delivery, err error) relay.Result {
+	if errors.Is(err, account.ErrDisabled) {
+		return c.unsentFor(d)
+	}
 	if !errors.Is(err, account.ErrNotFound) {
 		c.log.Error("cannot load the sender's demands", zap.Stringer("delivery", d.Key), zap.Error(err))
 		return internal(d)
@@ -184,6 +197,40 @@ func (c *crew) unsent(d relay.Delivery, err error) relay.Result {
 	}, time.Now())
 	r.Demanding = true
 	return r
+}
+
+// unsentFor is the result of an attempt that a disabled account does not make:
+// nothing (withheld), before the end of the lifetime.
+func (c *crew) unsentFor(d relay.Delivery) relay.Result {
+	now := time.Now()
+	if now.Before(c.ends(d)) {
+		return relay.Result{}
+	}
+	r := relay.FailAll(d, relay.Failure{
+		Class: relay.Temporary, Reach: relay.ReachMessage, Reason: events.Expired, Status: "4.7.1",
+		Reply: relay.Reply{Text: "the sending account is disabled"},
+	}, now)
+	r.Demanding = true
+	return r
+}
+
+// withheld reports whether r is of an attempt that was not to be made.
+func withheld(r relay.Result) bool { return len(r.Outcomes) == 0 }
+
+// ends is the end of the lifetime of a delivery.
+func (c *crew) ends(d relay.Delivery) time.Time {
+	return d.Key.Message.Time().Add(c.o.Schedule.Lifetime)
+}
+
+// withhold has a delivery wait that was claimed and not tried, and says until when.
+// Whoever enables the account makes it due: until then, a queue of any length is
+// looked at now and then, and not over and over.
+func (c *crew) withhold(x relay.Claimed) time.Time {
+	due := time.Now().Add(c.o.Schedule.RetryMax)
+	if end := c.ends(x.Delivery); end.Before(due) {
+		due = end
+	}
+	return c.giveUp(x, due)
 }
 
 // internal is the result of a fault of our own. What was demanded may not be
@@ -369,9 +416,13 @@ func (c *crew) adopt(x relay.Claimed) (ok bool) {
 
 // release makes a delivery that was claimed and not tried due again, and says
 // when: now, or at the end of its lease when that fails.
-func (c *crew) release(x relay.Claimed) time.Time {
+func (c *crew) release(x relay.Claimed) time.Time { return c.giveUp(x, time.Now()) }
+
+// giveUp ends the claim on a delivery that was not tried, which is due at a time, and
+// says when it is.
+func (c *crew) giveUp(x relay.Claimed, due time.Time) time.Time {
 	after := x.Delivery
-	after.Due = time.Now()
+	after.Due = due
 	after.Attempts--
 	if err := c.store.Commit(c.commits, relay.Transition{Message: x.Message, Before: x.Delivery, After: after}); err != nil {
 		c.log.Warn("cannot give back a claim; its lease will end by itself", zap.Stringer("delivery", x.Delivery.Key), zap.Error(err))
