@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"runtime"
 	"slices"
 	"strings"
@@ -345,4 +347,53 @@ func TestDisableHoldsTheQueue(t *testing.T) {
 		}
 		slow.Close() // it still thinks about the first MAIL
 	}
+}
+
+// Behind a balancer the relay knows its clients by the PROXY header: one of them
+// takes its own share of the places and nobody else's, and the message says whose
+// it is.
+func TestBehindABalancer(t *testing.T) {
+	r := newRig(t, func(c *configs.Config) {
+		c.Submission.ProxyProtocol = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+		c.Submission.AllowPlaintextAuth, c.Submission.MaxStrangersPerIP = true, 50
+	})
+	host := r.world.Host(t, "mx.good.test")
+	comes := func(client string) *talker {
+		t.Helper()
+		c, err := net.Dial("tcp", r.app.submission.Addrs()[0].String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		fmt.Fprintf(c, "PROXY TCP4 %s 192.0.2.25 4321 25\r\n", client)
+		return &talker{t, c, bufio.NewReader(c)}
+	}
+	for range 50 {
+		comes("198.51.100.7").hear("220")
+	}
+	for range 50 {
+		comes("198.51.100.7").hear("421 4.7.0")
+	}
+	good := comes("198.51.100.8")
+	good.hear("220")
+	for _, line := range [][2]string{
+		{"EHLO app.test", "250"}, {login(r.key), "235"}, {"MAIL FROM:<app@sender.test>", "250"},
+		{"RCPT TO:<a@good.test>", "250"}, {"DATA", "354"}, {"Subject: x\r\n\r\nx\r\n.", "250"}, {"QUIT", "221"},
+	} {
+		good.say(line[0], line[1])
+	}
+	if m := host.Await(t, 1); !strings.Contains(string(m[0].Body), "([198.51.100.8])") {
+		t.Errorf("%s", m[0].Body)
+	}
+	// Who does not come by the balancer is believed nothing.
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	c, err := d.Dial("tcp", r.app.submission.Addrs()[0].String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	other := &talker{t, c, bufio.NewReader(c)}
+	other.hear("220")
+	other.say("PROXY TCP4 198.51.100.8 192.0.2.25 4321 25", "501")
+	other.say("QUIT", "221")
 }

@@ -66,7 +66,9 @@ func (s *session) check(name, secret string) error {
 	}
 	out, cause := s.srv.places.login(s.conn.peer, owner.ID, secret, time.Now())
 	if cause != "" {
-		s.srv.shortOf(cause, s.conn.peer)
+		if cause != "gave_way" { // else it is counted
+			s.srv.shortOf(cause, s.conn.peer)
+		}
 		s.conn.hangup = true
 		return refusal(421, "4.3.2", s.srv.o.Hostname+" Too many connections, try again later")
 	}

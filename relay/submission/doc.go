@@ -6,6 +6,7 @@
 // the meaning. The way of a message:
 //
 //	listen.go       accept a connection, or turn it away
+//	proxy.go        or read from a balancer whose client it is, first
 //	places.go       who has a place: strangers give way to who has shown a key
 //	peer.go         the socket: deadlines, and how it is ended from outside;
 //	                quickack_linux.go: acknowledgements while content comes in

@@ -46,6 +46,10 @@ func (s *Server) acceptLoop(ctx context.Context, l listener) error {
 // welcome starts a conversation, or turns the client away.
 func (s *Server) welcome(raw net.Conn, implicit bool) {
 	p := &peer{Conn: raw, ip: addressOf(raw), idle: s.o.IdleTimeout}
+	behind := trusts(s.o.ProxyProtocol, p.ip)
+	if behind {
+		p.ip = netip.Addr{}
+	}
 	p.left = func() {
 		s.places.leave(p)
 		s.metrics.current.Dec()
@@ -58,6 +62,10 @@ func (s *Server) welcome(raw net.Conn, implicit bool) {
 	}
 	s.metrics.opened(implicit)
 	s.goesFor(p, out)
+	if behind {
+		s.introduce(p, implicit)
+		return
+	}
 	s.converse(p, implicit)
 }
 

@@ -39,7 +39,9 @@ type Server struct {
 
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
+	unnamed  map[*peer]struct{} // whose PROXY header is awaited
 	draining bool
+	headers  sync.WaitGroup // readers of PROXY headers
 	bodies   sync.WaitGroup // Data calls: go-smtp does not wait for those of BDAT
 	closed   bool           // no further bodies
 }
@@ -53,6 +55,7 @@ func New(o Options, in Intake, accounts Accounts, log *zap.Logger, reg prometheu
 		guard:   newGuard(o.AuthFailuresPerMinute, o.slowAnswer),
 		handoff: newHandoff(),
 		conns:   make(map[*conn]struct{}),
+		unnamed: make(map[*peer]struct{}),
 		places:  newPlaces(o),
 		memory:  newBudget(o.contentMemory),
 		quota:   quota{by: make(map[account.ID]*window)},
@@ -161,7 +164,11 @@ func (s *Server) drain() {
 	for c := range s.conns {
 		c.drain()
 	}
+	for p := range s.unnamed {
+		p.Close()
+	}
 	s.mu.Unlock()
+	s.headers.Wait()
 
 	done := make(chan struct{})
 	go func() {
