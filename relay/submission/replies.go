@@ -111,7 +111,26 @@ func (c *conn) translate(reply []byte) {
 			return
 		}
 	}
-	c.wire = append(c.wire, reply...)
+	c.wire = appendFit(c.wire, reply)
+}
+
+// maxReplyLine is the length of a line of a reply, its end included (RFC 5321
+// §4.5.3.1.5).
+const maxReplyLine = 512
+
+// appendFit adds a reply that may quote the client, which may say anything: its lines
+// are of printable ASCII (RFC 5321 §4.2), and no longer than they may be.
+func appendFit(wire, reply []byte) []byte {
+	for line := range bytes.SplitSeq(bytes.TrimSuffix(reply, lineEnd), lineEnd) {
+		for _, c := range line[:min(len(line), maxReplyLine-len(lineEnd))] {
+			if c < ' ' || c > '~' {
+				c = '?'
+			}
+			wire = append(wire, c)
+		}
+		wire = append(wire, lineEnd...)
+	}
+	return wire
 }
 
 // declaresSize reports whether a MAIL command has a SIZE that is a number, however
