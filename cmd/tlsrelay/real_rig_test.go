@@ -23,6 +23,7 @@ package main
 //	real_sendmail_test.go   ... and sendmail, which is a receiver, too
 //	real_courier_test.go    ... Courier, which is GnuTLS, too
 //	real_unpacked_test.go   how those run that are not installed
+//	real_balancer_test.go   HAProxy, which tells of its clients by the PROXY protocol
 
 import (
 	"bytes"
