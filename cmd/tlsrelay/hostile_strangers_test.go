@@ -171,7 +171,7 @@ func TestLoginTimeout(t *testing.T) {
 // account has half of the memory for content and no more, whatever it opens; others
 // have their messages taken as fast as ever; and who is refused is told so at the end.
 func TestUnfinishedHeaders(t *testing.T) {
-	const connections, size = 120, 1 << 20
+	const connections, size = 160, 1 << 20
 	r := newRig(t, func(c *configs.Config) { c.Submission.AllowPlaintextAuth = true })
 	host := r.world.Host(t, "mx.good.test")
 	k := r.newSubuser("hostile")
@@ -200,7 +200,7 @@ func TestUnfinishedHeaders(t *testing.T) {
 	if limit := r.metric("tlsrelay_submission_content_bytes_limit"); held > limit/2 || limit != 256<<20 {
 		t.Errorf("%v octets are held, of %v", held, limit)
 	}
-	if grown > 200<<20 {
+	if grown > 160<<20 {
 		t.Errorf("the heap has grown by %d MiB", grown>>20)
 	}
 	if slowest > max(2*time.Second, 2*quietest) {

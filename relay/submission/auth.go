@@ -72,7 +72,7 @@ func (s *session) check(name, secret string) error {
 		s.conn.hangup = true
 		return refusal(421, "4.3.2", s.srv.o.Hostname+" Too many connections, try again later")
 	}
-	s.srv.goesFor(s.conn.peer, out)
+	s.srv.goes(out)
 	s.secret = secret
 	return authenticated
 }

@@ -8,8 +8,9 @@ import (
 
 // budget bounds the memory of what is being read: recipients, header sections, and
 // bodies as far as they are not on disk. An account may have as much of it as it
-// leaves free: one alone half, two a third each, and so on. So there is always room
-// for whoever comes next, and none of it is set aside for nobody.
+// leaves free: one alone half, the next half of the rest, and so on. So there is room
+// for whoever comes next, and none of it is set aside for nobody; and what a small
+// message takes is not counted at all.
 type budget struct {
 	total int64
 
@@ -46,11 +47,12 @@ func (b *budget) take(who account.ID, n int64) bool {
 	return true
 }
 
-// exhausted reports whether an account could have nothing more now.
+// exhausted reports whether an account that has some could have nothing more now.
 func (b *budget) exhausted(who account.ID) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.by[who]+shareStep > b.total-b.used-shareStep
+	has := b.by[who]
+	return has > 0 && has+shareStep > b.total-b.used-shareStep
 }
 
 func (b *budget) inUse() int64 {

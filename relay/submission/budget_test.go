@@ -21,8 +21,8 @@ func TestBudgetIsShared(t *testing.T) {
 		if want := int64(total) >> (n + 1); s.has < want-shareStep || s.has > want && s.has > 0 {
 			t.Errorf("account %d has %d octets, want %d", n, s.has, want)
 		}
-		if full := b.exhausted(who); !full {
-			t.Errorf("account %d may have more", n)
+		if full := b.exhausted(who); full != (s.has > 0) {
+			t.Errorf("account %d with %d octets is at its bound: %v", n, s.has, full)
 		}
 		if b.inUse() > total {
 			t.Fatalf("%d octets are in use", b.inUse())

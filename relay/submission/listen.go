@@ -61,7 +61,7 @@ func (s *Server) welcome(raw net.Conn, implicit bool) {
 		return
 	}
 	s.metrics.opened(implicit)
-	s.goesFor(p, out)
+	s.goes(out)
 	if behind {
 		s.introduce(p, implicit)
 		return
@@ -84,8 +84,8 @@ func (s *Server) standing(ip netip.Addr) account.ID {
 	return ""
 }
 
-// goesFor ends a connection that has lost its place to p, if there is one.
-func (s *Server) goesFor(p, out *peer) {
+// goes ends a connection that has lost its place to another one, if there is one.
+func (s *Server) goes(out *peer) {
 	if out == nil {
 		return
 	}
@@ -130,8 +130,12 @@ func (s *Server) words(cause string) string {
 func (s *Server) shortOf(cause string, p *peer) {
 	s.metrics.rejected.WithLabelValues(cause).Inc()
 	if n, due := s.seldom.due(cause, time.Now()); due {
+		whose := zap.Skip()
+		if p.seat.who != "" {
+			whose = zap.String("account", string(p.seat.who))
+		}
 		s.log.Warn("submission is short of places", zap.String("cause", cause), zap.Int("connections", n),
-			zap.Stringer("client", p.ip), zap.Stringer("source", source(p.ip)))
+			zap.Stringer("client", p.ip), zap.Stringer("source", source(p.ip)), whose)
 	}
 }
 

@@ -334,6 +334,7 @@ func TestStrangersGiveWay(t *testing.T) {
 	secured.cmd("250", "EHLO client.example")
 	secured.cmd("220", "STARTTLS")
 	secured.secure()
+	secured.cmd("250", "EHLO client.example") // the relay, too, is through with the handshake
 	var coming []*client
 	for i := range 5 {
 		c := w.from(fmt.Sprintf("127.0.2.%d", i+1))
@@ -448,7 +449,7 @@ func TestSessionsEndWithTheirKey(t *testing.T) {
 			chunk.send("BDAT 1000\r\nSubject: a\r\n")
 			waitFor(t, "content is on its way", func() bool { return w.in.drafts() == 2 })
 			w.accounts.change(func() { w.accounts.trouble = context.DeadlineExceeded })
-			time.Sleep(50 * time.Millisecond) // a store that cannot say ends nothing
+			w.srv.endSessions() // a store that cannot say ends nothing
 			if n := w.counted("key_ended"); n != 0 {
 				t.Errorf("%v sessions ended with the store", n)
 			}
@@ -463,11 +464,28 @@ func TestSessionsEndWithTheirKey(t *testing.T) {
 			if n := w.counted("key_ended"); n != 3 {
 				t.Errorf("%v sessions ended", n)
 			}
-			if n := logs.FilterMessageSnippet("sessions ended").Len(); n != 1 {
-				t.Errorf("%d lines", n)
-			}
+			waitFor(t, "it is logged", func() bool { return logs.FilterMessageSnippet("sessions ended").Len() == 1 })
 		})
 	}
+}
+
+// A message that is being stored when its session ends has its reply first.
+func TestReplyBeforeASessionEnds(t *testing.T) {
+	w := start(t, func(o *Options) { o.lookEvery = 10 * time.Millisecond })
+	w.in.hold = make(chan struct{})
+	c := w.ready()
+	c.envelope()
+	c.cmd("354", "DATA")
+	c.send(simple + "\r\n.\r\n")
+	waitFor(t, "it is being stored", func() bool {
+		return value(t, w.srv.metrics.current) == 1 && w.in.writes.Load() > 0 && w.in.drafts() == 0
+	})
+	w.accounts.change(func() { clear(w.accounts.keys) })
+	waitFor(t, "the session has ended", func() bool { return w.counted("key_ended") == 1 })
+	close(w.in.hold)
+	c.expect("250 2.0.0 Ok: queued as ")
+	c.expect("421 4.7.0 " + host)
+	c.closed()
 }
 
 // No account keeps the others out by its connections.

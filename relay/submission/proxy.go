@@ -52,7 +52,7 @@ func (s *Server) introduce(p *peer, implicit bool) {
 			p.Close()
 			return
 		}
-		s.goesFor(p, out)
+		s.goes(out)
 		s.converse(p, implicit)
 	})
 }
