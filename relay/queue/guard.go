@@ -1,11 +1,13 @@
 package queue
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/net/publicsuffix"
 
 	"tlsrelay/events"
 	"tlsrelay/policy"
@@ -13,7 +15,7 @@ import (
 )
 
 // guarded tells the mass-violation guard of an attempt and, while it holds,
-// makes a deferral of what would be a block (tls-policy §3.1). Attempts
+// makes a deferral of what would be a block. Attempts
 // without a demand cannot violate one and are not counted: however many
 // messages leave without conditions, they prove nothing about our TLS. Nor do
 // faults of our own.
@@ -22,7 +24,7 @@ func (q *Queue) guarded(d relay.Delivery, r relay.Result) relay.Result {
 		return r
 	}
 	block := r.Attempt.Ruling == policy.Block
-	if !q.holds(d.Lane.Destination, block || r.Attempt.Ruling == policy.Retry) || !block {
+	if !q.holds(sightingOf(d, r, block || r.Attempt.Ruling == policy.Retry)) || !block {
 		return r
 	}
 	r.Attempt.Ruling = policy.Retry
@@ -40,13 +42,57 @@ func (q *Queue) guarded(d relay.Delivery, r relay.Result) relay.Result {
 	return r
 }
 
+// sightingOf is what the guard is told of an attempt: where it went first, or
+// where the one before it did.
+func sightingOf(d relay.Delivery, r relay.Result, violated bool) policy.Sighting {
+	hosts := r.Attempt.Hosts
+	if len(hosts) == 0 && d.Last != nil {
+		hosts = d.Last.Hosts
+	}
+	s := policy.Sighting{
+		Account: string(d.Account), Domain: registered(d.Lane.Destination), Violated: violated, At: time.Now(),
+	}
+	if len(hosts) > 0 {
+		s.Network = networkOf(hosts[0].Address)
+	}
+	return s
+}
+
+// registered gives what somebody registered of a destination: the names below
+// it are all his. An address literal, or a name that is for anybody to register
+// below, stands for itself.
+func registered(destination string) string {
+	if strings.HasPrefix(destination, "[") {
+		return destination
+	}
+	name, err := publicsuffix.EffectiveTLDPlusOne(destination)
+	if err != nil {
+		return destination
+	}
+	return name
+}
+
+// networkOf gives the network of a host's address: for IPv6 the /64, all of which
+// one host may have. It is zero when there is none.
+func networkOf(address string) netip.Prefix {
+	at, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	addr, bits := at.Addr().Unmap().WithZone(""), 32
+	if addr.Is6() {
+		bits = 64
+	}
+	network, _ := addr.Prefix(bits)
+	return network
+}
+
 // holds counts one attempt and reports whether drops are to be put off.
-func (q *Queue) holds(destination string, violated bool) bool {
+func (q *Queue) holds(s policy.Sighting) bool {
 	q.guardMu.Lock()
 	defer q.guardMu.Unlock()
-	now := time.Now()
-	q.guard.Attempted(destination, violated, now)
-	holds := q.guard.Holds(now)
+	q.guard.Attempted(s)
+	holds := q.guard.Holds(s.At)
 	if holds != q.held {
 		q.held = holds
 		if holds {
