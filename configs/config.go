@@ -61,6 +61,8 @@ type Submission struct {
 	MaxStrangersPerIP     int            `yaml:"max_strangers_per_ip"`
 	LoginTimeout          time.Duration  `yaml:"login_timeout"`
 	ProxyProtocol         []netip.Prefix `yaml:"proxy_protocol"`
+	MaxWaiting            int            `yaml:"max_waiting_per_account"`
+	MaxDestinations       int            `yaml:"max_destinations_per_account"`
 	AuthFailuresPerMinute int            `yaml:"auth_failures_per_minute"`
 	IdleTimeout           time.Duration  `yaml:"idle_timeout"`
 }

@@ -86,6 +86,8 @@ func (l *loader) submission(s Submission) {
 	l.check(s.MaxConnectionsPerIP >= 0, "submission.max_connections_per_ip", "must not be negative")
 	l.check(s.MaxStrangersPerIP >= 0, "submission.max_strangers_per_ip", "must not be negative")
 	l.positive("submission.login_timeout", s.LoginTimeout)
+	l.check(s.MaxWaiting >= 0, "submission.max_waiting_per_account", "must not be negative")
+	l.check(s.MaxDestinations >= 0, "submission.max_destinations_per_account", "must not be negative")
 	l.check(s.AuthFailuresPerMinute > 0, "submission.auth_failures_per_minute", "must be at least 1")
 	l.positive("submission.idle_timeout", s.IdleTimeout)
 }

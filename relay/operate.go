@@ -61,11 +61,15 @@ type Queued struct {
 
 // Operator is what the operator's hands need of a store, beside [Store].
 type Operator interface {
-	// Overview gives the queue by destination, in the order of their names.
-	Overview(ctx context.Context, now time.Time) ([]QueueRow, error)
+	// Overview gives the queue by destination, in the order of their names: limit
+	// of them (0: 100) behind the name after, and how many more there are.
+	Overview(ctx context.Context, now time.Time, after string, limit int) (rows []QueueRow, more int, err error)
 	// Queue lists selected deliveries, due first within a lane, held ones
 	// last: limit of them (0: 100) after the first offset.
 	Queue(ctx context.Context, s Selection, offset, limit int) ([]Queued, error)
+	// Count gives how many deliveries are selected after the first offset; it
+	// counts no further than most.
+	Count(ctx context.Context, s Selection, offset, most int) (int, error)
 	// Message gives a message and its deliveries, waiting and finished, by
 	// number; ErrNotFound when it is unknown, or past the retention.
 	Message(ctx context.Context, id MessageID) (Message, []Delivery, error)

@@ -93,6 +93,9 @@ var (
 	// ErrNoSpace is the error of a message that the disk has no room for;
 	// submission answers 452 4.3.1.
 	ErrNoSpace = errors.New("relay: no space for another message")
+	// ErrAccountFull is the error of a message of an account that has as much
+	// waiting as it may; submission answers 452 4.3.1.
+	ErrAccountFull = errors.New("relay: too much of the account's mail is waiting")
 	// ErrUnavailable is the error of a store that cannot read or write at
 	// the moment; submission answers 451.
 	ErrUnavailable = errors.New("relay: the store is not available")

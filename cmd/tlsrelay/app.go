@@ -63,7 +63,8 @@ func newApp(c configs.Config, log *zap.Logger) (a *app, err error) {
 	a.metrics = reg
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if a.store, err = store.Open(store.Options{
-		Dir: c.DataDir, MinFreeDisk: c.MinFreeDisk, Retention: c.Retention, Log: log, Registerer: reg,
+		Dir: c.DataDir, MinFreeDisk: c.MinFreeDisk, Retention: c.Retention,
+		MaxWaiting: c.Submission.MaxWaiting, MaxDestinations: c.Submission.MaxDestinations, Log: log, Registerer: reg,
 	}); err != nil {
 		return a, err
 	}
@@ -198,7 +199,7 @@ func (a *app) listenSubmission(reg prometheus.Registerer) error {
 		AllowPlaintextAuth: s.AllowPlaintextAuth, Trusted: s.TrustedNetworks,
 		RefuseBareNewlines: s.BareNewlines == "refuse",
 		MaxMessageBytes:    s.MaxMessageBytes, MaxRecipients: s.MaxRecipients,
-		MaxConnections: s.MaxConnections, MaxPerIP: s.MaxConnectionsPerIP,
+		MaxConnections: s.MaxConnections, MaxPerIP: s.MaxConnectionsPerIP, Admit: a.store.Admit,
 		MaxStrangersPerIP: s.MaxStrangersPerIP, LoginTimeout: s.LoginTimeout, ProxyProtocol: s.ProxyProtocol,
 		AuthFailuresPerMinute: s.AuthFailuresPerMinute, IdleTimeout: s.IdleTimeout,
 	}, a.queue, a.store, a.log.Named("submission"), reg)

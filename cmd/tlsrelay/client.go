@@ -10,8 +10,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"reflect"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -21,6 +23,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tlsrelay/events"
+	"tlsrelay/relay/admin"
 )
 
 // client speaks to the operator's listener of a running relay.
@@ -28,16 +31,17 @@ type client struct {
 	base  string
 	token string
 	out   io.Writer
+	err   io.Writer
 	json  bool // print replies as they came
 }
 
 // remote makes a command that speaks to a running relay: it adds the flags
 // that say which one and how to print.
 func remote(c *cobra.Command, do func(ctx context.Context, cl *client, args []string) error) *cobra.Command {
-	url := c.Flags().String("admin", cmp.Or(os.Getenv("TLSRELAY_ADMIN_URL"), "http://127.0.0.1:8026"), "operator's listener of the relay (TLSRELAY_ADMIN_URL)")
+	base := c.Flags().String("admin", cmp.Or(os.Getenv("TLSRELAY_ADMIN_URL"), "http://127.0.0.1:8026"), "operator's listener of the relay (TLSRELAY_ADMIN_URL)")
 	asJSON := c.Flags().Bool("json", false, "print JSON")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		return do(cmd.Context(), &client{strings.TrimSuffix(*url, "/"), adminToken(), cmd.OutOrStdout(), *asJSON}, args)
+		return do(cmd.Context(), &client{strings.TrimSuffix(*base, "/"), adminToken(), cmd.OutOrStdout(), cmd.ErrOrStderr(), *asJSON}, args)
 	}
 	return c
 }
@@ -55,19 +59,34 @@ func adminToken() string {
 
 // call makes one request and decodes the reply into out, unless it is nil.
 func (c *client) call(ctx context.Context, method, path string, in, out any) error {
+	_, err := c.ask(ctx, method, path, in, out)
+	return err
+}
+
+// list gets a part of a list into out and says how many rows there are behind it.
+func (c *client) list(ctx context.Context, path string, query url.Values, out any) (more int, err error) {
+	header, err := c.ask(ctx, http.MethodGet, path+"?"+query.Encode(), nil, out)
+	if err == nil {
+		more, _ = strconv.Atoi(header.Get(admin.Remaining))
+	}
+	return more, err
+}
+
+// ask is call, and gives the header of the reply.
+func (c *client) ask(ctx context.Context, method, path string, in, out any) (http.Header, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute) // a check dials every host in turn
 	defer cancel()
 	var body io.Reader
 	if in != nil {
 		text, err := json.Marshal(in)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		body = bytes.NewReader(text)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
-		return usage("--admin: not a URL: %s", c.base)
+		return nil, usage("--admin: not a URL: %s", c.base)
 	}
 	if method != http.MethodGet {
 		req.Header.Set("Content-Type", "application/json")
@@ -78,19 +97,19 @@ func (c *client) call(ctx context.Context, method, path string, in, out any) err
 	res, err := http.DefaultClient.Do(req)
 	var untrusted *tls.CertificateVerificationError
 	if errors.As(err, &untrusted) {
-		return fmt.Errorf("the certificate at %s is not trusted here: %s", c.base, events.Printable(untrusted.Err.Error()))
+		return nil, fmt.Errorf("the certificate at %s is not trusted here: %s", c.base, events.Printable(untrusted.Err.Error()))
 	}
 	if err != nil {
-		return fmt.Errorf("no relay answers at %s (is it running? --admin or TLSRELAY_ADMIN_URL says where)", c.base)
+		return nil, fmt.Errorf("no relay answers at %s (is it running? --admin or TLSRELAY_ADMIN_URL says where)", c.base)
 	}
 	defer res.Body.Close()
 	if res.StatusCode >= 300 {
-		return refusal(res)
+		return nil, refusal(res)
 	}
 	if out == nil {
-		return nil
+		return res.Header, nil
 	}
-	return json.NewDecoder(res.Body).Decode(out)
+	return res.Header, json.NewDecoder(res.Body).Decode(out)
 }
 
 func refusal(res *http.Response) error {

@@ -276,7 +276,7 @@ func (c *crash) settle(p *process) {
 	queued := map[string]bool{}
 	var all []relay.Queued
 	// In one page: the order changes with every attempt.
-	getJSON(c.t, "http://"+p.admin+"/admin/v1/queue/messages?destination=down.test&limit=1000000", &all)
+	getJSON(c.t, "http://"+p.admin+"/admin/v1/queue/messages?destination=down.test&limit=100000", &all)
 	for _, q := range all {
 		for _, r := range q.Delivery.Recipients {
 			queued[r.Address.String()] = true

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/base64"
 	"fmt"
 	"strings"
 	"testing"
@@ -93,4 +94,69 @@ func TestGuardIsNobodysTool(t *testing.T) {
 	r.world.Host(t, "mx.failing3.test", plain)
 	sends(mall, "deferred", "failing3.test")
 	guard("holding")
+}
+
+// An account with as much waiting as it may have is told so at MAIL and at the end
+// of the content, never at a single recipient; also after a restart. Others do not
+// notice, and its own reports come.
+func TestQueueOfAnAccountIsBounded(t *testing.T) {
+	r := newRig(t, func(c *configs.Config) {
+		c.Submission.AllowPlaintextAuth = true
+		c.Submission.MaxWaiting, c.Submission.MaxDestinations = 8, 3
+	})
+	later := relaytest.Script{Rcpt: relaytest.Reply{Code: 451, Text: "4.3.0 Later"}}
+	for _, d := range []string{"a.test", "b.test", "c.test", "d.test"} {
+		r.world.Host(t, "mx."+d, later)
+	}
+	full, other := r.newTenant("full"), r.newTenant("other")
+	reports := r.world.Host(t, "mx.sender.test")
+	good := r.world.Host(t, "mx.good.test")
+
+	login := func(key string) *talker {
+		t.Helper()
+		c := talk(t, r.app.submission.Addrs()[0].String())
+		c.say("EHLO app.test", "250")
+		c.say("AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00apikey\x00"+key)), "235")
+		return c
+	}
+	// Refused by the number of recipients, and by that of destinations.
+	c := login(full.key)
+	send := func(want string, rcpts ...string) {
+		t.Helper()
+		c.say("MAIL FROM:<app@sender.test>", "250")
+		for _, to := range rcpts {
+			c.say("RCPT TO:<"+to+">", "250")
+		}
+		c.say("DATA", "354")
+		c.say("Subject: test\r\n\r\nHello.\r\n.", want)
+	}
+	send("452 4.3.1", "1@a.test", "2@a.test", "3@a.test", "4@a.test", "5@a.test", "6@a.test", "7@a.test", "8@a.test", "9@a.test")
+	send("452 4.3.1", "1@a.test", "1@b.test", "1@c.test", "1@d.test")
+	send("250", "1@a.test", "2@a.test", "1@b.test", "1@c.test")
+	send("452 4.3.1", "1@d.test")
+	send("250", "2@c.test", "3@c.test", "4@c.test", "5@c.test")
+	c.say("MAIL FROM:<app@sender.test>", "452 4.3.1")
+	c.say("RCPT TO:<1@a.test>", "503")
+	c.say("QUIT", "221")
+	for bound, want := range map[string][2]float64{"recipients": {2, 8}, "destinations": {2, 3}} {
+		n, limit := r.metric(`tlsrelay_account_waiting_refusals_total{bound="`+bound), r.metric(`tlsrelay_account_waiting_limit{bound="`+bound)
+		if n != want[0] || limit != want[1] {
+			t.Errorf("%s: %v refusals are counted, of a limit of %v", bound, n, limit)
+		}
+	}
+	r.submitAs(other, "1@a.test", "1@good.test")
+	good.Await(t, 1)
+
+	r.stop()
+	r.start()
+	eventually(t, "what waits is counted", func() bool { return r.metric("tlsrelay_queue_deliveries") == 5 })
+	c = login(full.key)
+	c.say("MAIL FROM:<app@sender.test>", "452 4.3.1")
+	c.say("QUIT", "221")
+	// Eight are given up and reported: there is room again.
+	r.must("queue", "drop", "--account", "full")
+	c = login(full.key)
+	reports.Await(t, 4)
+	send("250", "1@d.test")
+	c.say("QUIT", "221")
 }

@@ -177,9 +177,21 @@ func TestQueueCommands(t *testing.T) {
 	if out := r.must("queue", "list"); !strings.Contains(out, "slow.test") || !strings.Contains(out, "reply_temporary") {
 		t.Errorf("queue list:\n%s", out)
 	}
-	if out := r.must("queue", "list", "slow.test", "--limit", "2"); strings.Count(out, "app@sender.test") != 2 {
+	if out := r.must("queue", "list", "slow.test", "--limit", "2"); strings.Count(out, "app@sender.test") != 2 || !strings.Contains(out, "1 more messages: --offset 2\n") {
 		t.Errorf("queue list slow.test --limit 2:\n%s", out)
 	}
+	r.world.Host(t, "mx.slower.test", relaytest.Script{Rcpt: relaytest.Reply{Code: 451, Text: "4.3.0 Later"}})
+	r.submit("app@sender.test", "z@slower.test")
+	if out := r.must("queue", "list", "--limit", "1"); !strings.Contains(out, "\nslow.test ") || strings.Contains(out, "slower.test") || !strings.Contains(out, "1 more destinations: --after slow.test\n") {
+		t.Errorf("queue list --limit 1:\n%s", out)
+	}
+	if out := r.must("queue", "list", "--after", "slow.test"); strings.Contains(out, "\nslow.test ") || !strings.Contains(out, "slower.test") || strings.Contains(out, "more") {
+		t.Errorf("queue list --after slow.test:\n%s", out)
+	}
+	r.fails("at most 100000", "queue", "list", "--limit", "100001")
+	r.event(receiver, "z@slower.test", "deferred")
+	r.must("queue", "drop", "--destination", "slower.test")
+	sender.Await(t, 1)
 	if out := r.must("queue", "show", ids["a"]); !strings.Contains(out, "a@slow.test") || !strings.Contains(out, "waiting") || !strings.Contains(out, "TLS 1.3") {
 		t.Errorf("queue show:\n%s", out)
 	}
@@ -202,7 +214,7 @@ func TestQueueCommands(t *testing.T) {
 	if e["type"] != "blocked" || !strings.Contains(e["reason"].(string), "message dropped by the operator: sent by mistake") {
 		t.Errorf("event of the drop: %v", e)
 	}
-	if report := string(sender.Await(t, 1)[0].Body); !strings.Contains(report, "sent by mistake") {
+	if report := string(sender.Await(t, 2)[1].Body); !strings.Contains(report, "sent by mistake") {
 		t.Errorf("report of the drop:\n%s", report)
 	}
 

@@ -36,44 +36,60 @@ func queueList() *cobra.Command {
 			return nil
 		},
 	}
+	after := c.Flags().String("after", "", "without a destination: list the destinations whose names come behind this one")
+	limit := c.Flags().Int("limit", 100, "destinations, or messages, to list")
 	offset := c.Flags().Int("offset", 0, "with a destination: messages to skip")
-	limit := c.Flags().Int("limit", 100, "with a destination: messages to list")
 	held := c.Flags().Bool("held", false, "with a destination: only held ones")
 	return remote(c, func(ctx context.Context, cl *client, args []string) error {
+		q := url.Values{"limit": {strconv.Itoa(*limit)}}
 		if len(args) == 0 {
-			return queueOverview(ctx, cl)
+			q.Set("after", *after)
+			return queueOverview(ctx, cl, q)
 		}
-		q := url.Values{"destination": {args[0]}, "offset": {strconv.Itoa(*offset)}, "limit": {strconv.Itoa(*limit)}}
+		q.Set("destination", args[0])
+		q.Set("offset", strconv.Itoa(*offset))
 		if *held {
 			q.Set("held", "true")
 		}
 		var list []relay.Queued
-		if err := cl.call(ctx, http.MethodGet, "/admin/v1/queue/messages?"+q.Encode(), nil, &list); err != nil {
+		more, err := cl.list(ctx, "/admin/v1/queue/messages", q, &list)
+		if err != nil {
 			return err
 		}
-		return cl.show(list, func(w io.Writer) { printQueued(w, list) })
+		err = cl.show(list, func(w io.Writer) { printQueued(w, list) })
+		if more > 0 {
+			fmt.Fprintf(cl.err, "%d%s more messages: --offset %d\n", more, plus(more >= admin.CountedMore), *offset+len(list))
+		}
+		return err
 	})
 }
 
-func queueOverview(ctx context.Context, cl *client) error {
+func queueOverview(ctx context.Context, cl *client, q url.Values) error {
 	var rows []relay.QueueRow
-	if err := cl.call(ctx, http.MethodGet, "/admin/v1/queue", nil, &rows); err != nil {
+	more, err := cl.list(ctx, "/admin/v1/queue", q, &rows)
+	if err != nil {
 		return err
 	}
-	return cl.show(rows, func(w io.Writer) {
-		fmt.Fprint(w, "DESTINATION\tWAITING\tHELD")
-		for _, b := range relay.AgeBuckets() {
-			say(w, "\t<%s", short(b))
+	err = cl.show(rows, func(w io.Writer) { printOverview(w, rows) })
+	if more > 0 {
+		fmt.Fprintf(cl.err, "%d more destinations: --after %s\n", more, rows[len(rows)-1].Destination)
+	}
+	return err
+}
+
+func printOverview(w io.Writer, rows []relay.QueueRow) {
+	fmt.Fprint(w, "DESTINATION\tWAITING\tHELD")
+	for _, b := range relay.AgeBuckets() {
+		say(w, "\t<%s", short(b))
+	}
+	fmt.Fprintln(w, "\tOLDER\tLAST TROUBLE")
+	for _, r := range rows {
+		say(w, "%s\t%d%s\t%d", r.Destination, r.Waiting, plus(r.More), r.Held)
+		for _, n := range r.Ages {
+			say(w, "\t%d", n)
 		}
-		fmt.Fprintln(w, "\tOLDER\tLAST TROUBLE")
-		for _, r := range rows {
-			say(w, "%s\t%d%s\t%d", r.Destination, r.Waiting, plus(r.More), r.Held)
-			for _, n := range r.Ages {
-				say(w, "\t%d", n)
-			}
-			say(w, "\t%s %s\n", r.Reason, clip(r.Reply, 60))
-		}
-	})
+		say(w, "\t%s %s\n", r.Reason, clip(r.Reply, 60))
+	}
 }
 
 func plus(more bool) string {

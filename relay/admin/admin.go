@@ -123,6 +123,10 @@ func (s *server) serve(c call) http.HandlerFunc {
 			}
 		}()
 		v, err := c(r)
+		if some, ok := v.(part); ok && err == nil {
+			some.tell(w, r)
+			v = some.rows
+		}
 		var p problem
 		switch {
 		case err == nil && v == nil:

@@ -30,11 +30,12 @@ type pageView struct {
 	Ready bool
 	Parts map[string]string // Readiness.Troubles
 	Queue []relay.QueueRow
+	More  int // destinations that are not in it
 	Now   time.Time
 }
 
 func (s *server) page(w http.ResponseWriter, r *http.Request) {
-	rows, err := s.Store.Overview(r.Context(), time.Now())
+	rows, more, err := s.Store.Overview(r.Context(), time.Now(), "", listed)
 	if err != nil {
 		s.Log.Error("the queue cannot be read for the web page", zap.Error(err))
 	}
@@ -42,7 +43,7 @@ func (s *server) page(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	ready := s.Ready()
-	view := pageView{Ready: err == nil && ready.Ready(), Parts: ready.Troubles, Queue: rows, Now: time.Now().UTC()}
+	view := pageView{Ready: err == nil && ready.Ready(), Parts: ready.Troubles, Queue: rows, More: more, Now: time.Now().UTC()}
 	if err := pageTemplate.Execute(w, view); err != nil {
 		s.Log.Debug("the web page was not delivered", zap.Error(err))
 	}

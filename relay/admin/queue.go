@@ -1,9 +1,11 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -52,12 +54,39 @@ type Evidence struct {
 	Deliveries []relay.Delivery `json:"deliveries"`
 }
 
+const (
+	// CountedMore is how far is counted what is behind a part of a list.
+	CountedMore = 10_000
+	// maxListed is how many rows one call lists, and listed how many it does
+	// unless told.
+	maxListed = 100_000
+	listed    = 100
+)
+
 func (s *server) queueOverview(r *http.Request) (any, error) {
-	rows, err := s.Store.Overview(r.Context(), time.Now())
-	if rows == nil {
-		rows = []relay.QueueRow{}
+	q := r.URL.Query()
+	limit, err := limitOf(q)
+	if err != nil {
+		return nil, err
 	}
-	return rows, err
+	rows, more, err := s.Store.Overview(r.Context(), time.Now(), q.Get("after"), limit)
+	if err != nil {
+		return nil, err
+	}
+	p := part{rows: append([]relay.QueueRow{}, rows...), more: more}
+	if more > 0 {
+		p.next = url.Values{"after": {rows[len(rows)-1].Destination}}
+	}
+	return p, nil
+}
+
+// limitOf reads how many rows are asked for.
+func limitOf(q url.Values) (int, error) {
+	n, err := number(q.Get("limit"))
+	if err != nil || n > maxListed {
+		return 0, badRequest("limit must be a whole number, at most " + strconv.Itoa(maxListed))
+	}
+	return cmp.Or(n, listed), nil
 }
 
 func (s *server) queueMessages(r *http.Request) (any, error) {
@@ -69,16 +98,24 @@ func (s *server) queueMessages(r *http.Request) (any, error) {
 		return nil, err
 	}
 	sel.Held = q.Get("held") == "true"
-	offset, err1 := number(q.Get("offset"))
-	limit, err2 := number(q.Get("limit"))
-	if err1 != nil || err2 != nil {
-		return nil, badRequest("offset and limit must be whole numbers")
+	offset, err := number(q.Get("offset"))
+	if err != nil {
+		return nil, badRequest("offset must be a whole number")
+	}
+	limit, err := limitOf(q)
+	if err != nil {
+		return nil, err
 	}
 	list, err := s.Store.Queue(r.Context(), sel, offset, limit)
-	if list == nil {
-		list = []relay.Queued{}
+	if err != nil {
+		return nil, err
 	}
-	return list, err
+	p := part{rows: append([]relay.Queued{}, list...)}
+	if len(list) == limit {
+		p.more, err = s.Store.Count(r.Context(), sel, offset+limit, CountedMore)
+		p.next = url.Values{"offset": {strconv.Itoa(offset + limit)}}
+	}
+	return p, err
 }
 
 func number(s string) (int, error) {

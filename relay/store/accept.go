@@ -18,8 +18,8 @@ import (
 // one batch that is synced before it returns; concurrent calls share a sync.
 // A large body is made durable before the batch that names it.
 //
-// On an error the message is not accepted. relay.ErrNoSpace and
-// relay.ErrUnavailable may pass; any other error is a fault of the caller.
+// On an error the message is not accepted. relay.ErrNoSpace, relay.ErrAccountFull
+// and relay.ErrUnavailable may pass; any other error is a fault of the caller.
 func (s *Store) Accept(ctx context.Context, m relay.Message, ds []relay.Delivery, body relay.Draft, evs []events.Event) error {
 	d, ok := body.(*draft)
 	if !ok || d.s != s || d.ended {
@@ -35,6 +35,10 @@ func (s *Store) Accept(ctx context.Context, m relay.Message, ds []relay.Delivery
 		return err
 	}
 	defer s.leave()
+	if err := s.admits(en, &m, ds); err != nil {
+		d.Discard()
+		return err
+	}
 	defer d.end()
 	w := s.newWrite(en)
 	defer w.close()
@@ -56,6 +60,16 @@ func (s *Store) Accept(ctx context.Context, m relay.Message, ds []relay.Delivery
 // admissible says whether there is a whole body, and room for it.
 func (s *Store) admissible(ctx context.Context, d *draft) error {
 	return errors.Join(ctx.Err(), d.err, s.freeLately())
+}
+
+// admits says whether the account of a message may have it. Reports come by
+// Commit, and are never refused.
+func (s *Store) admits(en *engine, m *relay.Message, ds []relay.Delivery) error {
+	n := 0
+	for i := range ds {
+		n += len(ds[i].Recipients)
+	}
+	return en.tally.admits(&s.bounds, m.Account, ds, n)
 }
 
 // accept adds a message to w. It ends the draft's spool file one way or the
@@ -123,28 +137,44 @@ func (w *write) record(d *relay.Delivery, done bool) error {
 // index adds the index entry that a delivery's state calls for.
 func (w *write) index(d relay.Delivery) error {
 	e := entryOf(d)
-	w.moved = append(w.moved, move{d.Lane.Destination, 1})
+	n := waitingRecipients(&d)
+	w.move(d, 1, n)
 	if d.Held {
 		w.held++
-		return w.set(e.encode(pHeld), nil)
+		return w.set(e.encode(pHeld), indexValue(n))
 	}
 	w.waiting++
 	key := e.encode(pReady)
 	w.inserted = append(w.inserted, key)
-	return w.set(key, nil)
+	return w.set(key, indexValue(n))
 }
 
 // unindex takes the index entry of a delivery in state st away.
 func (w *write) unindex(d relay.Delivery, st state) error {
 	e := entryOf(d)
 	e.due = st.due
-	w.moved = append(w.moved, move{d.Lane.Destination, -1})
+	w.move(d, -1, -waitingRecipients(&d))
 	if st.held {
 		w.held--
 		return w.batch.Delete(e.encode(pHeld), nil)
 	}
 	w.waiting--
 	return w.batch.Delete(e.encode(pReady), nil)
+}
+
+// move notes a change of what waits. What only changes its place in the index
+// comes to nothing.
+func (w *write) move(d relay.Delivery, entries, recipients int) {
+	if last := len(w.moved) - 1; last >= 0 && w.moved[last].destination == d.Lane.Destination && w.moved[last].who == d.Account {
+		m := &w.moved[last]
+		m.entries += entries
+		m.recipients += recipients
+		if m.entries == 0 && m.recipients == 0 {
+			w.moved = w.moved[:last]
+		}
+		return
+	}
+	w.moved = append(w.moved, move{d.Account, d.Lane.Destination, entries, recipients})
 }
 
 func entryOf(d relay.Delivery) indexEntry {
@@ -167,12 +197,6 @@ type write struct {
 	claimed                 []indexEntry
 	spooled                 []relay.MessageID // messages whose bodies are in spool files, until they are committed
 	ticket                  *ticket
-}
-
-// move is a change of the number of index entries of a destination.
-type move struct {
-	destination string
-	by          int
 }
 
 // maxScratch is the largest buffer that is kept for the next write.
@@ -205,7 +229,7 @@ func (w *write) commit(sync bool) error {
 	w.en.depth.waiting.Add(w.waiting)
 	w.en.depth.held.Add(w.held)
 	for _, m := range w.moved {
-		w.en.cuts.add(m.destination, m.by)
+		w.en.tally.add(m)
 	}
 	for _, e := range w.claimed {
 		w.s.flight.add(e.key, e.due)

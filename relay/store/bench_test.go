@@ -182,7 +182,7 @@ func BenchmarkBacklog(b *testing.B) {
 	})
 	b.Run("Overview", func(b *testing.B) {
 		for b.Loop() {
-			if _, err := s.Overview(b.Context(), time.Now()); err != nil {
+			if _, _, err := s.Overview(b.Context(), time.Now(), "", 0); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -22,27 +22,17 @@ const greatLane = 20_000
 //     entries of its neighbours in the alphabet, which come and go all the
 //     time, would have the whole backlog rewritten again and again.
 type cuts struct {
-	mu     sync.Mutex
-	queued map[string]int // index entries by destination; those in transit may make it negative
-	great  []string       // destinations with many, sorted
+	mu    sync.Mutex
+	great []string // destinations with many, sorted
 }
 
-// add counts n index entries more for a destination.
-func (c *cuts) add(destination string, n int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.queued == nil {
-		c.queued = make(map[string]int)
-	}
-	now := c.queued[destination] + n
-	if now == 0 {
-		delete(c.queued, destination)
-	} else {
-		c.queued[destination] = now
-	}
-	if now > greatLane/2 && now < greatLane {
+// note takes in how many index entries a destination had, and has now.
+func (c *cuts) note(destination string, was, now int) {
+	if now < greatLane && (now > greatLane/2 || was <= greatLane/2) {
 		return
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	at, is := slices.BinarySearch(c.great, destination)
 	switch {
 	case now >= greatLane && !is:

@@ -11,9 +11,11 @@ import (
 )
 
 func TestCuts(t *testing.T) {
-	var c cuts
-	c.add("great.example", greatLane)
-	c.add("small.example", greatLane-1)
+	var all tally
+	add := func(destination string, n int) { all.add(move{"1", destination, n, n}) }
+	add("great.example", greatLane)
+	add("small.example", greatLane-1)
+	c := &all.cuts
 	for _, s := range []struct{ start, end string }{
 		{"q", ""}, // none of ours
 		{"!/id", "!0"},
@@ -31,13 +33,13 @@ func TestCuts(t *testing.T) {
 		by    int
 		great bool
 	}{{-greatLane / 4, true}, {-greatLane / 4, false}, {greatLane / 4, false}, {greatLane / 4, true}, {-greatLane, false}} {
-		c.add("great.example", s.by)
+		add("great.example", s.by)
 		if _, end, _ := c.policy([]byte("q/a")); (string(end) != "q0") != s.great {
-			t.Errorf("with %d entries: up to %q", c.queued["great.example"], end)
+			t.Errorf("with %d entries: up to %q", all.waiting("great.example"), end)
 		}
 	}
-	if len(c.queued) != 1 {
-		t.Errorf("%v", c.queued)
+	if all.count() != 1 {
+		t.Errorf("%v", all.destinations)
 	}
 }
 
@@ -49,7 +51,7 @@ func TestTablesAreCut(t *testing.T) {
 	}
 	defer s.Close()
 	en := s.engine
-	en.cuts.add("dead.example", greatLane)
+	en.tally.add(move{"1", "dead.example", greatLane, greatLane})
 	for range 3 {
 		for _, name := range []string{"a.example", "dead.example", "z.example"} {
 			e := indexEntry{lane: relay.Lane{Destination: name, Class: "o"}, who: "1", due: time.Now()}
@@ -75,7 +77,7 @@ func TestTablesAreCut(t *testing.T) {
 	for _, level := range levels {
 		for _, table := range level {
 			tables++
-			_, end, _ := en.cuts.policy(table.Smallest.UserKey)
+			_, end, _ := en.tally.cuts.policy(table.Smallest.UserKey)
 			if bytes.Compare(table.Largest.UserKey, end) >= 0 {
 				t.Errorf("a table goes from %q to %q", table.Smallest.UserKey, table.Largest.UserKey)
 			}

@@ -20,7 +20,7 @@ import (
 type engine struct {
 	db    *pebble.DB
 	fence *fence
-	cuts  cuts
+	tally tally
 	depth depth
 }
 
@@ -95,7 +95,7 @@ func (s *Store) pebbleOptions(en *engine, cache *pebble.Cache) *pebble.Options {
 		L0StopWritesThreshold: 24,
 		Logger:                &logger{s.log.Named("pebble"), en.fence},
 	}
-	o.Experimental.SpanPolicyFunc = en.cuts.policy
+	o.Experimental.SpanPolicyFunc = en.tally.cuts.policy
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
@@ -273,30 +273,48 @@ func (en *engine) countIndex(ctx context.Context, snap *pebble.Snapshot, prefix 
 	if err != nil {
 		return err
 	}
-	var destination string
-	var run, n, messages int64 // run: of one destination
+	var run move // of one destination and account
+	var n, messages int64
 	for ok := it.First(); ok && err == nil; ok = it.Next() {
 		var e indexEntry
 		if e, err = parseIndexKey(it.Key()); err != nil {
 			break
 		}
-		if e.lane.Destination != destination {
-			en.cuts.add(destination, int(run))
-			destination, run = e.lane.Destination, 0
+		if e.lane.Destination != run.destination || e.who != run.who {
+			en.tally.add(run)
+			run = move{who: e.who, destination: e.lane.Destination}
 		}
 		var first bool
 		if first, err = isFirst(snap, e.key); first {
 			messages++
 		}
-		run++
+		run.entries++
+		run.recipients += recipientsOf(snap, it, e.key)
 		if n++; n%4096 == 0 && err == nil {
 			err = cmp.Or(ctx.Err(), en.failure())
 		}
 	}
-	en.cuts.add(destination, int(run))
+	en.tally.add(run)
 	to.Add(n)
 	en.depth.messages.Add(messages)
 	return errors.Join(err, it.Close())
+}
+
+// recipientsOf gives how many recipients the index entry that it stands at counts
+// for. One of an older program does not say.
+func recipientsOf(r pebble.Reader, it *pebble.Iterator, k relay.DeliveryKey) int {
+	if v, err := it.ValueAndErr(); err == nil {
+		if n, known := parseIndexValue(v); known {
+			return n
+		}
+	}
+	v, closer, err := r.Get(deliveryKey(k))
+	if err != nil {
+		return 0 // whoever wants the delivery will say so
+	}
+	defer closer.Close()
+	d, _, _ := decodeDelivery(v)
+	return waitingRecipients(&d)
 }
 
 // isFirst reports whether no delivery of the message with a lower number is

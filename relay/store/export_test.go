@@ -1,8 +1,13 @@
 package store
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -29,7 +34,7 @@ func (s *Store) Verify() error {
 			fault("%s: %w", prefix, err)
 		}
 	}
-	queued := make(map[relay.MessageID]int)
+	queued, want := make(map[relay.MessageID]int), tally{}
 	each(pMessage, func(key, v []byte) error {
 		if !isDelivery(key) {
 			return nil
@@ -47,9 +52,18 @@ func (s *Store) Verify() error {
 		if d.Held {
 			prefix = pHeld
 		}
-		must(entryOf(d).encode(prefix), "delivery %s is not in the index", d.Key)
+		n := waitingRecipients(&d)
+		want.add(move{d.Account, d.Lane.Destination, 1, n})
+		v, ok, err := en.get(entryOf(d).encode(prefix))
+		if got, known := parseIndexValue(v); err != nil || !ok || known && got != n {
+			fault("delivery %s is not in the index for %d recipients, %t %v: %v", d.Key, n, ok, v, err)
+		}
 		return nil
 	})
+	en.count(context.Background(), s.log)
+	if got, want := en.tally.String(), want.String(); got != want {
+		fault("counted is %s, not %s", got, want)
+	}
 	for id := range queued {
 		if !s.spooled.has(id) {
 			must(bodyKey(id), "message %s has no body", id)
@@ -84,6 +98,27 @@ func (s *Store) Verify() error {
 		return err
 	})
 	return errors.Join(errs...)
+}
+
+// String lists what waits.
+func (t *tally) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(t.destinations)) {
+		fmt.Fprintf(&b, "%s %d; ", name, t.destinations[name].entries)
+	}
+	for _, who := range slices.Sorted(maps.Keys(t.accounts)) {
+		l := t.accounts[who]
+		fmt.Fprintf(&b, "account %s %d:", who, l.recipients)
+		for _, name := range slices.Sorted(maps.Keys(t.destinations)) {
+			if n := l.entries[t.destinations[name]]; n != 0 {
+				fmt.Fprintf(&b, " %s %d", name, n)
+			}
+		}
+		b.WriteString("; ")
+	}
+	return b.String()
 }
 
 // Depth gives what the gauges show once Run has counted what was there.
@@ -121,6 +156,30 @@ func (s *Store) Spoil(k relay.DeliveryKey) (restore func() error, err error) {
 		return nil, err
 	}
 	return func() error { return en.db.Set(key, v, pebble.Sync) }, en.db.Set(key, []byte("?"), pebble.Sync)
+}
+
+// AgeIndex takes from the index what older programs did not write there.
+func (s *Store) AgeIndex() error {
+	en, err := s.enter()
+	if err != nil {
+		return err
+	}
+	defer s.leave()
+	var keys [][]byte
+	for _, prefix := range []string{pReady, pHeld} {
+		if err := en.eachPrefix([]byte(prefix), func(k, _ []byte) (bool, error) {
+			keys = append(keys, bytes.Clone(k))
+			return true, nil
+		}); err != nil {
+			return err
+		}
+	}
+	for _, k := range keys {
+		if err := en.db.Set(k, nil, pebble.Sync); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Sweeping is the time of a sweep of everything below limit, until done.

@@ -23,8 +23,8 @@ import (
 //	!/ id b                                      its body, up to 256 KiB, while it is queued
 //	!/ id d n                                    delivery, waiting or finished
 //	s/ id                                        nothing: the body is in spool/<id>
-//	q/ destination \0 class \0 account \0 due id n   nothing: the ready index
-//	z/ destination \0 class \0 account \0 due id n   nothing: the held ones
+//	q/ destination \0 class \0 account \0 due id n   recipients that wait: the ready index
+//	z/ destination \0 class \0 account \0 due id n   the same: the held ones
 //	o/ endpoint \0 sequence                      event for one webhook
 //	k/ account \0 address                        block; the address in lower case
 //	t/ account \0 ~created address               nothing: blocks, newest first

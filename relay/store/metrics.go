@@ -10,6 +10,7 @@ type collector struct {
 	s *Store
 
 	messages, deliveries, up, free, minFree, size *prometheus.Desc
+	limit, refusals                               *prometheus.Desc
 }
 
 func newCollector(s *Store) *collector {
@@ -24,6 +25,10 @@ func newCollector(s *Store) *collector {
 		free:       desc("store_free_bytes", "Free space on the disk of the data directory."),
 		minFree:    desc("store_min_free_bytes", "Below so much free space no mail is taken: min_free_disk."),
 		size:       desc("store_bytes", "What the database takes on the disk, large bodies not included."),
+		limit: desc("account_waiting_limit",
+			"What one account may have waiting, by bound: recipients, and destinations with mail waiting; 0: no limit.", "bound"),
+		refusals: desc("account_waiting_refusals_total",
+			"Messages, or attempts to begin one, that were refused because their account has as much waiting as it may, by bound.", "bound"),
 	}
 }
 
@@ -48,6 +53,12 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.up, up)
 	gauge(c.size, size)
 	gauge(c.minFree, float64(c.s.o.MinFreeDisk))
+	b := &c.s.bounds
+	gauge(c.limit, float64(b.recipients), "recipients")
+	gauge(c.limit, float64(b.destinations), "destinations")
+	for bound, n := range map[string]uint64{"recipients": b.refusedRecipients.Load(), "destinations": b.refusedDestinations.Load()} {
+		ch <- prometheus.MustNewConstMetric(c.refusals, prometheus.CounterValue, float64(n), bound)
+	}
 	if usage, err := c.s.fs.GetDiskUsage(c.s.o.Dir); err == nil {
 		gauge(c.free, float64(usage.AvailBytes))
 	}

@@ -5,41 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
-
-	"github.com/cockroachdb/pebble/v2"
 
 	"tlsrelay/relay"
 )
 
-// maxCounted bounds what an overview reads of one destination.
-const maxCounted = 250_000
-
-// defaultListed is how many deliveries a list has unless told.
+// defaultListed is how many rows a list has unless told.
 const defaultListed = 100
-
-// Overview gives the queue by destination. It reads the indexes, and one
-// delivery of each destination for the reason.
-func (s *Store) Overview(ctx context.Context, now time.Time) ([]relay.QueueRow, error) {
-	en, err := s.enter()
-	if err != nil {
-		return nil, err
-	}
-	defer s.leave()
-	o := overview{en: en, now: now, age: relay.AgeBuckets(), rows: make(map[string]*relay.QueueRow)}
-	for _, o.prefix = range []string{pReady, pHeld} {
-		if err := o.scan(ctx); err != nil {
-			return nil, err
-		}
-	}
-	all := make([]relay.QueueRow, 0, len(o.rows))
-	for _, name := range slices.Sorted(maps.Keys(o.rows)) {
-		all = append(all, *o.rows[name])
-	}
-	return all, nil
-}
 
 // Queue lists selected deliveries, ready ones first.
 func (s *Store) Queue(ctx context.Context, sel relay.Selection, offset, limit int) ([]relay.Queued, error) {
@@ -65,6 +37,27 @@ func (s *Store) Queue(ctx context.Context, sel relay.Selection, offset, limit in
 		return err == nil && len(got) < limit, err
 	})
 	return got, err
+}
+
+// Count counts selected deliveries. It reads the index alone.
+func (s *Store) Count(ctx context.Context, sel relay.Selection, offset, most int) (n int, err error) {
+	en, err := s.enter()
+	if err != nil {
+		return 0, err
+	}
+	defer s.leave()
+	if most <= 0 {
+		return 0, nil
+	}
+	err = en.selected(ctx, sel, nil, func(indexEntry, []byte) (bool, error) {
+		if offset > 0 {
+			offset--
+			return true, nil
+		}
+		n++
+		return n < most, nil
+	})
+	return n, err
 }
 
 func (en *engine) queued(k relay.DeliveryKey) (q relay.Queued, err error) {
@@ -289,89 +282,4 @@ func (s *Store) Take(_ context.Context, key relay.DeliveryKey, lease time.Time) 
 		return relay.Claimed{}, err
 	}
 	return *c, nil
-}
-
-// overview counts one index into rows.
-type overview struct {
-	en     *engine
-	now    time.Time
-	prefix string
-	age    []time.Duration
-	rows   map[string]*relay.QueueRow
-}
-
-// scan reads every destination of the index, each up to its bound.
-func (o *overview) scan(ctx context.Context) error {
-	it, err := o.en.db.NewIter(&pebble.IterOptions{LowerBound: []byte(o.prefix), UpperBound: after([]byte(o.prefix))})
-	if err != nil {
-		return o.en.readError(err)
-	}
-	for ok := it.First(); ok; {
-		e, err := parseIndexKey(it.Key())
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err != nil {
-			return errors.Join(err, it.Close())
-		}
-		row := o.row(e.lane.Destination)
-		if row.Waiting+row.Held >= maxCounted {
-			row.More = true
-			ok = it.SeekGE(after(destinationPrefix(o.prefix, e.lane.Destination)))
-			continue
-		}
-		o.add(row, e)
-		ok = it.Next()
-	}
-	if err := it.Close(); err != nil {
-		return o.en.readError(err)
-	}
-	return nil
-}
-
-func (o *overview) row(destination string) *relay.QueueRow {
-	row := o.rows[destination]
-	if row == nil {
-		row = &relay.QueueRow{Destination: destination, Ages: make([]int, len(o.age)+1)}
-		o.rows[destination] = row
-	}
-	return row
-}
-
-func (o *overview) add(row *relay.QueueRow, e indexEntry) {
-	accepted := e.key.Message.Time()
-	bucket := 0
-	for bucket < len(o.age) && o.now.Sub(accepted) >= o.age[bucket] {
-		bucket++
-	}
-	row.Ages[bucket]++
-	if row.Oldest.IsZero() || accepted.Before(row.Oldest) {
-		row.Oldest = accepted
-	}
-	first := row.Waiting+row.Held == 0
-	if o.prefix == pHeld {
-		row.Held++
-	} else {
-		row.Waiting++
-		// The index is by account within a lane, so an earlier one may follow.
-		if row.Due.IsZero() || e.due.Before(row.Due) {
-			row.Due, first = e.due, true
-		}
-	}
-	if first {
-		o.explain(row, e)
-	}
-}
-
-// explain takes the reason from a delivery. Every account of the destination
-// asks for at most one to be read: those before it in its lane are due first.
-func (o *overview) explain(row *relay.QueueRow, e indexEntry) {
-	v, _, err := o.en.waiting(e.key)
-	if err != nil {
-		return
-	}
-	if d, _, err := decodeDelivery(v); err == nil {
-		reason, reply := d.LastReason()
-		row.Reason, row.Reply = string(reason), reply
-	}
 }

@@ -40,6 +40,9 @@ type Options struct {
 	// MinFreeDisk is how many octets must stay free on the disk for a message
 	// to be accepted: room to finish what has been promised. 0: no bound.
 	MinFreeDisk uint64
+	// MaxWaiting and MaxDestinations are how many recipients an account may have
+	// waiting, and for how many destinations; 0: no bound.
+	MaxWaiting, MaxDestinations int
 	// Retention is how long evidence is kept, from the acceptance of its
 	// message on; default 720 h.
 	Retention time.Duration
@@ -76,6 +79,7 @@ type Store struct {
 	lock   *pebble.Lock
 	opened time.Time
 
+	bounds    bounds
 	freeUntil atomic.Int64 // since opened, in ns: the disk has room, as far as known
 
 	// mu guards engine: every call holds it for reading while it uses the
@@ -119,6 +123,7 @@ func Open(o Options) (*Store, error) {
 		db: o.FS.PathJoin(o.Dir, "db"), spool: o.FS.PathJoin(o.Dir, "spool"),
 		soon: make(chan struct{}, 1), urgent: make(chan struct{}, 1),
 	}
+	s.bounds.recipients, s.bounds.destinations = o.MaxWaiting, o.MaxDestinations
 	for _, dir := range []string{s.db, s.spool} {
 		if err := s.makeDir(dir); err != nil {
 			return nil, fmt.Errorf("store: %w", err)

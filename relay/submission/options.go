@@ -30,6 +30,10 @@ type Options struct {
 	MaxConnections  int   // 0: 10,000
 	MaxPerIP        int   // connections from one address, or one /64 of IPv6; 0: no limit
 
+	// Admit says whether an account may begin another message, so that its client
+	// need not send one that Intake refuses; nil: it may.
+	Admit func(account.ID) error
+
 	MaxStrangersPerIP int            // those of them that have not logged in and are not trusted; 0: no limit
 	LoginTimeout      time.Duration  // from the greeting to a login, and less while places run out; 0: 1 minute
 	ProxyProtocol     []netip.Prefix // balancers whose PROXY header is believed, and required

@@ -48,6 +48,8 @@ func replyTo(err error) *smtp.SMTPError {
 		return reply
 	case errors.Is(err, relay.ErrNoSpace):
 		return refusal(452, "4.3.1", "Insufficient storage, try again later")
+	case errors.Is(err, relay.ErrAccountFull):
+		return refusal(452, "4.3.1", "Too much mail of this account is waiting, try again later")
 	case errors.Is(err, context.Canceled):
 		return refusal(451, "4.3.2", "Service shutting down, try again later")
 	}

@@ -95,6 +95,11 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	if err != nil {
 		return err
 	}
+	if s.srv.o.Admit != nil {
+		if err := s.srv.o.Admit(who.ID); err != nil {
+			return replyTo(err)
+		}
+	}
 	switch {
 	case s.srv.quota.exhausted(who.ID, who.MaxRecipientsPerHour, time.Now()):
 		return s.srv.atQuota(who)

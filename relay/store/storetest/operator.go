@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"tlsrelay/events"
@@ -160,9 +161,10 @@ func testOverview(h *harness) {
 	t.After.Due = h.now.Add(-200 * time.Hour) // so it is the first
 	h.ok(h.Commit(h.ctx, t))
 
-	rows, err := h.Overview(h.ctx, h.now)
+	rows, more, err := h.Overview(h.ctx, h.now, "", 0)
 	h.ok(err)
 	h.equal(len(rows), 3, "destinations")
+	h.equal(more, 0, "destinations behind all")
 	for i, want := range []struct {
 		name          string
 		waiting, held int
@@ -177,6 +179,60 @@ func testOverview(h *harness) {
 	h.equal(h.now.Sub(b.Due), 200*time.Hour, "due")
 	h.equal(b.Reason, events.ReplyTemp, "reason")
 	h.equal(b.Reply, "451 not now", "reply")
+}
+
+// A long list comes in parts, which are the whole and no more.
+func testOverviewParts(h *harness) {
+	var names []string
+	for i := range 25 {
+		// Held and waiting ones, and names that begin as others do.
+		for _, name := range []string{fmt.Sprintf("d%02d.example", i), fmt.Sprintf("d%02d.example.org", i)} {
+			names = append(names, name)
+			h.queued("a@" + name)
+		}
+		if i%3 == 0 {
+			h.act(relay.ActHold, relay.Selection{Destination: fmt.Sprintf("d%02d.example", i)})
+		}
+	}
+	h.queued("b@d00.example") // held and waiting
+	for _, limit := range []int{1, 7, 50, 51} {
+		var got []string
+		for last := ""; ; last = got[len(got)-1] {
+			rows, more, err := h.Overview(h.ctx, h.now, last, limit)
+			h.ok(err)
+			for _, r := range rows {
+				got = append(got, r.Destination)
+			}
+			h.equal(more, len(names)-len(got), "destinations behind")
+			if more == 0 {
+				break
+			}
+			h.equal(len(rows), limit, "destinations in a part")
+		}
+		h.equal(got, names, "destinations")
+	}
+	rows, more, err := h.Overview(h.ctx, h.now, "zzz", 10)
+	h.ok(err)
+	h.equal(len(rows)+more, 0, "destinations behind the last")
+
+	for _, c := range []struct {
+		sel          relay.Selection
+		offset, most int
+		want         int
+	}{
+		{relay.Selection{}, 0, 100, 51},
+		{relay.Selection{}, 50, 100, 1},
+		{relay.Selection{}, 60, 100, 0},
+		{relay.Selection{}, 0, 10, 10},
+		{relay.Selection{}, 0, 0, 0},
+		{relay.Selection{Destination: "d00.example"}, 0, 100, 2},
+		{relay.Selection{Destination: "d00.example", Held: true}, 0, 100, 1},
+		{relay.Selection{Account: "2"}, 0, 100, 0},
+	} {
+		n, err := h.Count(h.ctx, c.sel, c.offset, c.most)
+		h.ok(err)
+		h.equal(n, c.want, fmt.Sprintf("count of %+v", c))
+	}
 }
 
 func testFinished(h *harness) {

@@ -68,6 +68,7 @@ func Run(t *testing.T, fresh func(t testing.TB) Opener) {
 		{"take and drop", testDrop},
 		{"lists", testQueueList},
 		{"overview", testOverview},
+		{"overview in parts", testOverviewParts},
 		{"evidence", testFinished},
 		{"outbox", testOutbox},
 		{"outbox with gaps", testOutboxGaps},

@@ -1,0 +1,190 @@
+package store
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"tlsrelay/policy/account"
+	"tlsrelay/relay"
+)
+
+// tally counts what waits, held deliveries included: by destination, and by
+// account, which may have so much and no more. It is kept in memory: nothing is
+// read for it when a message comes, and the index says all of it again at the
+// next opening (engine.count). Until that is done there seems to be less than
+// there is, and what leaves meanwhile may make it negative.
+type tally struct {
+	mu           sync.Mutex
+	destinations map[string]*lot
+	accounts     map[account.ID]*load
+	cuts         cuts
+}
+
+// lot is what waits for one destination.
+type lot struct {
+	destination string
+	entries     int
+	loads       int // that have a part of it
+}
+
+// load is what an account has waiting.
+type load struct {
+	recipients int
+	entries    map[*lot]int
+}
+
+// move is a change of what an account has waiting for a destination.
+type move struct {
+	who         account.ID
+	destination string
+	entries     int
+	recipients  int
+}
+
+func (t *tally) add(m move) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.destinations == nil {
+		t.destinations, t.accounts = make(map[string]*lot), make(map[account.ID]*load)
+	}
+	at := t.destinations[m.destination]
+	if at == nil {
+		at = &lot{destination: m.destination}
+		t.destinations[m.destination] = at
+	}
+	l := t.accounts[m.who]
+	if l == nil {
+		l = &load{entries: make(map[*lot]int, 1)}
+		t.accounts[m.who] = l
+	}
+	was, had := at.entries, len(l.entries)
+	at.entries += m.entries
+	l.recipients += m.recipients
+	if n := l.entries[at] + m.entries; n != 0 {
+		l.entries[at] = n
+	} else {
+		delete(l.entries, at)
+	}
+	at.loads += len(l.entries) - had
+	if len(l.entries) == 0 && l.recipients == 0 {
+		delete(t.accounts, m.who)
+	}
+	if at.loads == 0 {
+		delete(t.destinations, m.destination)
+	}
+	t.cuts.note(m.destination, was, at.entries)
+}
+
+// waiting gives how many deliveries wait for a destination.
+func (t *tally) waiting(destination string) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if at := t.destinations[destination]; at != nil {
+		return at.entries
+	}
+	return 0
+}
+
+// behind gives how many destinations whose names come behind one have anything
+// waiting.
+func (t *tally) behind(destination string) (n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	looked := 0
+	for name := range t.destinations {
+		if name > destination {
+			n++
+		}
+		if looked++; looked%1024 == 0 {
+			t.mu.Unlock() // every message comes by here
+			t.mu.Lock()
+		}
+	}
+	return n
+}
+
+// count gives how many destinations have anything waiting.
+func (t *tally) count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.destinations)
+}
+
+// bounds are what an account may have waiting, and how often one refused a
+// message; 0: no bound.
+type bounds struct {
+	recipients, destinations               int
+	refusedRecipients, refusedDestinations atomic.Uint64
+}
+
+// admits says whether an account may have a message for n more recipients in ds;
+// none of either: any message at all. The others on their way at the same time
+// are not counted, so that it may come to have so much more.
+func (t *tally) admits(b *bounds, who account.ID, ds []relay.Delivery, n int) error {
+	if b.recipients <= 0 && b.destinations <= 0 {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.accounts[who]
+	if l == nil {
+		l = &load{}
+	}
+	switch {
+	case b.recipients > 0 && l.recipients+max(n, 1) > b.recipients:
+		b.refusedRecipients.Add(1)
+		return fmt.Errorf("%w: %d recipients wait, %d are its bound", relay.ErrAccountFull, l.recipients, b.recipients)
+	case b.destinations > 0 && t.exceeds(b.destinations, l, ds):
+		b.refusedDestinations.Add(1)
+		return fmt.Errorf("%w: mail waits for %d destinations, %d are its bound", relay.ErrAccountFull, len(l.entries), b.destinations)
+	}
+	return nil
+}
+
+// exceeds reports whether ds would give an account more than so many destinations.
+// One that has as many may still write to those it has.
+func (t *tally) exceeds(most int, l *load, ds []relay.Delivery) bool {
+	if len(l.entries)+len(ds) <= most {
+		return false
+	}
+	n := len(l.entries)
+	for i := range ds {
+		if at := t.destinations[ds[i].Lane.Destination]; at == nil || l.entries[at] == 0 {
+			n++
+		}
+	}
+	return n > max(most, len(l.entries))
+}
+
+// Admit says whether an account may have another message now, as far as is known
+// without the message; relay.ErrAccountFull: it may not. It is cheap.
+func (s *Store) Admit(who account.ID) error {
+	en, err := s.enter()
+	if err != nil {
+		return nil // which others tell, and better
+	}
+	defer s.leave()
+	return en.tally.admits(&s.bounds, who, nil, 0)
+}
+
+// The value of an index entry is how many recipients of the delivery wait. Before
+// that was written it was nothing.
+
+func indexValue(recipients int) []byte { return binary.AppendUvarint(nil, uint64(recipients)) }
+
+func parseIndexValue(v []byte) (recipients int, known bool) {
+	n, size := binary.Uvarint(v)
+	return int(n), size > 0
+}
+
+// waitingRecipients counts the recipients of d that wait.
+func waitingRecipients(d *relay.Delivery) (n int) {
+	for i := range d.Recipients {
+		if d.Recipients[i].State == relay.Waiting {
+			n++
+		}
+	}
+	return n
+}
