@@ -23,6 +23,9 @@ type Result struct {
 	Feedback Feedback
 	// Cut: the attempt was cut short before everybody was asked about.
 	Cut bool
+	// Crowded: nothing more was tried, because this host or address ("192.0.2.1:25")
+	// had all the connections it may have.
+	Crowded string
 	// Changed: nothing more was tried, because the demands have changed since it
 	// began.
 	Changed bool

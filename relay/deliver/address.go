@@ -110,7 +110,7 @@ func (w *walk) probeVersion(h *host, k poolKey, stands policy.Verdict) policy.Ve
 	}
 	ctx, done := w.opening()
 	defer done()
-	if s, err := w.e.pool.acquire(ctx, k, fresh, w.patience(h)); s != nil || err != nil {
+	if s, err := w.e.pool.acquire(ctx, k, fresh); s != nil || err != nil {
 		return stands
 	}
 	_, seen := w.e.open(ctx, k, h.decision, manner{hello: policy.ProbeHello})

@@ -87,6 +87,10 @@ type Job struct {
 	// Opening ends when no connection may be opened any more: what is on its
 	// way to MAIL then is closed, and what has come so far goes on. nil: never.
 	Opening context.Context
+	// Patience is how long to wait for a connection to a host, or an address, that
+	// has all it may have; then the attempt is cut short (relay.Result.Crowded).
+	// 0: as long as it takes.
+	Patience time.Duration
 	// Changed reports whether other things are demanded by now than Sender says.
 	// An attempt that has come to MAIL late asks, and goes no further then. nil:
 	// nothing changes.

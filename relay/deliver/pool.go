@@ -2,7 +2,6 @@ package deliver
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"net/netip"
 	"slices"
@@ -29,10 +28,6 @@ const maxSessionAge = 5 * time.Minute
 // message before the host has said a word. It is long enough for the sessions
 // of a busy destination, and shorter than any host's patience.
 const coldAfter = time.Second
-
-// errCrowded is the error of a connection that was waited for too long, the address
-// taking no more than there are.
-var errCrowded = errors.New("as many connections as the host takes are open")
 
 // pool holds the idle sessions and the leave to open more. An idle session
 // counts as open, and is given up when somebody else needs its place.
@@ -67,11 +62,17 @@ const (
 	maxCrowds = 10000
 )
 
-// full reports whether the address takes no further connection. A nil crowd is
-// empty.
-func (c *crowd) full() bool {
-	return c != nil && c.limit > 0 && c.open >= c.limit && time.Now().Before(c.until)
+// full reports whether the address gets no further connection: it has as many as
+// any host may have, whatever its names are, or as it takes. A nil crowd is empty.
+func (c *crowd) full(most int) bool {
+	return c != nil && (c.open >= most || c.limit > 0 && c.open >= c.limit && time.Now().Before(c.until))
 }
+
+// crowdedError is that of a place which has had all the connections it may have
+// for longer than somebody wanted to wait.
+type crowdedError struct{ place string } // the host, or the address
+
+func (e *crowdedError) Error() string { return e.place + " has all the connections it may have" }
 
 type waiter struct {
 	key   poolKey
@@ -110,10 +111,15 @@ func (p *pool) take(k poolKey, usable func(*session) bool) *session {
 
 // acquire gives an idle session that usable accepts or, with nil, leave to
 // open a connection, which release takes back. It waits while the bounds are
-// reached, but no longer than patience where it is the address that takes no more:
-// errCrowded.
-func (p *pool) acquire(ctx context.Context, k poolKey, usable func(*session) bool, patience time.Duration) (*session, error) {
-	began := time.Now()
+// reached.
+func (p *pool) acquire(ctx context.Context, k poolKey, usable func(*session) bool) (*session, error) {
+	return p.acquireWithin(ctx, k, usable, 0)
+}
+
+// acquireWithin is acquire with patience (0: any) for a host or an address that
+// has all it may have: then it is a [crowdedError].
+func (p *pool) acquireWithin(ctx context.Context, k poolKey, usable func(*session) bool, patience time.Duration) (*session, error) {
+	var late <-chan time.Time
 	for {
 		if s := p.take(k, usable); s != nil {
 			return s, nil
@@ -132,21 +138,24 @@ func (p *pool) acquire(ctx context.Context, k poolKey, usable func(*session) boo
 		}
 		w := &waiter{k, make(chan struct{})}
 		p.waiters = append(p.waiters, w)
-		crowded := p.crowds[k.addr].full()
 		p.mu.Unlock()
-		wait, cancel := ctx, func() {}
-		if crowded {
-			wait, cancel = context.WithDeadlineCause(ctx, began.Add(patience), errCrowded)
+		if late == nil && patience > 0 {
+			t := time.NewTimer(patience)
+			defer t.Stop()
+			late = t.C
 		}
 		select {
 		case <-w.ready:
-		case <-wait.Done():
+		case <-late:
 			p.abandon(w)
-			err := context.Cause(wait)
-			cancel()
-			return nil, err
+			if place := p.crowded(k); place != "" {
+				return nil, &crowdedError{place}
+			}
+			late = nil // it is our own bound on all that is reached
+		case <-ctx.Done():
+			p.abandon(w)
+			return nil, ctx.Err()
 		}
-		cancel()
 	}
 }
 
@@ -189,7 +198,7 @@ func (p *pool) remove(k poolKey, i int) []*session {
 // room says whether one more connection is within bounds, giving up an idle
 // session where that makes it so.
 func (p *pool) room(want poolKey) (evicted *session, ok bool) {
-	hostFull, addrFull := p.open[want.host] >= p.perHost, p.crowds[want.addr].full()
+	hostFull, addrFull := p.open[want.host] >= p.perHost, p.crowds[want.addr].full(p.perHost)
 	if !hostFull && !addrFull && p.total < p.max {
 		return nil, true
 	}
@@ -202,6 +211,21 @@ func (p *pool) room(want poolKey) (evicted *session, ok bool) {
 		}
 	}
 	return nil, false
+}
+
+// crowded says which of the address and the host of k has all the connections it
+// may have, and all of them at work; "" for neither.
+func (p *pool) crowded(k poolKey) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.crowds[k.addr]
+	switch {
+	case c.full(p.perHost) && c.idle == 0:
+		return k.addr.String()
+	case p.open[k.host] >= p.perHost && p.idleAt[k.host] == 0:
+		return k.host
+	}
+	return ""
 }
 
 // crowd gives that of an address.
@@ -323,7 +347,7 @@ func (p *pool) wake() {
 		host := p.open[w.key.host] < p.perHost || p.idleAt[w.key.host] > 0
 		c := p.crowds[w.key.addr]
 		all := p.total < p.max || len(p.idle) > 0
-		if host && all && (!c.full() || c.idle > 0) {
+		if host && all && (!c.full(p.perHost) || c.idle > 0) {
 			p.waiters = slices.Delete(p.waiters, i, i+1)
 			close(w.ready)
 			return

@@ -454,18 +454,18 @@ func TestBounds(t *testing.T) {
 func TestWaitingEnds(t *testing.T) {
 	p := newPool(Options{MaxConnections: 1, MaxPerHost: 1, IdleTimeout: time.Minute})
 	k := poolKey{host: "mx.test", addr: netip.MustParseAddrPort("192.0.2.1:25")}
-	if _, err := p.acquire(context.Background(), k, fresh, time.Minute); err != nil {
+	if _, err := p.acquire(context.Background(), k, fresh); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	waiting := make(chan error)
-	go func() { _, err := p.acquire(ctx, k, fresh, time.Minute); waiting <- err }()
+	go func() { _, err := p.acquire(ctx, k, fresh); waiting <- err }()
 	cancel()
 	if err := <-waiting; err == nil {
 		t.Fatal("got a second place")
 	}
 	p.release(k, false)
-	if _, err := p.acquire(context.Background(), k, fresh, time.Minute); err != nil {
+	if _, err := p.acquire(context.Background(), k, fresh); err != nil {
 		t.Fatal(err)
 	}
 	p.release(k, false)

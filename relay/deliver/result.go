@@ -51,6 +51,9 @@ func (w *walk) result(begin time.Time) relay.Result {
 		}
 	}
 	r.Changed = w.gate.isShut()
+	if r.Cut {
+		r.Crowded = w.crowded
+	}
 	r.Feedback = w.feedback(r, cut)
 	w.tell(r)
 	return r
@@ -65,6 +68,8 @@ func (w *walk) unsettled() bool {
 func (w *walk) unserved(ruling policy.Ruling, h policy.History, cut bool) *relay.Outcome {
 	var f *relay.Failure
 	switch {
+	case cut && w.crowded != "":
+		f = failure(relay.Temporary, relay.ReachDestination, events.HostUntried, "4.4.5", w.crowded+" has all the connections it may have")
 	case cut:
 		f = failure(relay.Temporary, relay.ReachMessage, events.Internal, "4.3.2", "delivery was interrupted")
 	case ruling == policy.Block:
@@ -174,11 +179,8 @@ func (w *walk) feedback(r relay.Result, cut bool) relay.Feedback {
 			return relay.Healthy
 		}
 	}
-	switch {
-	case w.trouble:
+	if w.trouble {
 		return relay.Trouble
-	case w.busy:
-		return relay.Neutral
 	}
 	for _, h := range w.hosts {
 		if policy.Merge(h.Name, h.verdicts).Class != policy.Unreachable {

@@ -1,7 +1,9 @@
 package deliver
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -39,11 +41,11 @@ type walk struct {
 	worn    int  // messages that the session before this one had carried
 	stop    bool // nothing more may be tried: the end was sent without an answer
 	gate    *gate
+	crowded string // nor may it for want of a connection to this host, or address
 
 	evidence  []relay.HostEvidence
 	sightings []events.Session // one per evidence
 	trouble   bool             // 421 or a lost connection
-	busy      bool             // an address had as many of our connections as it takes
 	tampered  map[netip.AddrPort]bool
 	noTicket  map[netip.AddrPort]bool            // a session ticket broke a session with it
 	probed    map[netip.AddrPort]policy.Observed // what asking for its versions showed
@@ -59,6 +61,7 @@ type host struct {
 	served   bool             // it answered for every recipient it was asked about
 	asked    bool             // it answered MAIL of a probe
 	refused  *relay.Failure   // in that answer; nil: it did not
+	full     int              // 1: every address had all the connections it may have when the walk came to it
 }
 
 func newWalk(ctx context.Context, e *Engine, route resolve.Route, sender policy.Sender) *walk {
@@ -88,6 +91,7 @@ func (w *walk) carry(job *Job) {
 func (w *walk) run() {
 	if w.job != nil {
 		w.reuse()
+		w.roomFirst()
 	}
 	for i, h := range w.hosts {
 		if i < maxHosts && !w.done() {
@@ -118,7 +122,7 @@ func (w *walk) done() bool {
 
 // interrupted reports whether no connection may be opened any more.
 func (w *walk) interrupted() bool {
-	return w.gate.isShut() || w.ctx.Err() != nil || w.job != nil && w.job.Opening != nil && w.job.Opening.Err() != nil
+	return w.gate.isShut() || w.crowded != "" || w.ctx.Err() != nil || w.job != nil && w.job.Opening != nil && w.job.Opening.Err() != nil
 }
 
 // beforeMail gives the context of what comes before MAIL: it ends with ctx and with
@@ -173,6 +177,30 @@ func (w *walk) reuse() {
 			}
 		}
 	}
+}
+
+// roomFirst puts those of equal hosts, and of the addresses of a host, first that
+// may have another connection, so that nobody waits for one beside them.
+func (w *walk) roomFirst() {
+	if w.done() || len(w.hosts) == 0 || len(w.hosts) == 1 && len(w.hosts[0].Addrs) < 2 {
+		return
+	}
+	for _, h := range w.hosts {
+		full := func(addr netip.AddrPort) int {
+			if k, ok := w.e.key(h.Host, addr); ok && w.e.pool.crowded(k) != "" {
+				return 1
+			}
+			return 0
+		}
+		if len(h.Addrs) > 0 && full(h.Addrs[0]) == 1 {
+			h.Addrs = slices.Clone(h.Addrs) // others go the same route
+			slices.SortStableFunc(h.Addrs, func(a, b netip.AddrPort) int { return full(a) - full(b) })
+			h.full = full(h.Addrs[0])
+		}
+	}
+	slices.SortStableFunc(w.hosts, func(a, b *host) int {
+		return cmp.Or(cmp.Compare(a.Preference, b.Preference), a.full-b.full)
+	})
 }
 
 // usable reports whether an idle session meets this host's decision, and was
@@ -270,14 +298,12 @@ func (w *walk) connect(h *host, k poolKey, m manner) (*session, sighting, error)
 	ctx, done := w.opening()
 	defer done()
 	for tries := 1; ; tries++ {
-		s, err := w.e.pool.acquire(ctx, k, usable, w.patience(h))
-		if err == errCrowded {
-			w.busy = true
-			seen := w.crowded(h)
-			w.record(h, k, seen)
-			return nil, seen, nil
-		}
+		s, err := w.e.pool.acquireWithin(ctx, k, usable, w.patience())
 		if err != nil {
+			var full *crowdedError
+			if errors.As(err, &full) {
+				w.crowded = full.place
+			}
 			return nil, sighting{}, err
 		}
 		if s != nil {
@@ -303,19 +329,12 @@ func (w *walk) connect(h *host, k poolKey, m manner) (*session, sighting, error)
 	}
 }
 
-// patience is how long to wait for one of the connections that an address takes:
-// where there is another host to ask, as long as for the host itself.
-func (w *walk) patience(h *host) time.Duration {
-	if h != w.hosts[len(w.hosts)-1] {
-		return w.e.o.ConnectTimeout
+// patience is how long the walk waits for a connection that others have.
+func (w *walk) patience() time.Duration {
+	if w.job == nil {
+		return 0
 	}
-	return max(0, w.e.o.patience()-time.Since(w.begin))
-}
-
-// crowded is what an address shows that takes no further connection.
-func (w *walk) crowded(h *host) sighting {
-	o := policy.Observed{Stage: policy.StageConnect, Fault: policy.NoConnect}
-	return sighting{observed: o, verdict: h.decision.Judge(o), reply: relay.Reply{Text: errCrowded.Error()}}
+	return w.job.Patience
 }
 
 // maxTurnedAway is how often a host may refuse one connection of an attempt

@@ -105,13 +105,13 @@ func TestChunkWordedAlike(t *testing.T) {
 func TestAllWaitersAreWoken(t *testing.T) {
 	p := newPool(Options{MaxConnections: 100, MaxPerHost: 20, IdleTimeout: time.Minute})
 	k := poolKey{host: "mx.test", addr: netip.MustParseAddrPort("192.0.2.1:25")}
-	p.acquire(context.Background(), k, fresh, time.Minute)
-	p.acquire(context.Background(), k, fresh, time.Minute)
+	p.acquire(context.Background(), k, fresh)
+	p.acquire(context.Background(), k, fresh)
 	p.turnedAway(k, false) // limit 1
 	p.release(k, false)
 	var got atomic.Int32
 	for range 5 {
-		go func() { p.acquire(context.Background(), k, fresh, time.Minute); got.Add(1) }()
+		go func() { p.acquire(context.Background(), k, fresh); got.Add(1) }()
 	}
 	for {
 		p.mu.Lock()
@@ -129,24 +129,6 @@ func TestAllWaitersAreWoken(t *testing.T) {
 	time.Sleep(200 * time.Millisecond)
 	if got.Load() != 5 {
 		t.Errorf("%d of 5 have a place; %d of %d are open", got.Load(), p.total, p.perHost)
-	}
-}
-
-// a host that takes one connection at a time, and sits on it; the next host is free.
-func TestNextHostBesideATarpit(t *testing.T) {
-	w := relaytest.Start(t)
-	first := w.Host(t, "mx1.example.test", relaytest.Script{MaxConnections: 1, End: relaytest.Reply{Delay: 5 * time.Second}})
-	second := w.Host(t, "mx2.example.test")
-	e := engine(t, w, routeTo(first, second), func(o *Options) { o.CommandTimeout, o.ConnectTimeout = 20*time.Second, 500*time.Millisecond })
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() { e.Deliver(context.Background(), jobTo(t, modeT)) })
-	first.WaitFor(context.Background(), func() bool { return first.Open() == 1 && mailed(first)() })
-	begin := time.Now()
-	r := e.Deliver(context.Background(), jobTo(t, modeT))
-	t.Log(tell(r), time.Since(begin), second.Accepted())
-	if time.Since(begin) > 4*time.Second {
-		t.Errorf("waited %v for a connection to the first host, the second one being free", time.Since(begin))
 	}
 }
 

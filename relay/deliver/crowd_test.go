@@ -1,0 +1,154 @@
+package deliver
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"tlsrelay/events"
+	"tlsrelay/relay"
+	"tlsrelay/relay/relaytest"
+	"tlsrelay/relay/resolve"
+)
+
+// many makes engines that share the pool of e and go each to a host of its own
+// name, all at the same addresses.
+func many(e *Engine, n int, addrs ...netip.AddrPort) (all []*Engine) {
+	for i := range n {
+		route := resolve.Route{Hosts: []resolve.Host{hostAt(fmt.Sprintf("mx%d.example.test", i), addrs...)}}
+		all = append(all, &Engine{o: e.o, router: router{route: route}, log: e.log, pool: e.pool, metrics: e.metrics})
+	}
+	return all
+}
+
+// TestOneAddressOfManyNames: an address gets as many connections as a host may have,
+// whatever names it has. Who has waited in vain for long enough goes away, with no
+// evidence against anybody.
+func TestOneAddressOfManyNames(t *testing.T) {
+	w := relaytest.Start(t)
+	tarpit := w.Host(t, "mx.example.test", relaytest.Script{Mail: relaytest.Reply{Do: relaytest.Silence}})
+	e := engine(t, w, resolve.Route{}, func(o *Options) { o.MaxPerHost = 3 })
+	ctx, cancel := context.WithCancel(context.Background())
+	results := make(chan relay.Result, 20)
+	var wg sync.WaitGroup
+	for _, e := range many(e, 20, tarpit.Addr()) {
+		wg.Go(func() {
+			job := jobTo(t, modeT)
+			job.Patience = 100 * time.Millisecond
+			results <- e.Deliver(ctx, job)
+		})
+	}
+	for range 17 {
+		r := <-results
+		f := failureOf(r)
+		if r.Crowded != tarpit.Addr().String() || !r.Cut || r.Feedback != relay.Neutral || len(r.Attempt.Hosts) != 0 || r.History.Since != (time.Time{}) ||
+			f.Class != relay.Temporary || f.Reason != events.HostUntried || f.Status != "4.4.5" {
+			t.Errorf("%+v, %+v", r, f)
+		}
+		ownWords(t, r)
+	}
+	if n := tarpit.Connections(); n != 3 {
+		t.Errorf("%d connections", n)
+	}
+	cancel()
+	wg.Wait()
+	for range 3 {
+		if r := <-results; r.Crowded != "" {
+			t.Errorf("one that was let in: %+v", r)
+		}
+	}
+}
+
+// TestNamesTakeTurns: an idle session for one name of an address makes room for
+// another name.
+func TestNamesTakeTurns(t *testing.T) {
+	w := relaytest.Start(t)
+	h := w.Host(t, "mx.example.test")
+	e := engine(t, w, resolve.Route{}, func(o *Options) { o.MaxPerHost = 2 })
+	for _, e := range many(e, 6, h.Addr()) {
+		job := jobTo(t, modeT)
+		job.Patience = time.Minute
+		if r := e.Deliver(context.Background(), job); how(r) != "tls" {
+			t.Fatalf("%+v", failureOf(r))
+		}
+		if open, _ := e.pool.stats(); open > 2 {
+			t.Errorf("%d connections", open)
+		}
+	}
+	if h.Accepted() != 6 {
+		t.Errorf("%d messages", h.Accepted())
+	}
+}
+
+// TestRoomBeside: nobody waits for an address, or one of several equal hosts, while
+// another has room; but for the better host he does.
+func TestRoomBeside(t *testing.T) {
+	w := relaytest.Start(t)
+	full, free := w.Host(t, "mx1.example.test"), w.Host(t, "mx2.example.test")
+	e := engine(t, w, resolve.Route{}, func(o *Options) { o.MaxPerHost = 1 })
+	taken := poolKey{host: "other.test", addr: full.Addr()}
+	if _, err := e.pool.acquire(context.Background(), taken, fresh); err != nil {
+		t.Fatal(err)
+	}
+	deliver := func(crowded string, hosts ...resolve.Host) {
+		t.Helper()
+		e.router = router{route: resolve.Route{Hosts: hosts}}
+		job := jobTo(t, modeT)
+		job.Patience = 50 * time.Millisecond
+		if r := e.Deliver(context.Background(), job); r.Crowded != crowded || crowded == "" && how(r) != "tls" {
+			t.Errorf("crowded %q, %+v", r.Crowded, failureOf(r))
+		}
+	}
+	both := []netip.AddrPort{full.Addr(), free.Addr()}
+	deliver("", hostAt("mx3.example.test", both...))
+	if both[0] != full.Addr() {
+		t.Error("the route was changed for everybody")
+	}
+	deliver("", hostAt("mx1.example.test", full.Addr()), hostAt("mx2.example.test", free.Addr()))
+	second := hostAt("mx5.example.test", free.Addr()) // to which no session is open
+	second.Preference = 20
+	deliver(full.Addr().String(), hostAt("mx1.example.test", full.Addr()), second)
+	e.pool.release(taken, false)
+	deliver("", hostAt("mx1.example.test", full.Addr()), second)
+	if full.Accepted() != 1 || free.Accepted() != 2 {
+		t.Errorf("%d and %d messages", full.Accepted(), free.Accepted())
+	}
+}
+
+// TestPatienceIsForOthers: at the bound on all connections everybody waits for his
+// turn, and a host's own bound is named by its host.
+func TestPatienceIsForOthers(t *testing.T) {
+	p := newPool(Options{MaxConnections: 2, MaxPerHost: 1, IdleTimeout: time.Minute})
+	key := func(host, addr string) poolKey { return poolKey{host: host, addr: netip.MustParseAddrPort(addr)} }
+	get := func(k poolKey) error {
+		_, err := p.acquireWithin(context.Background(), k, fresh, time.Millisecond)
+		return err
+	}
+	one, two := key("a.test", "192.0.2.1:25"), key("b.test", "192.0.2.2:25")
+	for _, k := range []poolKey{one, two} {
+		if err := get(k); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for k, want := range map[poolKey]string{
+		key("a.test", "192.0.2.3:25"): "a.test", key("c.test", "192.0.2.2:25"): "192.0.2.2:25",
+	} {
+		if err, ok := get(k).(*crowdedError); !ok || err.place != want {
+			t.Errorf("%+v: %v", k, err)
+		}
+	}
+	got := make(chan error)
+	go func() { got <- get(key("c.test", "192.0.2.3:25")) }()
+	select {
+	case err := <-got:
+		t.Errorf("did not wait: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	p.release(one, false)
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+}
