@@ -3,10 +3,13 @@ package main
 import (
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"tlsrelay/configs"
+	"tlsrelay/relay/queue"
 	"tlsrelay/relay/relaytest"
 )
 
@@ -159,4 +162,67 @@ func TestQueueOfAnAccountIsBounded(t *testing.T) {
 	reports.Await(t, 4)
 	send("250", "1@d.test")
 	c.say("QUIT", "221")
+}
+
+// One message of a tenant to 950 domains of a host that says nothing: the host gets
+// as many connections as any, whatever names it has, and mail of others to hosts
+// never heard of is delivered at once.
+func TestOneMessageToManyTarpits(t *testing.T) {
+	const domains, good = 950, 20
+	r := newRig(t)
+	evil, other := r.newTenant("evil"), r.newTenant("other")
+	tarpit := r.world.Host(t, "mx.tarpit.test", relaytest.Script{Mail: relaytest.Reply{Do: relaytest.Silence}})
+	var rcpts []string
+	for i := range domains {
+		d := fmt.Sprintf("d%d.tarpit.test", i)
+		r.world.Zone.A("mx."+d, tarpit.Addr().Addr())
+		r.world.Zone.MX(d, "mx."+d, 10)
+		rcpts = append(rcpts, "a@"+d)
+	}
+	var hosts []*relaytest.Host
+	for i := range good {
+		hosts = append(hosts, r.world.Host(t, fmt.Sprintf("mx.good%d.test", i)))
+	}
+	latency := func(hosts []*relaytest.Host, n int) (worst time.Duration) {
+		t.Helper()
+		for _, h := range hosts {
+			begun := time.Now()
+			r.submitAs(other, "a@"+strings.TrimPrefix(h.Name(), "mx."))
+			h.Await(t, n)
+			worst = max(worst, time.Since(begun))
+		}
+		return worst
+	}
+	quiet := latency(hosts[:good/4], 1)
+	r.submitAs(evil, rcpts...)
+	most := r.config.Delivery.MaxConnectionsPerDestination
+	eventually(t, "the tarpit has all it gets", func() bool { return tarpit.Open() == most })
+	busy := latency(hosts[good/4:good/2], 1)
+	eventually(t, "the others wait without a slot", func() bool {
+		return r.metric("tlsrelay_queue_connection_waiting") >= domains-2*float64(most)
+	})
+	later := latency(hosts[good/2:], 1)
+	t.Logf("at most %v before, %v while they come, %v then", quiet, busy, later)
+	if worst := max(busy, later); worst > 2*time.Second {
+		t.Errorf("a message of another took %v, and %v before", worst, quiet)
+	}
+	running, open := r.metric("tlsrelay_queue_attempts_running"), tarpit.Open()
+	if open > most || tarpit.Connections() > 2*most || int(running) > 3*most {
+		t.Errorf("%v attempts are under way, over %d connections of %d", running, open, tarpit.Connections())
+	}
+	if n := r.metric("tlsrelay_queue_crowded_total"); n == 0 {
+		t.Error("no attempt without a connection is counted")
+	}
+	// The lanes say what they wait for.
+	var lanes []queue.LaneStatus
+	getJSON(t, "http://"+r.app.admin.addr()+"/admin/v1/lanes?limit=10000", &lanes)
+	if n := len(slices.DeleteFunc(lanes, func(l queue.LaneStatus) bool { return l.Crowded != tarpit.Addr().String() })); n < domains/2 {
+		t.Errorf("%d lanes are said to wait for %v", n, tarpit.Addr())
+	}
+	// It comes to itself, and all are served.
+	if err := tarpit.SetScript(relaytest.Script{}); err != nil {
+		t.Fatal(err)
+	}
+	tarpit.HangUp()
+	eventually(t, "the others are served", func() bool { return tarpit.Accepted() >= domains-2*most })
 }

@@ -39,8 +39,8 @@ type Deps struct {
 	Store     relay.Operator
 	Queue     Queue
 	Blocks    Blocks
-	Webhooks  func() any // state of every endpoint with something waiting
-	Lanes     func() any // state of every busy lane
+	Webhooks  func() any                           // state of every endpoint with something waiting
+	Lanes     func(limit int) (some any, more int) // state of lanes in memory
 	Ready     func() Readiness
 	Metrics   prometheus.Gatherer
 	Log       *zap.Logger
@@ -173,4 +173,11 @@ func read(r *http.Request, into any) error {
 
 func (s *server) webhooks(*http.Request) (any, error) { return s.Deps.Webhooks(), nil }
 
-func (s *server) lanes(*http.Request) (any, error) { return s.Deps.Lanes(), nil }
+func (s *server) lanes(r *http.Request) (any, error) {
+	limit, err := limitOf(r.URL.Query())
+	if err != nil {
+		return nil, err
+	}
+	some, more := s.Deps.Lanes(limit)
+	return part{rows: some, more: more}, nil
+}

@@ -21,7 +21,7 @@ const Remaining = "X-Remaining"
 // tell writes the header.
 func (p part) tell(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set(Remaining, strconv.Itoa(p.more))
-	if p.more == 0 {
+	if p.more == 0 || p.next == nil {
 		return
 	}
 	q := r.URL.Query()

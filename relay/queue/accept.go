@@ -116,49 +116,48 @@ func (q *Queue) hand(s *scheduler, a *acceptance) {
 	}
 }
 
-// reserve answers an ask: a place is granted where the lane has room, the
-// account has nothing older waiting there, and memory in all permits.
+// reserve answers an ask: a place is granted where the lane has room, the account
+// has nothing older waiting there, and memory in all and its own share permit.
 func (s *scheduler) reserve(a *acceptance, now time.Time) {
 	for i, d := range a.ds {
 		if s.draining {
 			break
 		}
-		l := s.lane(d.Lane)
-		if s.reservable(l, d, now) {
-			s.take(l, 0, 1)
+		b := s.sub(d.Lane, d.Account, now)
+		if s.reservable(b, now) {
+			s.take(b, 0, 1)
 			a.granted[i], a.any = true, true
 		}
 	}
 	a.answer <- struct{}{}
 }
 
-func (s *scheduler) reservable(l *lane, d relay.Delivery, now time.Time) bool {
-	if l.pace.resting(now) || l.room(s.lim) <= 0 {
+func (s *scheduler) reservable(b *sub, now time.Time) bool {
+	l := b.lane
+	if l.pace.resting(now) || l.crowded() || l.room(s.lim) <= 0 || b.claiming || b.place != nowhere || b.due(now) {
 		return false
 	}
-	if b, ok := l.subs[d.Account]; ok && (b.claiming || b.hungry || b.due(now)) {
-		return false
-	}
-	return s.inMemory().permits(rankOf(l.standing, l.busy+l.held), 2*s.q.o.MaxConnections)
+	memory := s.inMemory()
+	return memory.permits(rankOf(l.standing, l.busy+l.held), 2*s.q.o.MaxConnections) && s.mayHold(b, memory)
 }
 
 // handed takes over what Accept stored, or takes back what it was promised.
 func (s *scheduler) handed(a *acceptance, now time.Time) {
 	var back []*job
 	for i, d := range a.ds {
-		l := s.lane(d.Lane)
+		b := s.sub(d.Lane, d.Account, now)
 		if a.granted[i] {
-			s.take(l, 0, -1)
+			s.take(b, 0, -1)
 		}
 		switch {
 		case !a.stored:
-			s.place(l, now)
+			s.place(b.lane, now)
 		case a.granted[i] && s.draining:
 			back = append(back, &job{message: a.message, delivery: d})
 		case a.granted[i]:
-			s.hold(l, relay.Claimed{Message: a.message, Delivery: d}, now)
+			s.hold(b, relay.Claimed{Message: a.message, Delivery: d}, now)
 		case !s.draining:
-			s.mark(l.sub(d.Account), d.Due, now)
+			s.mark(b, d.Due, now)
 		}
 	}
 	s.giveBack(back)

@@ -17,38 +17,55 @@ type lane struct {
 	pace pace
 	subs map[account.ID]*sub
 
-	ready  fifo[*sub] // with claimed deliveries, in turn
-	hungry fifo[*sub] // with something due in the store, in turn
+	ready   fifo[*sub] // with claimed deliveries, in turn
+	stalled fifo[*sub] // with something due in the store, until there is room for it, in turn
+	hungry  int        // subs with something due in the store, wherever they wait
+	offered int        // of these, in scheduler.claims
+	site    *site      // where it waits for a connection; nil: nowhere
 
 	busy     int // attempts under way
 	held     int // deliveries claimed, being claimed or promised to Accept, not begun
 	slow     int // of busy, under way for long
 	standing Standing
 
-	starts, claims uint8 // rings it stands in
-	wake           alarm // at the end of the rest
-	touched        time.Time
-	last           *relay.Failure // of the newest attempt that failed
+	starts  uint8 // rings it stands in
+	wake    alarm // at the end of the rest
+	touched time.Time
+	last    *relay.Failure // of the newest attempt that failed
 }
 
 // sub is what one account has in one lane.
 type sub struct {
-	who     account.ID
+	tenant  *tenant
 	lane    *lane
+	used    int // of the lane's busy and held
 	waiting fifo[*job]
 	// next is when the first delivery in the store is due, as far as known;
-	// zero: there is none.
+	// zero: there is none, or not soon.
 	next     time.Time
-	hungry   bool // stands in lane.hungry
-	overdue  bool // stands in scheduler.overdue
+	place    where // where it waits to claim what is due
+	admitted bool  // by the lane's site
+	overdue  bool  // stands in scheduler.overdue
 	claiming bool
 	meantime time.Time // what next was to become during a claim
 	wake     alarm     // at next
 }
 
+// where a sub with something due waits.
+type where uint8
+
+const (
+	nowhere  where = iota
+	enqueued       // in scheduler.claims, for its turn
+	stalled        // in lane.stalled, for room in the lane
+	blocked        // in tenant.blocked, for its account's share
+	sited          // in site.turns, for a connection
+	wheres
+)
+
 // job is one claimed delivery in memory.
 type job struct {
-	lane     *lane
+	sub      *sub
 	message  relay.Message
 	delivery relay.Delivery // as claimed
 	began    time.Time
@@ -78,19 +95,9 @@ func (l *lane) limit(lim limits) int {
 // room is how many more it may have.
 func (l *lane) room(lim limits) int { return l.limit(lim) - l.busy - l.held }
 
-// sub finds or makes the account's part of the lane.
-func (l *lane) sub(who account.ID) *sub {
-	b, ok := l.subs[who]
-	if !ok {
-		b = &sub{who: who, lane: l}
-		l.subs[who] = b
-	}
-	return b
-}
-
-// idle reports whether nothing is known to be queued.
+// idle reports whether nothing is known to be queued soon, or under way.
 func (b *sub) idle() bool {
-	return b.next.IsZero() && !b.claiming && b.waiting.len() == 0
+	return b.next.IsZero() && !b.claiming && b.used == 0
 }
 
 // due reports whether something in the store is due at now.

@@ -26,18 +26,102 @@ type claimed struct {
 	elsewhere []relay.Backlog
 }
 
-// claim lets the account whose turn it is in the lane claim its share of the
-// room.
-func (s *scheduler) claim(l *lane, memory use, now time.Time) {
-	b := l.hungry.pop()
-	b.hungry = false
-	if b.claiming || !b.due(now) {
-		s.settle(b, now)
+// stall lets a sub with something due wait until there is room in its lane or,
+// where that goes to a crowded place, for its turn there.
+func (s *scheduler) stall(b *sub) {
+	l := b.lane
+	l.hungry++
+	b.place = stalled
+	if l.crowded() {
+		b.place = sited
+		l.site.turns.push(b)
+	} else {
+		l.stalled.push(b)
+	}
+	s.waiting[b.place]++
+}
+
+// offer has as many subs of a lane wait for their turn to claim as there is room
+// for.
+func (s *scheduler) offer(l *lane) {
+	if !s.canClaim(l) {
 		return
 	}
-	n := max(1, l.room(s.lim)/(l.hungry.len()+1))
+	for l.stalled.len() > 0 && l.offered < l.room(s.lim) {
+		b := l.stalled.pop()
+		s.leave(b)
+		s.enqueue(b)
+	}
+}
+
+// enqueue has a sub wait for its turn to claim, or for its account's share.
+func (s *scheduler) enqueue(b *sub) {
+	l := b.lane
+	l.hungry++
+	if !s.mayHold(b, s.inMemory()) {
+		s.block(b)
+		return
+	}
+	b.place = enqueued
+	s.waiting[enqueued]++
+	l.offered++
+	s.claims.of[rankOf(l.standing, l.busy+l.held)].push(b)
+}
+
+// leave takes a sub from where it waits; the caller has taken it out there.
+func (s *scheduler) leave(b *sub) {
+	if b.place == nowhere {
+		return
+	}
+	s.waiting[b.place]--
+	b.lane.hungry--
+	if b.place == enqueued {
+		b.lane.offered--
+	}
+	b.place = nowhere
+}
+
+// nextClaim takes the sub whose turn it is to claim.
+func (s *scheduler) nextClaim(memory use, now time.Time) *sub {
+	for {
+		b, r := s.claims.next(func(r rank) bool { return memory.permits(r, 2*s.q.o.MaxConnections) })
+		if b == nil {
+			return nil
+		}
+		l := b.lane
+		fits := s.canClaim(l) && !l.pace.resting(now) && (b.admitted || !l.crowded())
+		s.leave(b)
+		switch {
+		case b.claiming || !b.due(now):
+			s.settle(b, now)
+		case !fits:
+			b.admitted = false
+			s.stall(b)
+			s.place(l, now)
+		case r != rankOf(l.standing, l.busy+l.held):
+			s.enqueue(b)
+		case !s.mayHold(b, memory):
+			l.hungry++
+			s.block(b)
+			s.offer(l)
+		default:
+			return b
+		}
+	}
+}
+
+// claim lets a sub claim its share of the room in its lane.
+func (s *scheduler) claim(b *sub, memory use, now time.Time) {
+	l := b.lane
+	n := max(1, l.room(s.lim)/(l.hungry+1))
 	n = min(n, s.batch(l.standing, memory))
-	s.take(l, 0, n)
+	if l.standing != Proven {
+		n = min(n, b.tenant.use.eagerly(memory, s.q.o.MaxConnections))
+	}
+	if b.admitted {
+		n, b.admitted = 1, false
+	}
+	s.take(b, 0, n)
 	s.begin(b, func() claimed {
 		c := claimed{sub: b, promised: n}
 		c.got, c.next, c.err = s.q.claim(l.key, b, n, 0)
@@ -70,7 +154,7 @@ func (s *scheduler) begin(b *sub, claim func() claimed) {
 func (c *crew) claim(key relay.Lane, b *sub, n int, overdue time.Duration) ([]relay.Claimed, time.Time, error) {
 	now := time.Now()
 	lease := func(attempts int) time.Time { return now.Add(c.o.Schedule.Delay(attempts)) }
-	return c.store.Claim(c.commits, key, b.who, now.Add(-overdue), n, lease)
+	return c.store.Claim(c.commits, key, b.tenant.who, now.Add(-overdue), n, lease)
 }
 
 // took takes in what a claim came to.
@@ -79,7 +163,7 @@ func (s *scheduler) took(c claimed, now time.Time) {
 	l := b.lane
 	s.claiming--
 	b.claiming = false
-	s.take(l, 0, -c.promised)
+	s.take(b, 0, -c.promised)
 	if c.putOff {
 		s.putting = false
 	}
@@ -104,7 +188,7 @@ func (s *scheduler) took(c claimed, now time.Time) {
 		s.giveBack(back)
 	default:
 		for _, x := range c.got {
-			s.hold(l, x, now)
+			s.hold(b, x, now)
 		}
 	}
 	s.markAll(c.elsewhere, now)
@@ -120,10 +204,8 @@ func (s *scheduler) took(c claimed, now time.Time) {
 // backlog, and senders would hear neither of the delay nor of the end. So it
 // is put off without an attempt of its own, a batch at a time over all lanes.
 func (s *scheduler) seekOverdue(l *lane, now time.Time) {
-	for range l.hungry.len() {
-		b := l.hungry.pop()
-		l.hungry.push(b)
-		if !b.overdue && b.due(now.Add(-s.q.o.Schedule.RetryMax)) {
+	for _, b := range l.subs {
+		if !b.overdue && !b.claiming && b.due(now.Add(-s.q.o.Schedule.RetryMax)) {
 			b.overdue = true
 			s.overdue.push(b)
 		}

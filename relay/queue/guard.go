@@ -18,9 +18,9 @@ import (
 // makes a deferral of what would be a block. Attempts
 // without a demand cannot violate one and are not counted: however many
 // messages leave without conditions, they prove nothing about our TLS. Nor do
-// faults of our own.
+// faults of our own, and attempts for which there was no connection.
 func (q *Queue) guarded(d relay.Delivery, r relay.Result) relay.Result {
-	if !r.Demanding || r.Attempt.Reason == events.Internal || q.o.GuardDomains <= 0 {
+	if !r.Demanding || r.Attempt.Reason == events.Internal || r.Crowded != "" || q.o.GuardDomains <= 0 {
 		return r
 	}
 	block := r.Attempt.Ruling == policy.Block

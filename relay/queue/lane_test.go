@@ -98,10 +98,12 @@ func TestPermits(t *testing.T) {
 		{"nor for those who were", use{unknown: 70, laggard: 20}, 100, "p"},
 		{"nor for the proven", use{proven: 90}, 100, "fl"},
 		{"where laggards have half", use{proven: 90, laggard: 5}, 100, "f"},
-		{"laggards have a quarter", use{laggard: 25}, 100, "fep"},
+		{"nearly all have become slow", use{laggard: 90}, 100, "fp"},
+		{"a few unknown are safe beside them", use{unknown: 4, laggard: 90}, 100, "fp"},
+		{"and no more", use{unknown: 5, laggard: 90}, 100, "p"},
 		{"all is taken", use{proven: 90, unknown: 10}, 100, ""},
 		{"few slots, all free", use{}, 1, "fepl"},
-		{"four slots, one laggard", use{laggard: 1}, 4, "fep"},
+		{"four slots, one laggard", use{laggard: 1}, 4, "fepl"},
 		{"four slots, three unknown", use{unknown: 3}, 4, "p"},
 		{"four slots, three proven", use{proven: 3}, 4, "f"},
 	} {
@@ -113,6 +115,56 @@ func TestPermits(t *testing.T) {
 		}
 		if got != "" {
 			t.Errorf("%s (%+v of %d): wrong about %q, want exactly %q", c.name, c.u, c.n, got, c.want)
+		}
+	}
+}
+
+func TestMayHold(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		own, all use
+		n        int
+		alone    bool
+		want     string // the first letters of fresh, eager, proven, laggard
+	}{
+		{"nothing in memory", use{}, use{}, 100, false, "fepl"},
+		{"proven ones do not count", use{proven: 90}, use{proven: 180}, 100, false, "fepl"},
+		{"a third", use{unknown: 30}, use{unknown: 30}, 100, false, "fpl"},
+		{"as much as is free", use{unknown: 45}, use{unknown: 45}, 100, false, "p"},
+		{"another's as much", use{}, use{unknown: 45}, 100, false, "fepl"},
+		{"half of that", use{unknown: 22}, use{unknown: 67}, 100, false, "fpl"},
+		{"and no more", use{unknown: 23}, use{unknown: 68}, 100, false, "p"},
+		{"laggards have a quarter", use{laggard: 25}, use{laggard: 25}, 100, false, "fep"},
+		{"those of others", use{laggard: 3}, use{laggard: 25}, 100, false, "fep"},
+		{"a few are safe", use{laggard: 2}, use{laggard: 60}, 100, false, "fepl"},
+		{"even where all has become slow", use{unknown: 2}, use{unknown: 2, laggard: 95}, 100, false, "fepl"},
+		{"but not to who has them", use{laggard: 90}, use{unknown: 2, laggard: 92}, 100, false, "p"},
+		{"alone", use{unknown: 79}, use{unknown: 79}, 100, true, "fpl"},
+		{"alone, all but what must stay free", use{unknown: 80}, use{unknown: 80}, 100, true, "p"},
+		{"alone, one slot", use{}, use{}, 1, true, "fepl"},
+		{"one slot", use{}, use{}, 1, false, "fepl"},
+		{"one slot, taken", use{unknown: 1}, use{unknown: 1}, 1, false, "p"},
+		{"one slot, taken by another", use{}, use{unknown: 1}, 1, false, "fepl"},
+		{"four slots", use{unknown: 1}, use{unknown: 1}, 4, false, "fpl"},
+		{"four slots, two", use{unknown: 2}, use{unknown: 2}, 4, false, "p"},
+	} {
+		got := ""
+		for r, letter := range map[rank]string{fresh: "f", eager: "e", proven: "p", laggard: "l"} {
+			if c.own.mayHold(c.all, r, c.n, c.alone) != strings.Contains(c.want, letter) {
+				got += letter
+			}
+		}
+		if got != "" {
+			t.Errorf("%s (%+v of %+v of %d): wrong about %q, want exactly %q", c.name, c.own, c.all, c.n, got, c.want)
+		}
+	}
+	// However it is asked for, it never comes to more than mayHold allows.
+	for own := range 45 {
+		for others := range 90 - own {
+			u, all := use{unknown: own}, use{unknown: own + others}
+			if n := u.eagerly(all, 100); n > 1 && !(use{unknown: own + n - 1}).mayHold(use{unknown: own + others + n - 1}, eager, 100, false) {
+				t.Errorf("%d at a time to who has %d of %d", n, own, own+others)
+			}
 		}
 	}
 }

@@ -316,7 +316,7 @@ func TestClaimedAgainBeforeItBegan(t *testing.T) {
 				again.Attempts, again.Due = 2, time.Now().Add(c.lease)
 				w.store.with(func() { w.store.add(m, []relay.Delivery{again}) })
 				w.q.call(func(s *scheduler, now time.Time) {
-					l := s.lane(d.Lane)
+					l := s.sub(d.Lane, d.Account, now)
 					s.hold(l, relay.Claimed{Message: m, Delivery: first}, now)
 					s.hold(l, relay.Claimed{Message: m, Delivery: again}, now)
 				})

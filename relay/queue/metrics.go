@@ -14,6 +14,8 @@ type metrics struct {
 	feedback                            *prometheus.CounterVec
 	claimFailures, commitFailures       prometheus.Counter
 	panics                              prometheus.Counter
+	shareWaits, crowded                 prometheus.Counter
+	shareWaiting, siteWaiting           prometheus.Gauge
 	healthyFeedback, neutral, inTrouble prometheus.Counter
 }
 
@@ -37,12 +39,19 @@ func newMetrics(reg prometheus.Registerer, holds func() bool) *metrics {
 		claimFailures:  counter("claim_failures_total", "Claims that the store failed."),
 		commitFailures: counter("commit_failures_total", "Tries to commit an outcome that the store failed; each is repeated."),
 		panics:         counter("panics_total", "Attempts that panicked."),
+		shareWaits: counter("share_waits_total",
+			"Times that a destination's mail had to wait because its account has its share of the slots that are not for proven destinations."),
+		shareWaiting: gauge("share_waiting", "Destinations, by account, whose mail is due and waits for its account's share."),
+		crowded: counter("crowded_total",
+			"Attempts put off because a host or an address had all the connections it may have."),
+		siteWaiting: gauge("connection_waiting", "Destinations, by account, whose mail is due and waits for a connection to a host or an address that has all it may have."),
 	}
 	m.healthyFeedback = m.feedback.WithLabelValues("healthy")
 	m.inTrouble = m.feedback.WithLabelValues("trouble")
 	m.neutral = m.feedback.WithLabelValues("neutral")
 	if reg != nil {
 		reg.MustRegister(m.attempts, m.claimed, m.lanes, m.uncommitted, m.feedback, m.claimFailures, m.commitFailures, m.panics,
+			m.shareWaits, m.shareWaiting, m.crowded, m.siteWaiting,
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 				Name: "tlsrelay_guard_holding",
 				Help: "1 while the mass-violation guard puts drops off (tls-policy 3.1).",
@@ -72,4 +81,6 @@ func (m *metrics) observe(s *scheduler) {
 	m.attempts.Set(float64(s.busy.total()))
 	m.claimed.Set(float64(s.held.total()))
 	m.lanes.Set(float64(len(s.lanes)))
+	m.shareWaiting.Set(float64(s.waiting[blocked]))
+	m.siteWaiting.Set(float64(s.waiting[sited]))
 }

@@ -105,18 +105,37 @@ func (q *Queue) NewDraft() relay.Draft { return q.store.NewDraft() }
 // scan asks the store what is queued: at the start, every Options.Rescan, and
 // when somebody calls for it. Delivery begins with the first lane found.
 func (c *crew) scan(ctx context.Context, s *scheduler) {
-	tick := time.NewTicker(c.o.Rescan)
-	defer tick.Stop()
 	for {
+		begun := time.Now()
 		if err := c.scanOnce(ctx, s); err != nil && ctx.Err() == nil {
 			c.log.Error("cannot read the backlogs", zap.Error(err))
 		}
+		// A long list is read less often.
+		took := time.Since(begun)
+		pause := max(c.o.Rescan, scanShare*took)
+		c.forget(ctx, s, 2*(pause+took))
+		next := time.NewTimer(pause)
 		select {
-		case <-tick.C:
+		case <-next.C:
 		case <-s.rescan:
+			next.Stop()
 		case <-ctx.Done():
+			next.Stop()
 			return
 		}
+	}
+}
+
+// scanShare is the part of the time, one in so many, that is spent on scans at
+// most.
+const scanShare = 10
+
+// forget has the loop keep in memory what is due within a time, for by then it
+// will have been found by another scan.
+func (c *crew) forget(ctx context.Context, s *scheduler, horizon time.Duration) {
+	select {
+	case s.calls <- func(now time.Time) { s.horizon = horizon; s.forget(now) }:
+	case <-ctx.Done():
 	}
 }
 
@@ -138,10 +157,6 @@ func (c *crew) scanOnce(ctx context.Context, s *scheduler) error {
 	})
 	if len(marks) > 0 {
 		flush()
-	}
-	select {
-	case s.calls <- s.forget:
-	case <-ctx.Done():
 	}
 	return err
 }

@@ -35,9 +35,9 @@ func (f *fifo[T]) pop() T {
 	return x
 }
 
-// rings are lanes waiting for their turn, one ring per rank. A lane stands at
-// most once in each; one that has changed meanwhile is skipped when its turn
-// comes.
+// rings are lanes waiting for their turn to begin an attempt, one ring per rank. A
+// lane stands at most once in each; one that has changed meanwhile is skipped when
+// its turn comes.
 type rings struct {
 	ring [ranks]fifo[*lane]
 	last rank // whose turn it was
@@ -69,6 +69,9 @@ func (rs *rings) next(permitted func(rank) bool, fits func(*lane, rank) bool) *l
 	}
 	return nil
 }
+
+// front shows the first item; the fifo must have one.
+func (f *fifo[T]) front() T { return f.items[f.head] }
 
 // alarm is a time to wake at; the zero alarm is off.
 type alarm struct {

@@ -3,7 +3,6 @@ package queue
 import (
 	"container/list"
 	"context"
-	"maps"
 	"time"
 
 	"go.uber.org/zap"
@@ -20,8 +19,12 @@ const (
 	// claimRetry is the pause after a claim that failed, or that gave nothing
 	// although something was said to be due.
 	claimRetry = time.Second
-	// keepIdle is how long a lane with nothing queued is remembered.
+	// keepIdle is how long a lane with nothing due is remembered, at least while
+	// there are not too many.
 	keepIdle = 10 * time.Minute
+	// leastSweep is how many lanes there may be before those with nothing to do go
+	// out of memory.
+	leastSweep = 4096
 )
 
 // scheduler is the loop: the one goroutine that owns the lanes. The channels
@@ -42,10 +45,15 @@ type scheduler struct {
 	claimed chan claimed
 
 	lanes     map[relay.Lane]*lane
+	sweepAt   int // lanes at which those with nothing to do go
+	tenants   map[account.ID]*tenant
+	sites     map[string]*site
 	inHand    map[relay.DeliveryKey]*job
 	starts    rings
-	claims    rings
-	overdue   fifo[*sub] // in dead lanes, to be put off without an attempt
+	claims    claimTurns
+	blocked   fifo[*tenant] // that have subs waiting for their share
+	waiting   [wheres]int   // subs with something due, by where they wait
+	overdue   fifo[*sub]    // in dead lanes, to be put off without an attempt
 	alarms    alarms
 	running   list.List // of *job, the longest first; slow ones leave
 	slowWake  alarm
@@ -56,6 +64,9 @@ type scheduler struct {
 	putting   bool
 	draining  bool
 	releasing int
+	// horizon is how soon what waits in the store has to be due to be kept in
+	// memory: by then it has been found by another scan.
+	horizon time.Duration
 }
 
 func newScheduler(q *crew) *scheduler {
@@ -73,6 +84,8 @@ func newScheduler(q *crew) *scheduler {
 		work: make(chan *job, n), done: make(chan finished, n),
 		claimed: make(chan claimed, claimers+1),
 		lanes:   make(map[relay.Lane]*lane), inHand: make(map[relay.DeliveryKey]*job),
+		tenants: make(map[account.ID]*tenant), sites: make(map[string]*site),
+		sweepAt: leastSweep, horizon: 2 * q.o.Rescan,
 	}
 	s.slowWake.fire = s.markSlow
 	return s
@@ -127,35 +140,69 @@ func (s *scheduler) ring(now time.Time) {
 	}
 }
 
-// lane finds or makes a lane.
-func (s *scheduler) lane(key relay.Lane) *lane {
+// sub finds or makes the part that an account has in a lane.
+func (s *scheduler) sub(key relay.Lane, who account.ID, now time.Time) *sub {
 	l, ok := s.lanes[key]
-	if !ok {
-		l = &lane{key: key, subs: make(map[account.ID]*sub, 1), standing: Unknown}
-		l.wake.fire = func(now time.Time) { s.place(l, now) }
-		s.lanes[key] = l
+	if ok {
+		if b := l.subs[who]; b != nil {
+			return b
+		}
 	}
+	t := s.tenant(who)
+	if !ok {
+		l = s.makeLane(key, t, now)
+	}
+	b := &sub{tenant: t, lane: l}
+	l.subs[who] = b
+	t.subs++
+	return b
+}
+
+// makeLane brings a lane into memory, and what the account knows of it.
+func (s *scheduler) makeLane(key relay.Lane, t *tenant, now time.Time) *lane {
+	if len(s.lanes) >= s.sweepAt {
+		s.sweep(0, now)
+	}
+	l := &lane{key: key, subs: make(map[account.ID]*sub, 1), standing: Unknown, touched: now}
+	if known, ok := t.memos.take(key); ok {
+		l.pace, l.last = known.pace, known.last
+		l.standing = l.pace.standing(0)
+	}
+	l.wake.fire = func(now time.Time) { s.place(l, now) }
+	s.lanes[key] = l
 	return l
 }
 
-// take and give move a lane's slots, and keep the books of all lanes.
-func (s *scheduler) take(l *lane, busy, held int) {
+// take and give move the slots of an account in a lane, and keep the books of all.
+func (s *scheduler) take(b *sub, busy, held int) {
+	l := b.lane
 	l.busy += busy
 	l.held += held
+	b.used += busy + held
 	*s.busy.of(l.standing) += busy
 	*s.held.of(l.standing) += held
+	*b.tenant.use.of(l.standing) += busy + held
 }
 
 // restand books a lane under what it stands for now.
 func (s *scheduler) restand(l *lane) {
-	now := l.pace.standing(l.slow)
-	if now == l.standing {
+	was, now := l.standing, l.pace.standing(l.slow)
+	if now == was {
 		return
 	}
-	busy, held := l.busy, l.held
-	s.take(l, -busy, -held)
+	*s.busy.of(was) -= l.busy
+	*s.busy.of(now) += l.busy
+	*s.held.of(was) -= l.held
+	*s.held.of(now) += l.held
 	l.standing = now
-	s.take(l, busy, held)
+	for _, b := range l.subs {
+		*b.tenant.use.of(was) -= b.used
+		*b.tenant.use.of(now) += b.used
+		if now == Proven && b.place == blocked {
+			s.leave(b)
+			s.stall(b)
+		}
+	}
 	if now == Laggard {
 		// What it holds would crowd others out of memory, and outwait its
 		// lease.
@@ -168,7 +215,7 @@ func (s *scheduler) unhold(l *lane) (back []*job) {
 	for l.ready.len() > 0 {
 		for b := l.ready.pop(); b.waiting.len() > 0; {
 			back = append(back, b.waiting.pop())
-			s.take(l, 0, -1)
+			s.take(b, 0, -1)
 		}
 	}
 	return back
@@ -189,7 +236,7 @@ func (s *scheduler) place(l *lane, now time.Time) {
 		return
 	}
 	if l.pace.resting(now) {
-		if l.ready.len() > 0 || l.hungry.len() > 0 {
+		if l.ready.len() > 0 || l.hungry > 0 {
 			s.alarms.set(&l.wake, l.pace.until)
 		}
 		return
@@ -197,9 +244,7 @@ func (s *scheduler) place(l *lane, now time.Time) {
 	if s.canStart(l) {
 		s.starts.add(l, rankOf(l.standing, l.busy), &l.starts)
 	}
-	if s.canClaim(l) {
-		s.claims.add(l, rankOf(l.standing, l.busy+l.held), &l.claims)
-	}
+	s.offer(l)
 }
 
 func (s *scheduler) canStart(l *lane) bool {
@@ -209,7 +254,7 @@ func (s *scheduler) canStart(l *lane) bool {
 // canClaim holds back until a good part of the window is free, so that claims
 // come in batches.
 func (s *scheduler) canClaim(l *lane) bool {
-	return l.hungry.len() > 0 && l.room(s.lim) > 0 && l.held <= l.limit(s.lim)/4
+	return l.hungry > 0 && l.room(s.lim) > 0 && l.held <= l.limit(s.lim)/4
 }
 
 // dispatch gives away every slot and every claim that may be given now.
@@ -233,17 +278,13 @@ func (s *scheduler) dispatch(now time.Time) {
 	}
 	for s.claiming < claimers {
 		memory := s.inMemory()
-		l := s.claims.next(
-			func(r rank) bool { return memory.permits(r, 2*n) },
-			func(l *lane, r rank) bool {
-				l.claims &^= 1 << r
-				return r == rankOf(l.standing, l.busy+l.held) && s.canClaim(l) && !l.pace.resting(now)
-			})
-		if l == nil {
+		s.unblock(memory)
+		b := s.nextClaim(memory, now)
+		if b == nil {
 			break
 		}
-		s.claim(l, memory, now)
-		s.place(l, now)
+		s.claim(b, memory, now)
+		s.place(b.lane, now)
 	}
 	s.putOff(now)
 	s.q.metrics.observe(s)
@@ -256,12 +297,12 @@ func (s *scheduler) start(l *lane, now time.Time) {
 	if b.waiting.len() > 0 {
 		l.ready.push(b)
 	}
-	s.take(l, 0, -1)
+	s.take(b, 0, -1)
 	if !s.fresh(j, now) {
 		s.giveBack([]*job{j})
 		return
 	}
-	s.take(l, 1, 0)
+	s.take(b, 1, 0)
 	j.began = now
 	j.running = s.running.PushBack(j)
 	if s.slowWake.index == 0 {
@@ -300,15 +341,17 @@ func (s *scheduler) markSlow(now time.Time) {
 				s.q.keep(j)
 			})
 		}
-		j.lane.slow++
-		s.restand(j.lane)
-		s.place(j.lane, now)
+		l := j.sub.lane
+		l.slow++
+		s.restand(l)
+		s.place(l, now)
 	}
 }
 
 // finish takes back the slot of an attempt, and what it taught.
 func (s *scheduler) finish(f finished, now time.Time) {
-	j, l := f.job, f.job.lane
+	j, b := f.job, f.job.sub
+	l := b.lane
 	delete(s.inHand, j.delivery.Key)
 	if j.running != nil {
 		s.running.Remove(j.running)
@@ -316,14 +359,19 @@ func (s *scheduler) finish(f finished, now time.Time) {
 	if j.slow {
 		l.slow--
 	}
-	s.take(l, -1, 0)
+	s.take(b, -1, 0)
 	l.pace = l.pace.learn(f.feedback, j.began, now, s.lim)
 	if f.failure != nil {
 		l.last = f.failure
 	}
 	s.restand(l)
+	if f.crowded != "" {
+		s.crowd(l, f.crowded, now)
+	} else {
+		s.vacate(f.hosts, now)
+	}
 	if !f.due.IsZero() {
-		s.mark(l.sub(j.delivery.Account), f.due, now)
+		s.mark(b, f.due, now)
 	}
 	s.markAll(f.elsewhere, now)
 	if l.pace.dead() && f.feedback == relay.Trouble {
@@ -347,24 +395,29 @@ func (s *scheduler) markAll(bs []relay.Backlog, now time.Time) {
 		if s.draining {
 			return
 		}
-		l := s.lane(m.Lane)
-		s.mark(l.sub(m.Account), m.Due, now)
+		if _, ok := s.lanes[m.Lane]; !ok && m.Due.Sub(now) > s.horizon {
+			continue
+		}
+		s.mark(s.sub(m.Lane, m.Account, now), m.Due, now)
 	}
 }
 
 // settle brings a sub to where its next due time says: among the hungry, to
-// be woken, or out of memory.
+// be woken, or out of memory. What is not due soon is the store's to remember.
 func (s *scheduler) settle(b *sub, now time.Time) {
-	l := b.lane
+	if b.claiming {
+		return
+	}
+	if b.next.Sub(now) > s.horizon {
+		b.next = time.Time{}
+	}
 	switch {
-	case b.claiming:
 	case b.due(now):
 		s.alarms.off(&b.wake)
-		if !b.hungry {
-			b.hungry = true
-			l.hungry.push(b)
+		if b.place == nowhere {
+			s.stall(b)
 		}
-		s.place(l, now)
+		s.place(b.lane, now)
 	case !b.next.IsZero():
 		if b.wake.fire == nil {
 			b.wake.fire = func(now time.Time) { s.settle(b, now) }
@@ -372,22 +425,50 @@ func (s *scheduler) settle(b *sub, now time.Time) {
 		s.alarms.set(&b.wake, b.next)
 	default:
 		s.alarms.off(&b.wake)
-		if b.idle() && l.subs[b.who] == b {
-			delete(l.subs, b.who)
+		if b.idle() {
+			s.drop(b)
 		}
 	}
 }
 
-// forget drops the accounts that have nothing to do, and the lanes that have
-// had nothing to do for long.
+// drop forgets a sub that has nothing to do.
+func (s *scheduler) drop(b *sub) {
+	l, t := b.lane, b.tenant
+	if l.subs[t.who] == b {
+		delete(l.subs, t.who)
+		t.subs--
+	}
+}
+
+// forget drops what has had nothing to do for long.
 func (s *scheduler) forget(now time.Time) {
+	s.sweep(keepIdle, now)
+	for who, t := range s.tenants {
+		if t.memos.age(now); t.subs == 0 && t.memos.empty() && !t.waits && t.use == (use{}) {
+			delete(s.tenants, who)
+		}
+	}
+}
+
+// sweep takes lanes out of memory that have had nothing to do for so long. The
+// accounts that used them remember what was learned.
+func (s *scheduler) sweep(idle time.Duration, now time.Time) {
 	for key, l := range s.lanes {
-		maps.DeleteFunc(l.subs, func(_ account.ID, b *sub) bool { return b.idle() })
-		if len(l.subs) == 0 && l.busy+l.held == 0 && !l.pace.resting(now) && now.Sub(l.touched) > keepIdle {
+		for _, b := range l.subs {
+			if !b.idle() {
+				continue
+			}
+			if l.pace != (pace{}) && now.Sub(l.touched) < keepIdle {
+				b.tenant.memos.put(key, memo{l.pace, l.last}, now)
+			}
+			s.drop(b)
+		}
+		if len(l.subs) == 0 && l.busy+l.held == 0 && now.Sub(l.touched) >= idle {
 			s.alarms.off(&l.wake)
 			delete(s.lanes, key)
 		}
 	}
+	s.sweepAt = max(leastSweep, 2*len(s.lanes))
 }
 
 // drain begins the end: what was claimed and not begun is given back.
@@ -439,17 +520,16 @@ func (s *scheduler) adopt(c relay.Claimed) bool {
 }
 
 // hold takes a claimed delivery into memory.
-func (s *scheduler) hold(l *lane, c relay.Claimed, now time.Time) {
+func (s *scheduler) hold(b *sub, c relay.Claimed, now time.Time) {
 	if s.adopt(c) {
 		return
 	}
-	j := &job{lane: l, message: c.Message, delivery: c.Delivery}
+	j := &job{sub: b, message: c.Message, delivery: c.Delivery}
 	s.inHand[c.Delivery.Key] = j
-	b := l.sub(c.Delivery.Account)
 	if b.waiting.len() == 0 {
-		l.ready.push(b)
+		b.lane.ready.push(b)
 	}
 	b.waiting.push(j)
-	s.take(l, 0, 1)
-	s.place(l, now)
+	s.take(b, 0, 1)
+	s.place(b.lane, now)
 }

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"tlsrelay/events"
@@ -31,6 +32,7 @@ type LaneStatus struct {
 	Accounts int           `json:"accounts"`          // with anything queued here, as far as known
 	Due      time.Time     `json:"due,omitzero"`      // when the first of what is not in memory is due; zero: nothing known
 	CoolOff  time.Time     `json:"cool_off,omitzero"` // nothing is tried until then; zero: not cooling off
+	Crowded  string        `json:"crowded,omitempty"` // waits for a connection to this host or address
 	Last     events.Reason `json:"last,omitempty"`    // of the newest attempt that failed for now
 }
 
@@ -40,14 +42,25 @@ func (q *Queue) Responds() bool { return q.call(func(*scheduler, time.Time) {}) 
 
 // Lanes gives the lanes in memory, in no order; nil while Run is not on.
 func (q *Queue) Lanes() []LaneStatus {
-	var all []LaneStatus
+	all, _ := q.SomeLanes(math.MaxInt)
+	return all
+}
+
+// SomeLanes gives as many of the lanes in memory as are asked for, in no order,
+// and how many more there are.
+func (q *Queue) SomeLanes(limit int) (some []LaneStatus, more int) {
 	q.call(func(s *scheduler, now time.Time) {
-		all = make([]LaneStatus, 0, len(s.lanes))
+		more = len(s.lanes)
+		some = make([]LaneStatus, 0, min(more, limit))
 		for _, l := range s.lanes {
-			all = append(all, s.status(l, now))
+			if len(some) == limit {
+				break
+			}
+			some = append(some, s.status(l, now))
+			more--
 		}
 	})
-	return all
+	return some, more
 }
 
 func (s *scheduler) status(l *lane, now time.Time) LaneStatus {
@@ -57,6 +70,9 @@ func (s *scheduler) status(l *lane, now time.Time) LaneStatus {
 	}
 	for _, b := range l.subs {
 		st.Due = earliest(st.Due, b.next)
+	}
+	if l.crowded() {
+		st.Crowded = l.site.name
 	}
 	if l.pace.resting(now) {
 		st.CoolOff = l.pace.until
@@ -72,10 +88,10 @@ func (s *scheduler) status(l *lane, now time.Time) LaneStatus {
 // an operator's retry or release of one delivery.
 func (q *Queue) Retry(b relay.Backlog) {
 	q.call(func(s *scheduler, now time.Time) {
-		l := s.lane(b.Lane)
-		l.pace.until = time.Time{}
-		s.mark(l.sub(b.Account), b.Due, now)
-		s.place(l, now)
+		at := s.sub(b.Lane, b.Account, now)
+		at.lane.pace.until = time.Time{}
+		s.mark(at, b.Due, now)
+		s.place(at.lane, now)
 	})
 }
 
@@ -86,6 +102,9 @@ func (q *Queue) Rescan() {
 		for _, l := range s.lanes {
 			l.pace.until = time.Time{}
 			s.place(l, now)
+		}
+		for _, t := range s.tenants {
+			t.memos = memos{}
 		}
 		select {
 		case s.rescan <- struct{}{}:

@@ -41,8 +41,10 @@ type crew struct {
 type finished struct {
 	job      *job
 	feedback relay.Feedback
-	failure  *relay.Failure // a temporary one, for who asks how the lane is
-	due      time.Time      // of the next attempt; zero: there is none
+	failure  *relay.Failure       // a temporary one, for who asks how the lane is
+	due      time.Time            // of the next attempt; zero: there is none
+	hosts    []relay.HostEvidence // that it was at
+	crowded  string               // the place that it found no connection to
 	// elsewhere is what became due in other lanes: the report's delivery.
 	elsewhere []relay.Backlog
 }
@@ -75,7 +77,12 @@ func (c *crew) attempt(j *job, t *tether) (f finished) {
 		return f
 	}
 	r = c.guarded(d, r)
-	cut := c.attempts.Err() != nil || r.Changed || r.Cut && c.openings.Err() != nil
+	f.hosts = r.Attempt.Hosts
+	cut := c.attempts.Err() != nil || r.Changed || r.Crowded != "" || r.Cut && c.openings.Err() != nil
+	if r.Crowded != "" && time.Since(lastTried(j.message, d)) > c.o.Schedule.RetryMax {
+		cut = false // it has to come to its end some time, and its sender has to hear of the delay
+	}
+	f.crowded = r.Crowded
 	if cut && !heard(r) {
 		f.due = c.release(relay.Claimed{Message: j.message, Delivery: d})
 		return f
@@ -90,6 +97,15 @@ func (c *crew) attempt(j *job, t *tether) (f finished) {
 	}
 	c.metrics.attempted(r.Feedback)
 	return f
+}
+
+// lastTried is when the last attempt at a delivery was made, or since when one is
+// waited for.
+func lastTried(m relay.Message, d relay.Delivery) time.Time {
+	if d.Last != nil {
+		return d.Last.At
+	}
+	return m.Accepted
 }
 
 // deliver makes the attempt. Whatever is our own fault is a temporary failure
@@ -121,7 +137,7 @@ func (c *crew) deliver(ctx context.Context, m relay.Message, d relay.Delivery) (
 		}
 		m.HeadersOnly = true
 	}
-	r = c.deliverer.Deliver(ctx, deliver.Job{Message: m, Delivery: d, Sender: sender, Body: body, Opening: c.openings, Changed: c.changed})
+	r = c.deliverer.Deliver(ctx, deliver.Job{Message: m, Delivery: d, Sender: sender, Body: body, Opening: c.openings, Patience: patience, Changed: c.changed})
 	if len(r.Outcomes) != len(d.Waiting()) {
 		c.log.Error("an attempt lost recipients", zap.Stringer("delivery", d.Key), zap.Int("outcomes", len(r.Outcomes)))
 		return internal(d)
@@ -402,7 +418,7 @@ func (c *crew) claimedAgain(j *job, before *relay.Delivery) (maybe bool) {
 			*before, maybe = *a, true
 			return
 		}
-		b := j.lane.subs[before.Account]
+		b := j.sub.lane.subs[before.Account]
 		maybe = b != nil && b.claiming
 	})
 	return maybe

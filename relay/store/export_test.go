@@ -110,6 +110,9 @@ func (t *tally) String() string {
 	}
 	for _, who := range slices.Sorted(maps.Keys(t.accounts)) {
 		l := t.accounts[who]
+		if len(l.entries) == 0 && l.recipients == 0 {
+			continue
+		}
 		fmt.Fprintf(&b, "account %s %d:", who, l.recipients)
 		for _, name := range slices.Sorted(maps.Keys(t.destinations)) {
 			if n := l.entries[t.destinations[name]]; n != 0 {

@@ -29,7 +29,8 @@ type lot struct {
 	loads       int // that have a part of it
 }
 
-// load is what an account has waiting.
+// load is what an account has waiting. It stays when that is nothing, as it is
+// between two messages.
 type load struct {
 	recipients int
 	entries    map[*lot]int
@@ -68,9 +69,6 @@ func (t *tally) add(m move) {
 		delete(l.entries, at)
 	}
 	at.loads += len(l.entries) - had
-	if len(l.entries) == 0 && l.recipients == 0 {
-		delete(t.accounts, m.who)
-	}
 	if at.loads == 0 {
 		delete(t.destinations, m.destination)
 	}
@@ -172,7 +170,20 @@ func (s *Store) Admit(who account.ID) error {
 // The value of an index entry is how many recipients of the delivery wait. Before
 // that was written it was nothing.
 
-func indexValue(recipients int) []byte { return binary.AppendUvarint(nil, uint64(recipients)) }
+func indexValue(recipients int) []byte {
+	if recipients < len(fewRecipients) {
+		return fewRecipients[recipients : recipients+1 : recipients+1]
+	}
+	return binary.AppendUvarint(nil, uint64(recipients))
+}
+
+// fewRecipients are the values of one octet.
+var fewRecipients = func() (b [128]byte) {
+	for i := range b {
+		b[i] = byte(i)
+	}
+	return b
+}()
 
 func parseIndexValue(v []byte) (recipients int, known bool) {
 	n, size := binary.Uvarint(v)
