@@ -79,7 +79,8 @@ func TestGuardIsNobodysTool(t *testing.T) {
 		sends(evil, "bounce", below, own)
 	}
 	guard("not holding")
-	sends(shop, "delivered", "good.test")
+	r.world.Zone.MX("better.test", good.Name(), 10)
+	sends(shop, "delivered", "better.test")
 
 	// Now it sends where all is well, to as many names as it likes.
 	r.must("queue", "guard", "--release")

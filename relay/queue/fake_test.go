@@ -444,6 +444,7 @@ func (w *world) start() {
 			return
 		}
 		stopped = true
+		w.q.call(func(s *scheduler, _ time.Time) { s.audit(w.t) })
 		cancel()
 		if err := <-ended; err != nil {
 			w.t.Error(err)
@@ -455,6 +456,47 @@ func (w *world) start() {
 		}
 	}
 	w.t.Cleanup(w.stop)
+}
+
+// audit finds that the books of the loop agree with what there is.
+func (s *scheduler) audit(t testing.TB) {
+	t.Helper()
+	var busy, held use
+	var waiting [wheres]int
+	uses, subs := make(map[*tenant]use), make(map[*tenant]int)
+	for key, l := range s.lanes {
+		used, hungry, offered := 0, 0, 0
+		for who, b := range l.subs {
+			if b.lane != l || b.tenant != s.tenants[who] {
+				t.Errorf("%v: the part of %s is another's", key, who)
+			}
+			used += b.used
+			u := uses[b.tenant]
+			*u.of(l.standing) += b.used
+			uses[b.tenant] = u
+			subs[b.tenant]++
+			if b.place != nowhere {
+				hungry++
+				waiting[b.place]++
+			}
+			if b.place == enqueued {
+				offered++
+			}
+		}
+		*busy.of(l.standing) += l.busy
+		*held.of(l.standing) += l.held
+		if used != l.busy+l.held || hungry != l.hungry || offered != l.offered {
+			t.Errorf("%v: %d of %d+%d used, %d of %d hungry, %d of %d offered", key, used, l.busy, l.held, hungry, l.hungry, offered, l.offered)
+		}
+	}
+	if busy != s.busy || held != s.held || waiting != s.waiting {
+		t.Errorf("busy %+v, not %+v; held %+v, not %+v; waiting %v, not %v", s.busy, busy, s.held, held, s.waiting, waiting)
+	}
+	for who, n := range s.tenants {
+		if n.use != uses[n] || n.subs != subs[n] {
+			t.Errorf("account %s: use %+v, not %+v; %d subs, not %d", who, n.use, uses[n], n.subs, subs[n])
+		}
+	}
 }
 
 func (w *world) told(e *events.Event) {

@@ -37,6 +37,7 @@ func (w *world) latency(who account.ID, prefix string, n int, pause time.Duratio
 			}
 		}
 		worst = max(worst, time.Since(begun))
+		w.q.call(func(s *scheduler, _ time.Time) { s.audit(w.t) })
 		time.Sleep(pause)
 	}
 	return worst
