@@ -211,6 +211,9 @@ func TestOneMessageToManyTarpits(t *testing.T) {
 	if open > most || tarpit.Connections() > 2*most || int(running) > 3*most {
 		t.Errorf("%v attempts are under way, over %d connections of %d", running, open, tarpit.Connections())
 	}
+	if n := r.metric(`tlsrelay_connections_limit{bound="address"`); int(n) != most {
+		t.Errorf("the limit of connections to an address is shown as %v", n)
+	}
 	if n := r.metric("tlsrelay_queue_crowded_total"); n == 0 {
 		t.Error("no attempt without a connection is counted")
 	}

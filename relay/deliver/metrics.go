@@ -65,6 +65,13 @@ func newMetrics(reg prometheus.Registerer, p *pool) *metrics {
 	gauge := func(name, help string, f func() int) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(f()) })
 	}
+	limit := func(bound string, n int) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tlsrelay_connections_limit", ConstLabels: prometheus.Labels{"bound": bound},
+			Help: "Connections to receiving hosts that there may be: in all, to a host name, and to an address.",
+		}, func() float64 { return float64(n) })
+	}
+	reg.MustRegister(limit("all", p.max), limit("host", p.perHost), limit("address", p.perHost))
 	reg.MustRegister(m.deliveries, m.handshakes, m.seconds, m.opened, m.reused, m.resumed, m.hellos, m.plaintext, m.verdicts, m.crowded, m.again, m.ticketFailed,
 		gauge("tlsrelay_connections_open", "Connections to receiving hosts, idle ones included.", func() int { open, _ := p.stats(); return open }),
 		gauge("tlsrelay_connections_idle", "Idle sessions kept for reuse.", func() int { _, idle := p.stats(); return idle }))
