@@ -18,6 +18,7 @@
 //	share.go      permits: who may have one of the slots that all lanes share;
 //	              mayHold: how many of them an account may have (pure)
 //	backlog.go    lane and sub: one bounded window on an unbounded backlog
+//	lanes.go      which lanes are in memory
 //	tenant.go     what an account has in memory, and what it remembers of lanes
 //	site.go       hosts and addresses that have all the connections they may have
 //	rings.go      turns among lanes, and times to wake at; turns.go, among accounts

@@ -123,7 +123,7 @@ func Open(o Options) (*Store, error) {
 		db: o.FS.PathJoin(o.Dir, "db"), spool: o.FS.PathJoin(o.Dir, "spool"),
 		soon: make(chan struct{}, 1), urgent: make(chan struct{}, 1),
 	}
-	s.bounds.recipients, s.bounds.destinations = o.MaxWaiting, o.MaxDestinations
+	s.bounds.log, s.bounds.recipients, s.bounds.destinations = o.Log, o.MaxWaiting, o.MaxDestinations
 	for _, dir := range []string{s.db, s.spool} {
 		if err := s.makeDir(dir); err != nil {
 			return nil, fmt.Errorf("store: %w", err)

@@ -2,9 +2,11 @@ package store
 
 import (
 	"encoding/binary"
-	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
 
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
@@ -34,6 +36,7 @@ type lot struct {
 type load struct {
 	recipients int
 	entries    map[*lot]int
+	told       time.Time // when the log said last that it is at a bound
 }
 
 // move is a change of what an account has waiting for a destination.
@@ -113,6 +116,7 @@ func (t *tally) count() int {
 // bounds are what an account may have waiting, and how often one refused a
 // message; 0: no bound.
 type bounds struct {
+	log                                    *zap.Logger
 	recipients, destinations               int
 	refusedRecipients, refusedDestinations atomic.Uint64
 }
@@ -133,12 +137,17 @@ func (t *tally) admits(b *bounds, who account.ID, ds []relay.Delivery, n int) er
 	switch {
 	case b.recipients > 0 && l.recipients+max(n, 1) > b.recipients:
 		b.refusedRecipients.Add(1)
-		return fmt.Errorf("%w: %d recipients wait, %d are its bound", relay.ErrAccountFull, l.recipients, b.recipients)
 	case b.destinations > 0 && t.exceeds(b.destinations, l, ds):
 		b.refusedDestinations.Add(1)
-		return fmt.Errorf("%w: mail waits for %d destinations, %d are its bound", relay.ErrAccountFull, len(l.entries), b.destinations)
+	default:
+		return nil
 	}
-	return nil
+	if now := time.Now(); now.Sub(l.told) >= time.Minute {
+		l.told = now
+		b.log.Warn("an account has as much mail waiting as it may, and more is refused", zap.String("account", string(who)),
+			zap.Int("recipients", l.recipients), zap.Int("destinations", len(l.entries)))
+	}
+	return relay.ErrAccountFull
 }
 
 // exceeds reports whether ds would give an account more than so many destinations.

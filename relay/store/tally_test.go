@@ -4,6 +4,8 @@ import (
 	"errors"
 	"testing"
 
+	"go.uber.org/zap"
+
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
 )
@@ -73,7 +75,7 @@ func TestAdmits(t *testing.T) {
 		{"2", 0, 3, to("a.example", "b.example"), 2, ""},
 		{"3", 0, 1, to("a.example", "b.example"), 2, "destinations"},
 	} {
-		b := bounds{recipients: c.recipients, destinations: c.destinations}
+		b := bounds{log: zap.NewNop(), recipients: c.recipients, destinations: c.destinations}
 		err := all.admits(&b, c.who, c.ds, c.n)
 		got := ""
 		switch {

@@ -401,7 +401,7 @@ func (m *submitted) finish() *smtp.SMTPError {
 	if err != nil {
 		s.srv.quota.give(m.env.account, n, time.Now())
 		var reply *smtp.SMTPError
-		if !errors.As(err, &reply) {
+		if !errors.As(err, &reply) && !errors.Is(err, relay.ErrAccountFull) {
 			s.srv.log.Warn("accepting a message failed", zap.Error(err))
 		}
 		return replyTo(err)
