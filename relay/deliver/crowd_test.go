@@ -19,7 +19,7 @@ import (
 func many(e *Engine, n int, addrs ...netip.AddrPort) (all []*Engine) {
 	for i := range n {
 		route := resolve.Route{Hosts: []resolve.Host{hostAt(fmt.Sprintf("mx%d.example.test", i), addrs...)}}
-		all = append(all, &Engine{o: e.o, router: router{route: route}, log: e.log, pool: e.pool, metrics: e.metrics})
+		all = append(all, &Engine{o: e.o, router: router{route: route}, log: e.log, pool: e.pool, metrics: e.metrics, hellos: e.hellos, refused: e.refused})
 	}
 	return all
 }

@@ -374,6 +374,9 @@ func (x *exchange) chunk() {
 	}
 }
 
+// textPatience bounds the wait for a reply after a line without a code.
+const textPatience = 2 * time.Second
+
 // chunkPatience bounds the wait for the answer to a chunk that is not the last:
 // where none comes, DATA is there.
 const chunkPatience = time.Minute
@@ -515,7 +518,9 @@ func (x *exchange) hearFinal(sent error, flight bool) {
 	}
 	rep, ok := x.reply(sent)
 	for n := 0; errors.Is(x.err, errNoCode) && n < maxSurplus; n++ {
-		rep, ok = x.reply(sent) // a line of text before the reply
+		// A line of text before the reply, which comes with it or not at all.
+		x.s.end = time.Now().Add(textPatience)
+		rep, ok = x.reply(sent)
 	}
 	if !ok {
 		return

@@ -67,7 +67,7 @@ func TestBooksOfThePool(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 24 {
 		wg.Go(func() {
-			for range 40 {
+			for range 10 {
 				ctx, cancel := context.WithCancel(context.Background())
 				if rand.IntN(4) == 0 {
 					time.AfterFunc(time.Duration(rand.IntN(30))*time.Millisecond, cancel)
