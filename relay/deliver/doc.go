@@ -14,19 +14,24 @@
 //	name.go         what we call ourselves in EHLO
 //	hello.go        the ClientHello: profiles, compat, no-SNI and probing variants
 //	tickets.go      session tickets, and what is done where they break sessions
-//	memory.go       what is remembered of addresses
+//	memory.go       ... and of which addresses that is remembered
 //	fault.go        what an error of the network or of crypto/tls means, in one function
 //	certificate.go  every fault of a certificate, independent of each other
+//	gate.go         ends the attempt when other things are demanded while it waits
 //	visit.go        one session's share of the walk: transactions until everybody was asked about
+//	again.go        when a transaction is begun anew on another connection at once
 //	fit.go          what a host cannot take, by its SIZE and its keywords
 //	transaction.go  MAIL, RCPT, DATA or BDAT, in as few round trips as the host allows
+//	chunk.go        ... BDAT, and hosts that list CHUNKING without it
+//	instep.go       ... which reply answers what
+//	peers.go        what an address has shown of all that, and for how long it is believed
 //	command.go      the parameters of MAIL and RCPT
 //	body.go         the content on the wire: dot-stuffing
 //	reply.go        replies, bounded in length and lines; extension.go: what EHLO lists
 //	conn.go         the connection under all that: deadlines, buffers, peeking
 //	result.go       what the attempt came to: outcomes, evidence, feedback
 //
-// [Engine.Probe] (probe.go) walks the same way, stops short of MAIL, and
+// [Engine.Probe] (probe.go) walks the same way, goes as far as MAIL, and
 // reports on every host.
 //
 // Three rules hold throughout. A session carries a message only if what it
