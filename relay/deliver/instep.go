@@ -64,8 +64,8 @@ func (x *exchange) confirm(wording uint64, flight bool) {
 	switch {
 	case len(surplus) > 0:
 		x.misstep(yes, surplus, sure)
-	case yes && !sure && !x.doubted() && (flight || x.chunked && !x.proven() || slices.Contains(x.wordings, wording)):
-		x.misstep(yes, nil, false)
+	case yes && !sure && !x.doubted() && (flight || x.chunked && !x.proven() || x.peer.worded(x.began) || slices.Contains(x.wordings, wording)):
+		x.misstep(yes, nil, false) // it may answer something else, and does not say what
 	case yes && sure:
 		x.proves(wording)
 	}
