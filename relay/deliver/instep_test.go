@@ -37,10 +37,15 @@ func proven(t *testing.T, e *Engine, h *relaytest.Host) {
 	if p := e.peers.get(h.Addr()); len(p.answers) != 1 || p.alike {
 		t.Fatalf("%+v", p)
 	}
+	forgetSessions(e)
+}
+
+// forgetSessions closes the idle sessions of an engine that goes on.
+func forgetSessions(e *Engine) {
 	e.pool.reap(true)
 	e.pool.mu.Lock()
+	defer e.pool.mu.Unlock()
 	e.pool.closed = false
-	e.pool.mu.Unlock()
 }
 
 // TestSurplus: a host says more than it is asked, once or twice, at once or a

@@ -42,10 +42,7 @@ func TestRefusedByLeaving(t *testing.T) {
 								e := m.start(t, hasty)
 								if known {
 									deliverOne(t, e, modeO, "clear")
-									e.pool.reap(true)
-									e.pool.mu.Lock()
-									e.pool.closed = false
-									e.pool.mu.Unlock()
+									forgetSessions(e)
 								}
 								on.Store(true)
 								for i := range 2 {

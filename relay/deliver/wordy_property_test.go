@@ -174,10 +174,7 @@ func TestWordyHostsProperty(t *testing.T) {
 			e := m.start(t, hasty)
 			if known {
 				deliverOne(t, e, modeO, "clear")
-				e.pool.reap(true)
-				e.pool.mu.Lock()
-				e.pool.closed = false
-				e.pool.mu.Unlock()
+				forgetSessions(e)
 			}
 			on.Store(true)
 			job := jobTo(t, modeO, "bad@example.test", "good@example.test")
