@@ -28,9 +28,9 @@ func BenchmarkDecision(b *testing.B) {
 			f := Facts{Host: domain.MustParse("mx.example.test"), Recipient: domain.MustParse("example.test")}
 			now := time.Now()
 			for b.Loop() {
-				d := Decide(c.sender, f)
+				d := c.sender.Demands().On(f)
 				v := d.Judge(c.seen)
-				r, _ := Conclude(d, []HostVerdict{Merge("mx.example.test", []Verdict{v})}, History{}, now, testRules)
+				r, _ := Conclude(d.Demands, []HostVerdict{Merge("mx.example.test", []Verdict{v})}, History{}, now, testRules)
 				if r != c.want {
 					b.Fatal(r)
 				}

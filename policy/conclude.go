@@ -12,10 +12,11 @@ type HostVerdict struct {
 	Verdict
 }
 
-// Merge makes one verdict of a host's addresses: ok if any is; else x, else
-// i, else c if any is; else u. An unreachable address does not weaken what
-// another address of the same host proved (tls-policy §3.1). Without
-// verdicts the host is untried, which counts as unreachable.
+// Merge makes one verdict of the verdicts on a host's addresses: OK if any is;
+// else Suspicious, else Inconclusive, else Conclusive if any is; else
+// Unreachable. An address out of reach does not weaken what another address of
+// the same host proved. A host without verdicts was not tried, which counts as
+// out of reach.
 func Merge(host string, addresses []Verdict) HostVerdict {
 	best := HostVerdict{host, Verdict{Row: "A1", Action: Next, Class: Unreachable, Reason: events.HostUntried}}
 	for i, v := range addresses {
@@ -40,12 +41,13 @@ func weight(e Evidence) int {
 	return 0
 }
 
-// Ruling is what the walk over all hosts means for the message.
+// Ruling is what the verdicts on all hosts mean for the message.
 type Ruling string
 
-// Allowed: some host met every demand, so replies decide, not policy. Block:
-// no host can. Retry: TLS evidence that may change, so the policy window runs.
-// Unreached: nobody to talk to; an ordinary deferral.
+// The rulings. Allowed: some host met every demand, so its replies decide and
+// not the policy. Block: no host can meet them. Retry: some host failed them and
+// may do better later, so the policy window runs. Unreached: no host was there to
+// be judged; the message is deferred as any other.
 const (
 	Allowed   Ruling = "allowed"
 	Block     Ruling = "block"
@@ -55,24 +57,24 @@ const (
 
 // Rules are the operator's bounds on waiting for better evidence.
 type Rules struct {
-	Window       time.Duration // policy_window: after it, the evidence at hand decides
-	ConfirmAfter time.Duration // policy_confirm_after: least time between passes that confirm
+	Window       time.Duration // policy_window: when it has passed, the evidence at hand decides
+	ConfirmAfter time.Duration // policy_confirm_after: least time between passes that confirm each other
 }
 
 // History is what a delivery remembers of the TLS failures of earlier passes.
 // The zero History has seen none.
 type History struct {
-	// Since is the first pass with evidence against some host; it opens the
-	// policy window.
+	// Since is the time of the first pass with evidence against some host. The
+	// policy window begins then.
 	Since time.Time `json:"since,omitzero"`
-	// Ends is the end of that window, when the evidence at hand decides even
-	// if nobody can be asked. Zero: it does not (on_violation: defer).
+	// Ends is the end of that window: from then on the evidence at hand decides,
+	// even if no host can be asked. Zero: it never does (on_violation: defer).
 	Ends time.Time `json:"ends,omitzero"`
 	// Seen are the inconclusive hosts by name, with how often each failed the
 	// same way on passes that were far enough apart.
 	Seen map[string]Repeated `json:"seen,omitempty"`
-	// Violation is the last verdict that spoke against a host: what a block at
-	// the end of the window or of the lifetime gives as its reason.
+	// Violation is the last verdict against a host. A block at the end of the
+	// window, or of the lifetime, gives it as its reason.
 	Violation HostVerdict `json:"violation,omitzero"`
 }
 
@@ -89,9 +91,10 @@ func (h History) Violated() bool { return !h.Since.IsZero() }
 // Over reports whether the policy window has ended: what was seen decides now.
 func (h History) Over(now time.Time) bool { return !h.Ends.IsZero() && !now.Before(h.Ends) }
 
-// Under gives what h means under a decision: nothing where nobody demands any
-// more what failed, or no longer as much. To forget can only put a drop off.
-func (h History) Under(d Decision) History {
+// Under gives what still counts of h under the demands d: nothing where what
+// failed is no longer demanded, or no longer as much of it. Forgetting can put a
+// block off, and never causes one.
+func (h History) Under(d Demands) History {
 	if d.Opportunistic() {
 		return History{}
 	}
@@ -105,18 +108,22 @@ func (h History) Under(d Decision) History {
 	return h
 }
 
-// Conclude weighs the hosts of one pass, in preference order, under a
-// decision with demands (tls-policy §3.1), and returns the history to keep.
-// An opportunistic decision is never blocked, and forgets, as does one without the
-// demand that failed. Without hosts nothing was learned, and nothing else is
-// forgotten.
+// Conclude weighs the hosts of one pass, in preference order, and returns the
+// ruling and the history to keep. Opportunistic mail is never blocked and keeps no
+// history. Without hosts nothing new is known: earlier evidence stands.
 //
-//	every host c                         Block
-//	c and i, none u                      Retry; i that repeats once counts as c
-//	all i                                Retry; Block on the second repetition
-//	any u beside c or i, or any x        Retry; Block when the window ends
-//	all u                                Unreached, until earlier evidence's window ends
-func Conclude(d Decision, hosts []HostVerdict, h History, now time.Time, r Rules) (Ruling, History) {
+//	every host                       ruling
+//	conclusive                       Block
+//	conclusive or inconclusive       Retry; an inconclusive host that repeats itself once counts as conclusive
+//	inconclusive                     Retry; Block when all have repeated themselves twice
+//	any unreachable or suspicious    Retry; Block when the window ends
+//	unreachable                      Unreached; Block when the window of earlier evidence ends
+//
+// Why not at the first inconclusive failure: load, a middlebox or a fault of our
+// own looks the same, and a block cannot be taken back. Why not while a host is
+// out of reach: it may comply when it returns. A host that complies gets the
+// message, whatever the others did.
+func Conclude(d Demands, hosts []HostVerdict, h History, now time.Time, r Rules) (Ruling, History) {
 	n := count(hosts)
 	if n.ok > 0 {
 		return Allowed, History{} // the domain can comply: no window runs
@@ -129,41 +136,31 @@ func Conclude(d Decision, hosts []HostVerdict, h History, now time.Time, r Rules
 	if !h.Violated() {
 		return Unreached, h
 	}
-	if d.Hold && !d.messageOnly() {
-		return retryOr(n), h // blocked by the end of the queue lifetime instead
+	if d.Defer && !d.messageOnly() {
+		return unlessUnreached(n), h // the end of the queue lifetime blocks it instead
 	}
 	h.Ends = h.Since.Add(r.Window)
 	switch {
 	case h.Over(now):
 		return Block, h
 	case len(hosts) == 0, n.x > 0 || n.u > 0:
-		return retryOr(n), h
+		return unlessUnreached(n), h
 	case n.i == 0:
 		return Block, h
 	case d.messageOnly(), h.confirmed(hosts, n.c == 0):
+		// RFC 8689 §4.2.1 ends a message with REQUIRETLS after the last host.
+		// Waiting for a second look is our courtesy to accounts.
 		return Block, h
 	}
 	return Retry, h
 }
 
-// retryOr tells a pass that met TLS trouble from one that met nobody.
-func retryOr(n tally) Ruling {
+// unlessUnreached tells a pass with evidence against some host from one without.
+func unlessUnreached(n tally) Ruling {
 	if n.c+n.i+n.x == 0 {
 		return Unreached
 	}
 	return Retry
-}
-
-// messageOnly reports whether REQUIRETLS is the only demand. RFC 8689 §4.2.1
-// ends such a message after the last host; waiting for confirmation is our
-// own courtesy to accounts.
-func (d Decision) messageOnly() bool {
-	for _, x := range d.Demands {
-		if x.Source != FromMessage {
-			return false
-		}
-	}
-	return true
 }
 
 type tally struct{ ok, c, i, u, x int }
@@ -196,7 +193,7 @@ func (h History) record(hosts []HostVerdict, now time.Time, r Rules) History {
 	worst := -1
 	for _, v := range hosts {
 		if v.Class == Unreachable {
-			// Says nothing about TLS: what was seen before stands.
+			// This says nothing about its TLS: what was seen before stands.
 			if old, ok := h.Seen[v.Host]; ok {
 				seen[v.Host] = old
 			}

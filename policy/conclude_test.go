@@ -15,7 +15,8 @@ var testRules = Rules{Window: 24 * time.Hour, ConfirmAfter: 15 * time.Minute}
 
 var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-// hostsOf reads one letter per host: c, i, u, x of tls-policy §1, k for ok.
+// hostsOf reads one letter per host: conclusive, inconclusive, unreachable, x for
+// suspicious, k for ok.
 // An upper-case I is inconclusive for another reason.
 func hostsOf(letters string) []HostVerdict {
 	kinds := map[rune]Verdict{
@@ -36,8 +37,8 @@ func hostsOf(letters string) []HostVerdict {
 // Each case is a story of passes: "minutes hosts -> ruling".
 func TestConcludeStories(t *testing.T) {
 	account := Settings{RequireTLS: true}
-	hold := account
-	hold.OnViolation = Hold
+	patient := account
+	patient.OnViolation = Defer
 	for _, c := range []struct {
 		name   string
 		sender Sender
@@ -56,9 +57,9 @@ func TestConcludeStories(t *testing.T) {
 		{"i confirmed although unreachable in between", Sender{Account: account}, "0 ci retry; 20 cu retry; 40 ci block"},
 		{"any x", Sender{Account: account}, "0 xc retry; 100 x retry; 1440 x block"},
 		{"a compliant host closes the window", Sender{Account: account}, "0 uc retry; 1000 uk allowed; 1440 uc retry; 2880 uc block"},
-		{"defer: never by the window", Sender{Account: hold}, "0 c retry; 1440 c retry; 4000 u unreached"},
+		{"defer: never by the window", Sender{Account: patient}, "0 c retry; 1440 c retry; 4000 u unreached"},
 		{"REQUIRETLS: over after the last host", Sender{RequireTLS: true}, "0 ci block"},
-		{"REQUIRETLS: not the account's to defer", Sender{RequireTLS: true, Account: Settings{OnViolation: Hold}}, "0 ci block"},
+		{"REQUIRETLS: not the account's to defer", Sender{RequireTLS: true, Account: Settings{OnViolation: Defer}}, "0 ci block"},
 		{"REQUIRETLS: unreachable is transient", Sender{RequireTLS: true}, "0 cu retry"},
 		{"opportunistic is never blocked", Sender{}, "0 cc unreached; 2000 x unreached"},
 		{"no hosts", Sender{Account: account}, "0 - unreached"},
@@ -66,11 +67,11 @@ func TestConcludeStories(t *testing.T) {
 		{"no DNS for a while does not open another window", Sender{Account: account}, "0 uc retry; 60 - unreached; 1440 u block"},
 		{"i confirmed although no DNS in between", Sender{Account: account}, "0 i retry; 15 i retry; 20 - unreached; 30 i block"},
 		{"no DNS is no second look", Sender{Account: account}, "0 ci retry; 15 - unreached; 30 ci block"},
-		{"defer: never by the window, with DNS or without", Sender{Account: hold}, "0 c retry; 1440 - unreached; 4000 c retry"},
+		{"defer: never by the window, with DNS or without", Sender{Account: patient}, "0 c retry; 1440 - unreached; 4000 c retry"},
 		{"REQUIRETLS: the window ends without DNS as well", Sender{RequireTLS: true}, "0 cu retry; 1440 - block"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d := Decide(c.sender, Facts{})
+			d := c.sender.Demands()
 			var h History
 			for step := range strings.SplitSeq(c.story, "; ") {
 				var minutes int
@@ -104,12 +105,12 @@ func TestMergeAddresses(t *testing.T) {
 // What an account that demands nothing any more has left behind decides
 // nothing, later demands included.
 func TestLooseSettingsForget(t *testing.T) {
-	demanding := Decide(Sender{Account: Settings{RequireTLS: true}}, Facts{})
+	demanding := Sender{Account: Settings{RequireTLS: true}}.Demands()
 	_, h := Conclude(demanding, hostsOf("cu"), History{}, start, testRules)
 	if !h.Violated() || h.Over(start.Add(testRules.Window-1)) || !h.Over(start.Add(testRules.Window)) {
 		t.Fatalf("%+v", h)
 	}
-	_, h = Conclude(Decision{}, hostsOf("u"), h, start.Add(time.Hour), testRules)
+	_, h = Conclude(Demands{}, hostsOf("u"), h, start.Add(time.Hour), testRules)
 	if r, h := Conclude(demanding, hostsOf("u"), h, start.Add(25*time.Hour), testRules); r != Unreached || h.Violated() {
 		t.Errorf("%s %+v", r, h)
 	}
@@ -118,14 +119,14 @@ func TestLooseSettingsForget(t *testing.T) {
 // Evidence counts for as long as what it speaks against is demanded, and as much
 // of it.
 func TestEvidenceEndsWithItsDemand(t *testing.T) {
-	demands := func(s Settings) Decision { return Decide(Sender{Account: s}, Facts{}) }
+	demands := func(s Settings) Demands { return Sender{Account: s}.Demands() }
 	valid := demands(Settings{RequireTLS: true, RequireValidCert: true})
 	newest := demands(Settings{RequireTLS: true, MinVersion: TLS13})
 	encrypt := demands(Settings{RequireTLS: true, MinVersion: TLS12})
 	unreached := HostVerdict{"mx2", Verdict{Class: Unreachable}}
 	for _, c := range []struct {
 		name       string
-		under, now Decision
+		under, now Demands
 		failed     Requirement
 		want       Ruling
 	}{
@@ -136,7 +137,7 @@ func TestEvidenceEndsWithItsDemand(t *testing.T) {
 		{"a lower version", newest, encrypt, MinimumVersion, Unreached},
 		{"a higher version", encrypt, newest, MinimumVersion, Block},
 	} {
-		bad := HostVerdict{"mx1", c.under.violates("row", Conclusive, events.TLSVersion, c.failed)}
+		bad := HostVerdict{"mx1", Verdict{Class: Conclusive, Reason: events.TLSVersion, Failed: c.under.failed(c.failed)}}
 		_, h := Conclude(c.under, []HostVerdict{bad, unreached}, History{}, start, testRules)
 		if !h.Violated() {
 			t.Fatalf("%s: %+v", c.name, h)
@@ -151,7 +152,7 @@ func TestEvidenceEndsWithItsDemand(t *testing.T) {
 // Before the window ends, nothing is blocked while some host is unreachable
 // or suspicious, and never once a host complies.
 func TestBlockNeedsEveryHost(t *testing.T) {
-	d := Decide(Sender{Account: Settings{RequireTLS: true}}, Facts{})
+	d := Sender{Account: Settings{RequireTLS: true}}.Demands()
 	rapid.Check(t, func(t *rapid.T) {
 		var h History
 		now := start

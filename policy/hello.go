@@ -3,11 +3,10 @@ package policy
 import "tlsrelay/events"
 
 // ticketMayBeWhy reports whether a connection can have failed because it offered
-// a session ticket (row C8r), where v is the verdict on it otherwise: up to the
-// answer to its first MAIL. A refusal of MAIL in words, and what the finished
-// handshake showed, are the ticket's doing only where the host did resume the
-// session: the certificate is then as old as the ticket. Keywords and DNS (C9)
-// never are.
+// a session ticket, where v is the verdict on it otherwise: up to the answer to
+// its first MAIL. A reply that refuses MAIL, and what the finished handshake
+// showed, can be the ticket's doing only where the host did resume the session:
+// the certificate is then as old as the ticket. Keywords and DNS (C9) never are.
 func (o Observed) ticketMayBeWhy(v Verdict) bool {
 	resumed := o.TLS != nil && o.TLS.Resumed
 	switch o.Stage {
@@ -22,7 +21,7 @@ func (o Observed) ticketMayBeWhy(v Verdict) bool {
 }
 
 // failure names what went wrong on a connection whose ticket may be why; usual is
-// what it would be without.
+// what it is called otherwise.
 func (o Observed) failure(usual events.Reason) events.Reason {
 	switch {
 	case o.Stage != StageMail || o.Fault != NoFault:
@@ -33,12 +32,12 @@ func (o Observed) failure(usual events.Reason) events.Reason {
 	return events.ReplyTemp
 }
 
-// Settle gives an address the verdict of its connections, in the order in which
-// they were made, with a hello each: that of the last. An inconclusive or
-// suspicious one before it stands, though: the compat hello asks for less than
-// the first one offered, so that its refusal alone proves nothing, least of all
-// that the host's version is too low.
-func Settle(tried []Verdict) Verdict {
+// JudgeAddress makes one verdict of the verdicts on the connections to an address,
+// one for each hello, in the order in which they were made: the last one. But an
+// inconclusive or suspicious verdict before it stands, for the compat hello asks
+// for less than the first one offered. That it is refused proves nothing alone,
+// least of all that the version of the host is too low.
+func JudgeAddress(tried []Verdict) Verdict {
 	v := tried[len(tried)-1]
 	if v.Row == "C1" {
 		v = tried[0]
@@ -53,12 +52,12 @@ func Settle(tried []Verdict) Verdict {
 	return v
 }
 
-// ProbesVersion reports whether an address is to be asked once more which
-// versions it has, after what its connections showed: the first hello and the
-// compat one both failed without a clear word (rows B6, C2 and C3). Hosts that
-// are too old for the floor close (aiosmtpd), send alert 0 (Courier) or alert 40
-// (GnuTLS) where RFC 8446 §6.2 has an alert of its own, 70. What the compat hello
-// is told of its version is no clear word: it has an upper bound.
+// ProbesVersion reports whether an address is asked once more, which versions it
+// has, after what its connections showed: the first hello and the compat hello
+// both failed without a clear answer (rows B6, C2 and C3). Hosts that are too old
+// for the floor close (aiosmtpd), send alert 0 (Courier) or alert 40 (GnuTLS)
+// where RFC 8446 §6.2 has an alert of its own, 70. An alert 70 to the compat hello
+// is no clear answer: that hello has an upper bound.
 func (d Decision) ProbesVersion(shown []Observed) bool {
 	if d.floor <= TLS10 {
 		return false
@@ -75,10 +74,10 @@ func (d Decision) ProbesVersion(shown []Observed) bool {
 	return first && compat
 }
 
-// JudgeProbe gives the verdict on an address whose other hellos came to stands
-// after a connection with ProbeHello: below the floor the host is too old, and at
-// or above it the other failures were about something else, which may pass. A
-// probe that fails as well adds nothing, unless it has the clear word.
+// JudgeProbe gives the verdict on an address after a connection with ProbeHello;
+// stands is the one before it. A version below the floor: the host is too old. At
+// or above it: the other failures were about something else, which may pass. A
+// probe that fails as well changes nothing, unless its answer is clear.
 func (d Decision) JudgeProbe(o Observed, stands Verdict) Verdict {
 	if o.Stage != StageHandshake {
 		return stands

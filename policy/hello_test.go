@@ -9,7 +9,7 @@ import (
 // Row C8r: what fails where a session ticket was offered proves nothing, and is
 // tried again without one, whatever it would have been otherwise.
 func TestTicketsProveNothing(t *testing.T) {
-	o, req, valid := columns()
+	o, req, valid := theColumns()
 	resumed := func(v Version, faults ...events.Reason) *Session {
 		s := tlsSession(v, faults...)
 		s.Resumed = true
@@ -80,7 +80,7 @@ func TestTicketsProveNothing(t *testing.T) {
 	} {
 		d := valid
 		if name == "no authentic MX" {
-			d = Decide(Sender{RequireTLS: true}, Facts{})
+			d = Sender{RequireTLS: true}.Demands().On(Facts{})
 		}
 		if v := d.Judge(seen); v.Action == RetryNoTicket {
 			t.Errorf("%s: %+v", name, v)
@@ -93,7 +93,7 @@ func TestTicketsProveNothing(t *testing.T) {
 	}
 }
 
-func TestSettle(t *testing.T) {
+func TestJudgeAddress(t *testing.T) {
 	c1 := Verdict{Row: "C1", Action: Next, Class: Conclusive, Reason: events.TLSVersion}
 	c2 := Verdict{Row: "C2", Action: RetryCompat, Class: Conclusive, Reason: events.TLSHandshake}
 	b6 := Verdict{Row: "B6", Action: RetryCompat, Class: Inconclusive, Reason: events.TLSClosed}
@@ -112,7 +112,7 @@ func TestSettle(t *testing.T) {
 		{"tampering stands", []Verdict{x, c2}, "B5"},
 		{"tampering last", []Verdict{b6, x}, "B5"},
 	} {
-		if got := Settle(c.tried); got.Row != c.want || got.Action != Next {
+		if got := JudgeAddress(c.tried); got.Row != c.want || got.Action != Next {
 			t.Errorf("%s: %+v, want row %s", c.name, got, c.want)
 		}
 	}
@@ -123,7 +123,7 @@ func TestProbesVersion(t *testing.T) {
 		return Observed{Stage: StageHandshake, StartTLS: Offered, Hello: h, Fault: f, Alert: alert}
 	}
 	closed := hs(FullHello, Closed, 0)
-	o, req, valid := columns()
+	o, req, valid := theColumns()
 	for _, c := range []struct {
 		name  string
 		d     Decision
@@ -137,7 +137,7 @@ func TestProbesVersion(t *testing.T) {
 		{"compat first, as remembered", req, []Observed{hs(CompatHello, Closed, 0), closed}, true},
 		{"the compat hello's version refused", req, []Observed{closed, hs(CompatHello, Alert, 70)}, true},
 		{"nothing demanded", o, []Observed{closed, hs(CompatHello, Closed, 0)}, false},
-		{"no version demanded", Decide(Sender{RequireTLS: true}, Facts{}), []Observed{closed, hs(CompatHello, Closed, 0)}, false},
+		{"no version demanded", Sender{RequireTLS: true}.Demands().On(Facts{}), []Observed{closed, hs(CompatHello, Closed, 0)}, false},
 		{"one hello", req, []Observed{closed}, false},
 		{"silent", req, []Observed{closed, hs(CompatHello, Timeout, 0)}, false},
 		{"not TLS", req, []Observed{closed, hs(CompatHello, NotTLS, 0)}, false},
@@ -154,7 +154,7 @@ func TestProbesVersion(t *testing.T) {
 }
 
 func TestJudgeProbe(t *testing.T) {
-	_, req, _ := columns() // floor 1.1
+	_, req, _ := theColumns() // floor 1.1
 	closed := Verdict{Row: "B6", Action: Next, Class: Inconclusive, Reason: events.TLSClosed, Failed: Demand{Requirement: Encryption, Source: FromAccount}}
 	refused := closed
 	refused.Row, refused.Class, refused.Reason = "C2", Conclusive, events.TLSHandshake

@@ -7,12 +7,12 @@ import (
 	"tlsrelay/policy/domain"
 )
 
-// The decisions of the columns O, T and V of tls-policy §4.
-func columns() (o, t, v Decision) {
+// The decisions of the columns O, T and V of the table.
+func theColumns() (o, t, v Decision) {
 	f := Facts{Host: domain.MustParse("mx.example.test"), Recipient: domain.MustParse("example.test")}
-	o = Decide(Sender{}, f)
-	t = Decide(Sender{Account: Settings{RequireTLS: true}}, f)
-	v = Decide(Sender{Account: Settings{RequireValidCert: true}}, f)
+	o = Sender{}.Demands().On(f)
+	t = Sender{Account: Settings{RequireTLS: true}}.Demands().On(f)
+	v = Sender{Account: Settings{RequireValidCert: true}}.Demands().On(f)
 	return o, t, v
 }
 
@@ -29,7 +29,7 @@ type want struct {
 }
 
 func TestJudgeTable(t *testing.T) {
-	o, req, valid := columns()
+	o, req, valid := theColumns()
 	next := func(c Evidence, r events.Reason) want { return want{Next, c, r, false} }
 	clr2 := func(c Evidence, r events.Reason) want { return want{Next, c, r, true} }
 	again := func(a Action, c Evidence, r events.Reason) want { return want{a, c, r, false} }
@@ -172,11 +172,11 @@ func TestJudgeTable(t *testing.T) {
 	}
 }
 
-// The version grid of tls-policy §6: what a host that speaks at best `best`
+// The version grid: what a host that speaks at best `best`
 // comes to under each floor.
 func TestVersionGrid(t *testing.T) {
 	for _, floor := range []Version{0, TLS11, TLS12, TLS13} {
-		d := Decide(Sender{Account: Settings{RequireTLS: floor != 0, MinVersion: floor}}, Facts{})
+		d := Sender{Account: Settings{RequireTLS: floor != 0, MinVersion: floor}}.Demands().On(Facts{})
 		for best := TLS10; best <= TLS13; best++ {
 			got := d.Judge(Observed{Stage: StageReady, StartTLS: Offered, TLS: tlsSession(best)})
 			if want := best >= floor; (got.Action == Proceed) != want {
@@ -188,7 +188,7 @@ func TestVersionGrid(t *testing.T) {
 
 // Row C12 exists in mode O alone: nobody else speaks MAIL in clear.
 func TestStartTLSFirst(t *testing.T) {
-	o, _, _ := columns()
+	o, _, _ := theColumns()
 	v := o.Judge(Observed{Stage: StageMail, Code: 530, Plain: true})
 	if v.Row != "C12" || v.Action != Next || v.Class != Inconclusive || v.ClearLater {
 		t.Errorf("530 in phase 2: %+v", v)
@@ -209,13 +209,13 @@ func TestRequireTLS(t *testing.T) {
 		reason events.Reason
 		status string
 	}{
-		{"all met", Decide(s, signed), good, "", ""},
-		{"keyword missing", Decide(s, signed), without, events.RequireTLSUnsupported, "5.7.30"},
-		{"keyword missing, relaxed", Decide(relaxed, signed), without, "", ""},
-		{"unsigned MX", Decide(s, Facts{}), good, events.MXUnauthenticated, "5.7.5"},
-		{"no TLS", Decide(s, signed), Observed{Stage: StageReady}, events.StartTLSNotOffered, "5.7.10"},
-		{"handshake failed", Decide(s, signed), Observed{Stage: StageHandshake, Fault: Closed, Hello: CompatHello}, events.TLSClosed, "5.7.10"},
-		{"bad certificate", Decide(s, signed), Observed{Stage: StageReady, TLS: tlsSession(TLS12, events.CertName), RequireTLS: true}, events.CertName, "5.7.5"},
+		{"all met", s.Demands().On(signed), good, "", ""},
+		{"keyword missing", s.Demands().On(signed), without, events.RequireTLSUnsupported, "5.7.30"},
+		{"keyword missing, relaxed", relaxed.Demands().On(signed), without, "", ""},
+		{"unsigned MX", s.Demands().On(Facts{}), good, events.MXUnauthenticated, "5.7.5"},
+		{"no TLS", s.Demands().On(signed), Observed{Stage: StageReady}, events.StartTLSNotOffered, "5.7.10"},
+		{"handshake failed", s.Demands().On(signed), Observed{Stage: StageHandshake, Fault: Closed, Hello: CompatHello}, events.TLSClosed, "5.7.10"},
+		{"bad certificate", s.Demands().On(signed), Observed{Stage: StageReady, TLS: tlsSession(TLS12, events.CertName), RequireTLS: true}, events.CertName, "5.7.5"},
 	} {
 		got := c.d.Judge(c.seen)
 		if got.Reason != c.reason {

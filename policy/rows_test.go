@@ -13,10 +13,10 @@ func everyDecision() []Decision {
 	secret, signed := tls, tls
 	secret.ForwardSecrecy, signed.AuthenticMX = true, true
 	return []Decision{
-		Decide(Sender{}, Facts{}), Decide(Sender{Account: tls}, Facts{}),
-		Decide(Sender{Account: Settings{RequireValidCert: true}}, Facts{}),
-		Decide(Sender{Account: secret}, Facts{}), Decide(Sender{Account: signed}, Facts{}),
-		Decide(Sender{RequireTLS: true}, Facts{}), Decide(Sender{RequireTLS: true}, Facts{MX: MXDNSSEC}),
+		Sender{}.Demands().On(Facts{}), Sender{Account: tls}.Demands().On(Facts{}),
+		Sender{Account: Settings{RequireValidCert: true}}.Demands().On(Facts{}),
+		Sender{Account: secret}.Demands().On(Facts{}), Sender{Account: signed}.Demands().On(Facts{}),
+		Sender{RequireTLS: true}.Demands().On(Facts{}), Sender{RequireTLS: true}.Demands().On(Facts{MX: MXDNSSEC}),
 	}
 }
 

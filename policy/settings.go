@@ -65,42 +65,41 @@ func (v *Version) UnmarshalText(b []byte) (err error) {
 // OnViolation says what happens to a message whose demands no host can meet.
 type OnViolation string
 
-// Drop, the default, blocks the message as soon as the evidence is
-// conclusive. Hold ("defer" in the API) retries for the whole queue lifetime
-// first, and then blocks.
+// Drop, the default, blocks the message as soon as the evidence is conclusive.
+// Defer tries again for the whole queue lifetime, and blocks it then.
 const (
-	Drop OnViolation = "drop"
-	Hold OnViolation = "defer"
+	Drop  OnViolation = "drop"
+	Defer OnViolation = "defer"
 )
 
-// Settings are the stored TLS demands of one account (contract §1). The zero
-// Settings are those of a new account: opportunistic.
+// Settings are the stored TLS demands of one account. The zero Settings are
+// those of a new account: opportunistic.
 type Settings struct {
 	// RequireTLS demands an encrypted session of at least MinVersion.
 	RequireTLS bool `json:"require_tls"`
-	// RequireValidCert demands that and a valid certificate (tls-policy §2.1:
-	// a session in clear has no certificate, so it cannot satisfy this).
+	// RequireValidCert demands that and a valid certificate. It implies TLS, for
+	// a session in clear has no certificate.
 	RequireValidCert bool `json:"require_valid_cert"`
 	// MinVersion is the floor under either demand; zero means TLS 1.1. It does
 	// not bind while neither flag is set.
 	MinVersion Version `json:"min_version,omitempty"`
 
-	// OnViolation is Drop unless it says Hold.
+	// OnViolation is Drop unless it says Defer.
 	OnViolation OnViolation `json:"on_violation,omitempty"`
 	// ForwardSecrecy refuses suites with RSA key exchange under TLS 1.2 and below.
 	ForwardSecrecy bool `json:"require_forward_secrecy,omitempty"`
 	// AuthenticMX demands that the MX was learned over DNSSEC.
 	AuthenticMX bool `json:"mx_auth_required,omitempty"`
 	// RelaxedRequireTLS lets a message with REQUIRETLS go to a host that meets
-	// everything but does not list the keyword itself.
+	// everything else and does not list the keyword.
 	RelaxedRequireTLS bool `json:"requiretls_relaxed,omitempty"`
 	// EnforceOnSubusers makes these settings a floor for every subuser.
 	EnforceOnSubusers bool `json:"enforce_on_subusers,omitempty"`
 }
 
 // Floor gives the version demanded under either flag. A version outside
-// 1.1 to 1.3 can only come from a store written by another program: it fails
-// closed, to 1.3.
+// 1.1 to 1.3 can only come from a store that another program wrote: it counts
+// as 1.3, the strictest.
 func (s Settings) Floor() Version {
 	switch s.MinVersion {
 	case 0:

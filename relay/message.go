@@ -9,6 +9,7 @@ import (
 	"io"
 	"time"
 
+	"tlsrelay/policy"
 	"tlsrelay/policy/account"
 )
 
@@ -96,6 +97,13 @@ type Message struct {
 	ReportOf MessageID `json:"report_of,omitzero"`
 
 	Deliveries int `json:"deliveries"` // how many destinations it was split into
+}
+
+// Demands gives what is demanded of every host that m may go to: what s demands,
+// and REQUIRETLS if m came with it.
+func (m *Message) Demands(s policy.Sender) policy.Demands {
+	s.RequireTLS = s.RequireTLS || m.RequireTLS
+	return s.Demands()
 }
 
 // Body is the content of one stored message, as it goes out: RFC 5322 with

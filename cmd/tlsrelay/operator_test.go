@@ -303,7 +303,7 @@ func TestPolicyCommands(t *testing.T) {
 	var s admin.Settings
 	r.decode(r.must("policy", "show", "--json"), &s)
 	want := admin.Settings{
-		RequireTLS: true, Version: "1.2", OnViolation: policy.Hold,
+		RequireTLS: true, Version: "1.2", OnViolation: policy.Defer,
 		RequireTLSOption: "relaxed", AuthenticMX: true, ForwardSecrecy: true,
 	}
 	if s != want {

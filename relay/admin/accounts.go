@@ -196,7 +196,7 @@ func (c AccountChange) check() error {
 	if v := c.Version; v != nil && (*v < policy.TLS11 || *v > policy.TLS13) {
 		return badRequest("version must be one of 1.1, 1.2, 1.3")
 	}
-	if o := c.OnViolation; o != nil && *o != policy.Drop && *o != policy.Hold {
+	if o := c.OnViolation; o != nil && *o != policy.Drop && *o != policy.Defer {
 		return badRequest("on_violation must be drop or defer")
 	}
 	if n := c.MaxRecipientsPerHour; n != nil && *n < 0 {

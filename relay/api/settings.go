@@ -40,7 +40,7 @@ func viewSettings(sender policy.Sender, fips bool) settingsView {
 	if own.RelaxedRequireTLS {
 		v.RequireTLS = relaxed
 	}
-	if floor := policy.Decide(sender, policy.Facts{}).Floor(); floor != 0 {
+	if floor := sender.Demands().Floor(); floor != 0 {
 		if fips {
 			floor = max(floor, policy.TLS12) // FIPS 140 mode has no 1.1 (tls-policy §10)
 		}
@@ -93,7 +93,7 @@ func readSettings(o *object, to *policy.Settings, kind account.Kind) error {
 	o.boolean("mx_auth_required", &to.AuthenticMX)
 	o.boolean("require_forward_secrecy", &to.ForwardSecrecy)
 	switch v := policy.OnViolation(onViolation); {
-	case v != policy.Drop && v != policy.Hold:
+	case v != policy.Drop && v != policy.Defer:
 		o.refuse("on_violation", "on_violation must be one of drop, defer")
 	case o.has("on_violation"):
 		to.OnViolation = v

@@ -82,7 +82,7 @@ func handshaking(s sighting) bool {
 
 // leave gives an address its verdict.
 func (w *walk) leave(h *host, k poolKey, c *climb) {
-	v := policy.Settle(c.tried)
+	v := policy.JudgeAddress(c.tried)
 	if h.decision.ProbesVersion(c.shown) {
 		v = w.probeVersion(h, k, v)
 	}

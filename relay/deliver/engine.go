@@ -68,19 +68,18 @@ func (e *Engine) Run(ctx context.Context) error {
 // without evidence; so it is with job.Opening and what has not come to MAIL.
 func (e *Engine) Deliver(ctx context.Context, job Job) relay.Result {
 	begin := time.Now()
-	job.Sender.RequireTLS = job.Sender.RequireTLS || job.Message.RequireTLS
+	demands := job.Message.Demands(job.Sender)
 	looking, done := beforeMail(ctx, &job)
 	defer done()
-	route, failure := e.route(looking, job.Delivery.Lane.Destination, job.Sender)
+	route, failure := e.route(looking, job.Delivery.Lane.Destination, demands)
 	if failure != nil {
-		// As policy.Conclude does:
-		job.Delivery.History = job.Delivery.History.Under(policy.Decide(job.Sender, policy.Facts{}))
+		job.Delivery.History = job.Delivery.History.Under(demands) // as policy.Conclude does
 		r := relay.FailAll(job.Delivery, *failure, begin)
 		r.Cut = looking.Err() != nil
 		e.metrics.delivery(r)
 		return r
 	}
-	w := newWalk(ctx, e, route, job.Sender)
+	w := newWalk(ctx, e, route, demands)
 	w.carry(&job)
 	w.begin = begin
 	w.gate = &gate{job: &job, began: begin, asked: begin} // when the demands were those of job
@@ -95,9 +94,9 @@ func (e *Engine) Deliver(ctx context.Context, job Job) relay.Result {
 // route finds the hosts of a destination. Where the sender demands that they were
 // found by signed DNS, and whether the resolver can tell is not known yet, that is
 // a failure for now: nothing was seen that could be held against the destination.
-func (e *Engine) route(ctx context.Context, destination string, s policy.Sender) (resolve.Route, *relay.Failure) {
+func (e *Engine) route(ctx context.Context, destination string, d policy.Demands) (resolve.Route, *relay.Failure) {
 	route, f := e.router.Route(ctx, destination)
-	if f == nil && route.Unproven && policy.Decide(s, policy.Facts{}).NeedsAuthenticMX() {
+	if f == nil && route.Unproven && d.NeedsAuthenticMX() {
 		f = failure(relay.Temporary, relay.ReachDestination, events.DNSFail, "4.4.3", "the resolver's DNSSEC validation could not be tested yet")
 	}
 	return route, f

@@ -27,7 +27,7 @@ func profileFor(d policy.Decision, m manner, opportunistic policy.Version) profi
 	if p.floor == 0 {
 		p.floor = opportunistic
 	}
-	for _, x := range d.Demands {
+	for _, x := range d.List {
 		p.forward = p.forward || x.Requirement == policy.ForwardSecret
 	}
 	if m.hello == policy.ProbeHello {

@@ -45,14 +45,14 @@ func (r Report) Deliverable() bool { return r.Failure == nil }
 // so far.
 func (e *Engine) Probe(ctx context.Context, destination string, s policy.Sender) Report {
 	begin := time.Now()
-	rep := Report{Destination: destination, Class: policy.Decide(s, policy.Facts{}).Class()}
-	rep.Demands = policy.Decide(s, policy.Facts{}).Demands
-	route, failure := e.route(ctx, destination, s)
+	demands := s.Demands()
+	rep := Report{Destination: destination, Class: demands.Class(), Demands: demands.List}
+	route, failure := e.route(ctx, destination, demands)
 	if failure != nil {
 		rep.Failure, rep.Ruling, rep.Took = failure, policy.Unreached, time.Since(begin)
 		return rep
 	}
-	w := newWalk(ctx, e, route, s)
+	w := newWalk(ctx, e, route, demands)
 	w.letter.RequireTLS = s.RequireTLS
 	w.run()
 	var history policy.History

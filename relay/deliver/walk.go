@@ -31,7 +31,7 @@ type walk struct {
 	letter relay.Message
 	heard  []*relay.Failure
 	// demands are those on every host; what is known of one is not looked at.
-	demands policy.Decision
+	demands policy.Demands
 	hosts   []*host
 	begin   time.Time
 	hist    policy.History
@@ -64,15 +64,10 @@ type host struct {
 	full     int              // 1: every address had all the connections it may have when the walk came to it
 }
 
-func newWalk(ctx context.Context, e *Engine, route resolve.Route, sender policy.Sender) *walk {
-	w := &walk{ctx: ctx, e: e, begin: time.Now(), hosts: make([]*host, len(route.Hosts))}
+func newWalk(ctx context.Context, e *Engine, route resolve.Route, demands policy.Demands) *walk {
+	w := &walk{ctx: ctx, e: e, demands: demands, begin: time.Now(), hosts: make([]*host, len(route.Hosts))}
 	for i, h := range route.Hosts {
-		w.hosts[i] = &host{Host: h, decision: policy.Decide(sender, h.Facts)}
-	}
-	if len(w.hosts) > 0 {
-		w.demands = w.hosts[0].decision
-	} else {
-		w.demands = policy.Decide(sender, policy.Facts{})
+		w.hosts[i] = &host{Host: h, decision: demands.On(h.Facts)}
 	}
 	return w
 }

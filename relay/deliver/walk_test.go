@@ -97,7 +97,7 @@ func earlierBy(h policy.History, d time.Duration) policy.History {
 func TestHold(t *testing.T) {
 	w := relaytest.Start(t)
 	s := modeT
-	s.Account.OnViolation = policy.Hold
+	s.Account.OnViolation = policy.Defer
 	r := deliverOne(t, engine(t, w, routeTo(w.Host(t, "mx1.example.test", violates))), s, "defer")
 	if f := failureOf(r); f.Status != "4.7.4" || f.Reason != events.StartTLSNotOffered || r.Feedback != relay.Neutral {
 		t.Errorf("%+v", r)

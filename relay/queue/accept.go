@@ -58,11 +58,11 @@ func (q *Queue) classes(ctx context.Context, m relay.Message, rcpts []relay.Reci
 		if _, ok := classes[destination]; ok {
 			continue
 		}
-		sender, err := q.demands(ctx, m, destination)
+		sender, err := q.sender(ctx, m, destination)
 		if err != nil {
 			return nil, err
 		}
-		classes[destination] = policy.Decide(sender, policy.Facts{}).Class()
+		classes[destination] = m.Demands(sender).Class()
 	}
 	return classes, nil
 }

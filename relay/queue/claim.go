@@ -269,14 +269,12 @@ func (c *crew) putOff(x relay.Claimed, f relay.Failure) (due time.Time, elsewher
 // has no body where anything is.
 func (c *crew) suspend(x relay.Claimed, f relay.Failure) relay.Result {
 	d := x.Delivery
-	sender, err := c.demands(c.commits, x.Message, d.Lane.Destination)
+	_, demanding, err := c.demands(c.commits, x.Message, &d)
 	if err != nil {
 		return c.unsent(d, err)
 	}
-	demanded := policy.Decide(sender, policy.Facts{})
-	d.History = d.History.Under(demanded)
 	r := relay.FailAll(d, f, time.Now())
-	r.Demanding = !demanded.Opportunistic()
+	r.Demanding = demanding
 	if r.Attempt.Ruling != policy.Block {
 		return r // nor does the guard count what was not attempted
 	}

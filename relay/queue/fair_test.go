@@ -79,7 +79,7 @@ func TestDeadLaneComesToTheEndOfTheWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, Options{})
 		w.hosts.set("dead.test", after(30*time.Second, func(job deliver.Job) relay.Result {
-			if policy.Decide(job.Sender, policy.Facts{}).Opportunistic() {
+			if job.Sender.Demands().Opportunistic() {
 				job.Delivery.History = policy.History{}
 			}
 			return unreached(job)

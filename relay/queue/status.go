@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"tlsrelay/events"
-	"tlsrelay/policy"
 	"tlsrelay/relay"
 )
 
@@ -119,8 +118,8 @@ func (q *Queue) Rescan() {
 func (q *Queue) Drop(ctx context.Context, c relay.Claimed, words string) error {
 	w := &crew{Queue: q, attempts: ctx, commits: ctx}
 	// A sender that cannot be asked may demand anything.
-	sender, err := q.demands(ctx, c.Message, c.Delivery.Lane.Destination)
-	demanding := err != nil || !policy.Decide(sender, policy.Facts{}).Opportunistic()
+	sender, err := q.sender(ctx, c.Message, c.Delivery.Lane.Destination)
+	demanding := err != nil || !c.Message.Demands(sender).Opportunistic()
 	t := c.Delivery.Drop(c.Message, time.Now(), words, demanding)
 	if err := w.settle(&t, nil); err != nil {
 		return err

@@ -117,13 +117,11 @@ func (c *crew) deliver(ctx context.Context, m relay.Message, d relay.Delivery) (
 			r = internal(d)
 		}
 	}()
-	sender, err := c.demands(ctx, m, d.Lane.Destination)
+	sender, demanding, err := c.demands(ctx, m, &d)
 	if err != nil {
 		return c.unsent(d, err)
 	}
-	demanded := policy.Decide(sender, policy.Facts{})
-	d.History = d.History.Under(demanded)
-	defer func() { r.Demanding = !demanded.Opportunistic() }()
+	defer func() { r.Demanding = demanding }()
 	body, err := c.store.Body(ctx, m.ID)
 	if err != nil {
 		c.log.Error("cannot open the body", zap.Stringer("delivery", d.Key), zap.Error(err))
@@ -171,14 +169,18 @@ func (q *Queue) sender(ctx context.Context, m relay.Message, destination string)
 func (q *Queue) demanded(ctx context.Context, report relay.Message, destination string) bool {
 	report.Report = false
 	s, err := q.senders.Sender(ctx, report, destination)
-	return err != nil || !policy.Decide(s, policy.Facts{}).Opportunistic()
+	return err != nil || !s.Demands().Opportunistic()
 }
 
-// demands gives all demands on the sender's side of a message.
-func (q *Queue) demands(ctx context.Context, m relay.Message, destination string) (policy.Sender, error) {
-	s, err := q.sender(ctx, m, destination)
-	s.RequireTLS = s.RequireTLS || m.RequireTLS
-	return s, err
+// demands gives the sender of a delivery of m, and whether anything is demanded of
+// it. It leaves of its history what still counts under that.
+func (q *Queue) demands(ctx context.Context, m relay.Message, d *relay.Delivery) (s policy.Sender, demanding bool, err error) {
+	if s, err = q.sender(ctx, m, d.Lane.Destination); err != nil {
+		return s, false, err
+	}
+	demands := m.Demands(s)
+	d.History = d.History.Under(demands)
+	return s, !demands.Opportunistic(), nil
 }
 
 // demandsChanged reports whether the sender of a job demands other things by now,
@@ -187,12 +189,8 @@ func (c *crew) demandsChanged(j *deliver.Job) bool {
 	if j.Message.Report && !j.Message.HeadersOnly && c.demanded(c.attempts, j.Message, j.Delivery.Lane.Destination) {
 		return true
 	}
-	sender, err := c.demands(c.attempts, j.Message, j.Delivery.Lane.Destination)
-	if err != nil {
-		return true
-	}
-	was, now := policy.Decide(j.Sender, policy.Facts{}), policy.Decide(sender, policy.Facts{})
-	return was.Hold != now.Hold || !slices.Equal(was.Demands, now.Demands)
+	sender, err := c.sender(c.attempts, j.Message, j.Delivery.Lane.Destination)
+	return err != nil || !j.Message.Demands(sender).Equal(j.Message.Demands(j.Sender))
 }
 
 // unsent is the result of an attempt without the sender's demands. Mail of an

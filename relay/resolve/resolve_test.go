@@ -258,7 +258,7 @@ func TestFacts(t *testing.T) {
 			continue
 		}
 		h := route.Hosts[0]
-		d := policy.Decide(policy.Sender{}, h.Facts)
+		d := policy.Demands{}.On(h.Facts)
 		if fmt.Sprint(d.Names) != c.names || h.SNI != c.sni || route.Recipient.String() != c.recipient || h.RouteOverride != c.override {
 			t.Errorf("%s: names %v, SNI %q, recipient %q, override %v", c.dest, d.Names, h.SNI, route.Recipient, h.RouteOverride)
 		}

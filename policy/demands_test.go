@@ -12,25 +12,25 @@ import (
 )
 
 func TestDecideKeepsTheStrictestAndItsSource(t *testing.T) {
-	d := Decide(Sender{
+	d := Sender{
 		Account:  Settings{RequireTLS: true, MinVersion: TLS12},
 		Parent:   &Settings{RequireTLS: true, MinVersion: TLS13, EnforceOnSubusers: true},
 		Override: &Settings{RequireValidCert: true, MinVersion: TLS11},
-	}, Facts{})
+	}.Demands()
 	want := []Demand{
 		{Encryption, FromAccount, 0},
 		{MinimumVersion, FromParent, TLS13},
 		{ValidCert, FromOverride, 0},
 	}
-	if !slices.Equal(d.Demands, want) {
-		t.Errorf("got %+v", d.Demands)
+	if !slices.Equal(d.List, want) {
+		t.Errorf("got %+v", d.List)
 	}
 }
 
 func TestParentIsAFloorOnlyWhereItSaysSo(t *testing.T) {
-	d := Decide(Sender{Parent: &Settings{RequireTLS: true}}, Facts{})
+	d := Sender{Parent: &Settings{RequireTLS: true}}.Demands()
 	if !d.Opportunistic() {
-		t.Errorf("a parent that does not enforce its settings made demands: %+v", d.Demands)
+		t.Errorf("a parent that does not enforce its settings made demands: %+v", d.List)
 	}
 }
 
@@ -45,16 +45,16 @@ func TestSubuserIsNotLooserThanItsFloor(t *testing.T) {
 		{&Settings{EnforceOnSubusers: true}, false},
 		{&Settings{EnforceOnSubusers: true, RelaxedRequireTLS: true}, true},
 	} {
-		d := Decide(Sender{Account: Settings{RelaxedRequireTLS: true}, Parent: c.parent, RequireTLS: true}, Facts{})
+		d := Sender{Account: Settings{RelaxedRequireTLS: true}, Parent: c.parent, RequireTLS: true}.Demands()
 		if _, strict := d.demand(HostKeyword); strict == c.relaxed {
-			t.Errorf("parent %+v: %+v", c.parent, d.Demands)
+			t.Errorf("parent %+v: %+v", c.parent, d.List)
 		}
 	}
 }
 
 func TestUnknownValuesFailClosed(t *testing.T) {
 	for _, v := range []Version{1, SSL30, TLS10, 0x0305, 0xffff} {
-		d := Decide(Sender{Account: Settings{RequireTLS: true, MinVersion: v}}, Facts{})
+		d := Sender{Account: Settings{RequireTLS: true, MinVersion: v}}.Demands()
 		if d.Floor() != TLS13 {
 			t.Errorf("stored version %s gave floor %s", v, d.Floor())
 		}
@@ -63,13 +63,13 @@ func TestUnknownValuesFailClosed(t *testing.T) {
 	if err := json.Unmarshal([]byte(`{"require_tls":true,"min_version":"1.4"}`), &s); err == nil {
 		t.Error("a stored version 1.4 was read without an error")
 	}
-	if d := Decide(Sender{Account: Settings{OnViolation: "shrug"}}, Facts{}); d.Hold {
-		t.Error("an unknown on_violation held mail instead of dropping it")
+	if d := (Sender{Account: Settings{OnViolation: "shrug"}}).Demands(); d.Defer {
+		t.Error("an unknown on_violation put a block off")
 	}
 }
 
 func TestVersionDoesNotBindWithoutAFlag(t *testing.T) {
-	d := Decide(Sender{Account: Settings{MinVersion: TLS13}}, Facts{})
+	d := Sender{Account: Settings{MinVersion: TLS13}}.Demands()
 	if !d.Opportunistic() || d.Floor() != 0 {
 		t.Errorf("got %+v", d)
 	}
@@ -87,7 +87,7 @@ func TestReferenceNames(t *testing.T) {
 		{Facts{Literal: "192.0.2.1"}, []string{"192.0.2.1"}},
 		{Facts{}, nil},
 	} {
-		if got := Decide(Sender{}, c.f).Names; !slices.Equal(got, c.want) {
+		if got := (Demands{}).On(c.f).Names; !slices.Equal(got, c.want) {
 			t.Errorf("%+v: %v, want %v", c.f, got, c.want)
 		}
 	}
@@ -110,12 +110,12 @@ func TestStricterIsNeverLooser(t *testing.T) {
 		loose := stricter(t, Settings{})
 		strict := stricter(t, loose)
 		seen := drawObserved(t)
-		a := Decide(Sender{Account: loose}, Facts{}).Judge(seen)
-		b := Decide(Sender{Account: strict}, Facts{}).Judge(seen)
+		a := Sender{Account: loose}.Demands().On(Facts{}).Judge(seen)
+		b := Sender{Account: strict}.Demands().On(Facts{}).Judge(seen)
 		if a.Action != Proceed && b.Action == Proceed {
 			t.Fatalf("%+v refused (%+v) what stricter %+v lets pass (%+v)", loose, a, strict, b)
 		}
-		if !Decide(Sender{Account: strict}, Facts{}).Opportunistic() {
+		if !(Sender{Account: strict}).Demands().Opportunistic() {
 			if b.ClearLater || b.Action == SayHELO || b.Action == Proceed && seen.TLS == nil {
 				t.Fatalf("plaintext under %+v: %+v", strict, b)
 			}
@@ -156,7 +156,7 @@ func drawObserved(t *rapid.T) Observed {
 // lead to a byte of mail in clear.
 func TestNothingInClearUnderADemand(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		d := Decide(Sender{Account: Settings{RequireTLS: true}, RequireTLS: rapid.Bool().Draw(t, "rt")}, Facts{})
+		d := Sender{Account: Settings{RequireTLS: true}, RequireTLS: rapid.Bool().Draw(t, "rt")}.Demands().On(Facts{})
 		seen := drawObserved(t)
 		v := d.Judge(seen)
 		clear := v.ClearLater || v.Action == SayHELO || v.Action == Proceed && seen.TLS == nil
