@@ -89,7 +89,7 @@ func (d Decision) JudgeProbe(o Observed, stands Verdict) Verdict {
 		return stands
 	}
 	if o.TLS.Version < d.floor {
-		return d.versionLow()
+		return d.verdict(rowC1, o, events.TLSVersion)
 	}
 	stands.Class = Inconclusive
 	return stands

@@ -2,16 +2,16 @@ package policy
 
 import "tlsrelay/events"
 
-// Evidence is what a host told us of its ability (tls-policy §1).
+// Evidence is what a host told us of its ability to meet the demands.
 type Evidence string
 
 // The five classes of evidence.
 const (
 	OK           Evidence = "ok"
-	Conclusive   Evidence = "conclusive"   // c: we spoke to it and it cannot
-	Inconclusive Evidence = "inconclusive" // i: TLS should have worked and did not
-	Unreachable  Evidence = "unreachable"  // u: no useful conversation
-	Suspicious   Evidence = "suspicious"   // x: signs of tampering
+	Conclusive   Evidence = "conclusive"   // we spoke to the host, and it cannot
+	Inconclusive Evidence = "inconclusive" // TLS should have worked and did not
+	Unreachable  Evidence = "unreachable"  // no useful conversation
+	Suspicious   Evidence = "suspicious"   // signs of tampering
 )
 
 // Action is what to do on the connection next.
@@ -31,37 +31,77 @@ const (
 
 // Verdict is the answer to one observation, with its reason.
 type Verdict struct {
-	Row    string        `json:"row"` // of tls-policy §4
+	Row    string        `json:"row"` // Row.ID
 	Action Action        `json:"action"`
 	Class  Evidence      `json:"class"`
 	Reason events.Reason `json:"reason,omitempty"`
-	// ClearLater marks a host that may be walked again in phase 2, in clear
-	// (CLR2). Only an opportunistic decision sets it.
+	// ClearLater marks a host that may be tried again in phase 2, in clear. Only
+	// opportunistic mail has one.
 	ClearLater bool `json:"clear_later,omitempty"`
 	// Failed is the demand that was not met; zero when none was concerned.
 	Failed Demand `json:"failed,omitzero"`
-	// Note records something seen that did not decide (a masked STARTTLS in
-	// mode O, a bad certificate nobody asked about).
+	// Note records something seen that did not decide: a masked STARTTLS or a bad
+	// certificate that nobody asked about.
 	Note events.Reason `json:"note,omitempty"`
 }
 
-// Judge gives the verdict on one observation: the rows of tls-policy §4, in
-// the order in which a connection meets them. A connection that the session
-// ticket may have spoiled proves nothing, neither for TLS nor against it (C8r).
+// Judge gives the verdict on one observation. It finds the row of the decision
+// table (rows.go), in the order in which a connection meets them, and answers as
+// the row does under d. A connection that its session ticket may have spoiled is
+// tried again without one, for it proves nothing.
 func (d Decision) Judge(o Observed) Verdict {
 	v := d.judge(o)
 	if v.Action == Proceed || v.Class == Suspicious || !o.ticketMayBeWhy(v) {
 		return v
 	}
-	return Verdict{Row: "C8r", Action: RetryNoTicket, Class: Unreachable, Reason: o.failure(v.Reason)}
+	return d.verdict(rowTicket, o, o.failure(v.Reason))
+}
+
+// verdict answers with a row, for a reason.
+func (d Decision) verdict(row int, o Observed, reason events.Reason) Verdict {
+	r := &rows[row]
+	c := &r.cells[d.column()]
+	v := Verdict{Row: r.ID, Action: Next, Class: c.Class, Reason: reason, ClearLater: c.Mail == ClearLater}
+	if c.Class == OK {
+		v.Action, v.Reason, v.Note = Proceed, events.NoReason, reason
+	}
+	if c.Again != "" && o.mayTry(c.Again) {
+		v.Action = c.Again
+	}
+	if r.fails != "" && c.Class != OK {
+		v.Failed = d.failed(r.fails)
+	}
+	return v
+}
+
+// column gives the column of the decision table.
+func (d Demands) column() column {
+	switch {
+	case d.Opportunistic():
+		return columnO
+	case d.validCert:
+		return columnV
+	}
+	return columnT
+}
+
+// mayTry reports whether the hello of a connection leaves a way to try again.
+func (o Observed) mayTry(a Action) bool {
+	switch a {
+	case RetryCompat:
+		return o.Hello == FullHello || o.Hello == NoSNIHello
+	case RetryNoSNI:
+		return o.Hello != NoSNIHello
+	}
+	return true
 }
 
 func (d Decision) judge(o Observed) Verdict {
 	switch o.Stage {
 	case StageConnect:
-		return Verdict{Row: "A1", Action: Next, Class: Unreachable, Reason: events.ConnectFail}
+		return d.verdict(rowA1, o, events.ConnectFail)
 	case StageGreeting:
-		return judgeGreeting(o)
+		return d.judgeGreeting(o)
 	case StageEHLO:
 		return d.judgeEHLO(o)
 	case StageStartTLS:
@@ -73,100 +113,87 @@ func (d Decision) judge(o Observed) Verdict {
 	case StageReady:
 		return d.judgeReady(o)
 	case StageMail:
-		return judgeMail(o)
+		return d.judgeMail(o)
 	}
 	// A stage that nobody knows: leave the host, promise nothing.
-	return Verdict{Row: "A1", Action: Next, Class: Unreachable, Reason: events.Internal}
+	return d.verdict(rowA1, o, events.Internal)
 }
 
-func judgeGreeting(o Observed) Verdict {
-	row := "A1"
+func (d Decision) judgeGreeting(o Observed) Verdict {
+	row := rowA1
 	switch {
 	case o.Code >= 500:
-		row = "A3"
+		row = rowA3
 	case o.Code >= 400:
-		row = "A2"
+		row = rowA2
 	}
-	return Verdict{Row: row, Action: Next, Class: Unreachable, Reason: events.GreetingFail}
+	return d.verdict(row, o, events.GreetingFail)
 }
 
 // judgeEHLO judges a first EHLO that was not answered 250, or the HELO after it.
 func (d Decision) judgeEHLO(o Observed) Verdict {
 	switch {
 	case o.Mixed:
-		return d.violates("A6", Inconclusive, events.EHLOFail, Encryption)
+		return d.verdict(rowEHLOMixed, o, events.EHLOFail)
 	case refusesName(o.Code):
-		return nameRefused()
-	case lacksVerb(o.Code) && !o.HELO && d.Opportunistic():
-		return Verdict{Row: "A5", Action: SayHELO, Class: OK, Note: events.EHLOUnsupported}
+		return d.verdict(rowName, o, events.NameRefused)
 	case lacksVerb(o.Code) && !o.HELO:
-		return d.violates("A5", Conclusive, events.EHLOUnsupported, Encryption)
+		return d.verdict(rowA5, o, events.EHLOUnsupported)
 	case o.Code >= 500:
-		return Verdict{Row: "A6", Action: Next, Class: Unreachable, Reason: events.EHLOFail}
+		return d.verdict(rowA6, o, events.EHLOFail)
 	}
-	return Verdict{Row: "A7", Action: Next, Class: Unreachable, Reason: events.EHLOFail}
+	return d.verdict(rowA7, o, events.EHLOFail)
 }
 
 // lacksVerb reports a reply that says that the command is not known.
 func lacksVerb(code int) bool { return code == 500 || code == 502 }
 
 // refusesName reports a reply to EHLO or HELO that is about the argument, which is
-// our own name (RFC 5321 §4.2.2): the verb is known.
+// our own name (RFC 5321 §4.2.2).
 func refusesName(code int) bool { return code == 501 || code == 504 }
-
-// nameRefused leaves a host that does not like our name. The fault is ours, so it
-// proves nothing about the host's TLS.
-func nameRefused() Verdict {
-	return Verdict{Row: "A5n", Action: Next, Class: Unreachable, Reason: events.NameRefused}
-}
 
 // judgeStartTLS judges a STARTTLS command that did not end in a clean 220.
 func (d Decision) judgeStartTLS(o Observed) Verdict {
 	switch {
 	case o.Injected:
-		// Not a byte more to this host in this pass, in clear or otherwise.
-		return d.tampered("B5", events.StartTLSInjection)
+		return d.verdict(rowInjected, o, events.StartTLSInjection)
 	case o.Mixed:
-		return d.noTLS("B4", Inconclusive, events.StartTLSTempfail)
+		return d.verdict(rowB4, o, events.StartTLSTempfail)
 	case o.Code == 421:
-		return Verdict{Row: "B2", Action: Next, Class: Unreachable, Reason: events.StartTLSTempfail}
+		return d.verdict(rowB2, o, events.StartTLSTempfail)
 	case o.Code >= 500:
-		return d.noTLS("B3", Conclusive, events.StartTLSRefused)
+		return d.verdict(rowB3, o, events.StartTLSRefused)
 	case o.Code >= 400:
-		return d.noTLS("B1", Inconclusive, events.StartTLSTempfail)
-	case o.Code != 0:
-		return d.noTLS("B4", Inconclusive, events.StartTLSTempfail)
+		return d.verdict(rowB1, o, events.StartTLSTempfail)
+	case o.Code != 0, o.Fault == Garbage:
+		return d.verdict(rowB4, o, events.StartTLSTempfail)
 	case o.Fault == Timeout:
-		return d.noTLS("B7", Inconclusive, events.TLSTimeout)
-	case o.Fault == Garbage:
-		return d.noTLS("B4", Inconclusive, events.StartTLSTempfail)
+		return d.verdict(rowSilentEarly, o, events.TLSTimeout)
 	}
-	return d.noTLS("B6", Inconclusive, events.TLSClosed)
+	return d.verdict(rowClosedEarly, o, events.TLSClosed)
 }
 
 // judgeHandshake judges a handshake that failed.
 func (d Decision) judgeHandshake(o Observed) Verdict {
 	switch o.Fault {
 	case Closed:
-		return d.compatOr(o, d.noTLS("B6", Inconclusive, events.TLSClosed))
+		return d.verdict(rowClosed, o, events.TLSClosed)
 	case Timeout:
-		return d.compatOr(o, d.noTLS("B7", Inconclusive, events.TLSTimeout))
+		return d.verdict(rowSilent, o, events.TLSTimeout)
 	case NotTLS:
-		return d.noTLS("B8", Inconclusive, events.TLSNotTLS)
+		return d.verdict(rowB8, o, events.TLSNotTLS)
 	case VersionLow:
-		return d.versionLow()
+		return d.verdict(rowC1, o, events.TLSVersion)
 	case Alert:
 		return d.judgeAlert(o)
 	case ClientCert:
-		return d.noTLS("C5", Conclusive, events.ClientCertRequired)
+		return d.verdict(rowC5, o, events.ClientCertRequired)
 	case LocalLimit:
-		return d.noTLS("C6", Conclusive, events.TLSLocalLimit)
+		return d.verdict(rowC6, o, events.TLSLocalLimit)
 	case Downgrade:
-		// RFC 8446 §4.1.3: the server itself says that somebody lowered the
-		// version. Not in the table of §4; tls-policy §3 and §10.7 say x.
-		return d.tampered("C3", events.TLSDowngrade)
+		return d.verdict(rowDowngrade, o, events.TLSDowngrade)
 	}
-	return d.compatOr(o, d.noTLS("C3", Inconclusive, events.TLSHandshake))
+	return d.verdict(rowC3, o, events.TLSHandshake)
 }
 
 // The alerts that have a row of their own (RFC 8446 §6).
@@ -181,31 +208,24 @@ const (
 func (d Decision) judgeAlert(o Observed) Verdict {
 	switch o.Alert {
 	case alertProtocolVersion:
-		return d.versionLow()
+		return d.verdict(rowC1, o, events.TLSVersion)
 	case alertHandshakeFailure, alertInsufficientSecurity:
-		return d.compatOr(o, d.noTLS("C2", Conclusive, events.TLSHandshake))
+		return d.verdict(rowC2, o, events.TLSHandshake)
 	case alertUnrecognizedName:
-		v := d.noTLS("C4", Conclusive, events.TLSHandshake)
-		// A certificate that is valid for the host is so however it was asked for.
-		if o.Hello != NoSNIHello {
-			v.Action = RetryNoSNI
-		}
-		return v
+		return d.verdict(rowC4, o, events.TLSHandshake)
 	case alertCertificateRequired:
-		return d.noTLS("C5", Conclusive, events.ClientCertRequired)
+		return d.verdict(rowC5, o, events.ClientCertRequired)
 	}
-	return d.compatOr(o, d.noTLS("C3", Inconclusive, events.TLSHandshake))
+	return d.verdict(rowC3, o, events.TLSHandshake)
 }
 
-// judgeSecondEHLO judges an EHLO inside TLS that failed. Only mode O spends a
-// second connection on it (C8).
+// judgeSecondEHLO judges an EHLO inside TLS that failed.
 func (d Decision) judgeSecondEHLO(o Observed) Verdict {
 	if o.Fault == ClientCert || o.Fault == Alert && o.Alert == alertCertificateRequired {
-		// In TLS 1.3 the client finishes first, so the refusal arrives here.
-		return d.noTLS("C5", Conclusive, events.ClientCertRequired)
+		return d.verdict(rowC5, o, events.ClientCertRequired)
 	}
 	if refusesName(o.Code) && !o.Mixed {
-		return nameRefused()
+		return d.verdict(rowName, o, events.NameRefused)
 	}
 	reason := events.TLSClosed
 	switch {
@@ -214,11 +234,7 @@ func (d Decision) judgeSecondEHLO(o Observed) Verdict {
 	case o.Fault == Timeout:
 		reason = events.TLSTimeout
 	}
-	v := d.noTLS("C8", Inconclusive, reason)
-	if d.Opportunistic() {
-		return d.compatOr(o, v)
-	}
-	return v
+	return d.verdict(rowC8, o, reason)
 }
 
 // judgeReady judges a connection that could carry MAIL: in clear, or with a
@@ -229,86 +245,40 @@ func (d Decision) judgeReady(o Observed) Verdict {
 	}
 	s := o.TLS
 	if s.Version < d.floor {
-		return d.versionLow()
+		return d.verdict(rowC1, o, events.TLSVersion)
 	}
 	if _, wants := d.demand(ForwardSecret); wants && !s.ForwardSecret {
-		return d.violates("C2", Conclusive, events.ForwardSecrecy, ForwardSecret)
+		return d.verdict(rowForward, o, events.ForwardSecrecy)
 	}
 	if d.validCert && !s.Cert.Valid() {
-		return d.violates("C7", Conclusive, s.Cert.Faults[0], ValidCert)
+		return d.verdict(rowC7, o, s.Cert.Faults[0])
 	}
 	if _, wants := d.demand(HostKeyword); wants && !o.RequireTLS {
-		return d.violates("C9", Conclusive, events.RequireTLSUnsupported, HostKeyword)
+		return d.verdict(rowKeyword, o, events.RequireTLSUnsupported)
 	}
 	if d.NeedsAuthenticMX() && d.MX != MXDNSSEC {
-		return d.violates("C9", Conclusive, events.MXUnauthenticated, MXAuthentic)
+		return d.verdict(rowMX, o, events.MXUnauthenticated)
 	}
-	v := Verdict{Row: "ENC", Action: Proceed, Class: OK}
 	if !s.Cert.Valid() {
-		v.Row, v.Note = "C7", s.Cert.Faults[0]
+		return d.verdict(rowC7, o, s.Cert.Faults[0])
 	}
-	return v
+	return d.verdict(rowENC, o, events.NoReason)
 }
 
 func (d Decision) judgeClear(o Observed) Verdict {
-	if d.Opportunistic() {
-		v := Verdict{Row: "A4", Action: Proceed, Class: OK}
-		if o.StartTLS == Masked {
-			v.Row, v.Note = "A8", events.StartTLSMasked
-		}
-		return v
-	}
 	if o.StartTLS == Masked {
-		return d.violates("A8", Suspicious, events.StartTLSMasked, Encryption)
+		return d.verdict(rowA8, o, events.StartTLSMasked)
 	}
-	return d.violates("A4", Conclusive, events.StartTLSNotOffered, Encryption)
+	v := d.verdict(rowA4, o, events.StartTLSNotOffered)
+	v.Note = events.NoReason // in clear it says itself that there was no TLS
+	return v
 }
 
-// judgeMail judges a connection that came as far as MAIL and no further: lost
-// before the final reply (C11), or refused with "STARTTLS first" in clear
-// (C12), in which case the host does want TLS and did not refuse the message.
-func judgeMail(o Observed) Verdict {
+// judgeMail judges a connection that came as far as MAIL and no further: it was
+// lost before the final reply, or MAIL was refused in clear with "STARTTLS first".
+func (d Decision) judgeMail(o Observed) Verdict {
 	if o.Fault != NoFault {
-		return Verdict{Row: "C11", Action: Next, Class: Unreachable, Reason: events.SessionLost}
+		return d.verdict(rowC11, o, events.SessionLost)
 	}
-	return Verdict{Row: "C12", Action: Next, Class: Inconclusive, Reason: events.StartTLSTempfail}
-}
-
-// versionLow is row C1.
-func (d Decision) versionLow() Verdict {
-	v := d.noTLS("C1", Conclusive, events.TLSVersion)
-	if f, ok := d.demand(MinimumVersion); ok {
-		v.Failed = f
-	}
-	return v
-}
-
-// noTLS leaves a host whose TLS did not come about: a violation under a
-// demand, a candidate for phase 2 without one.
-func (d Decision) noTLS(row string, class Evidence, reason events.Reason) Verdict {
-	if d.Opportunistic() {
-		return Verdict{Row: row, Action: Next, Class: class, Reason: reason, ClearLater: true}
-	}
-	return d.violates(row, class, reason, Encryption)
-}
-
-// tampered leaves a host that somebody stands in front of; no plaintext to it
-// in this pass, whoever asks.
-func (d Decision) tampered(row string, reason events.Reason) Verdict {
-	v := d.noTLS(row, Suspicious, reason)
-	v.ClearLater = false
-	return v
-}
-
-func (d Decision) violates(row string, class Evidence, reason events.Reason, r Requirement) Verdict {
-	failed, _ := d.demand(r)
-	return Verdict{Row: row, Action: Next, Class: class, Reason: reason, Failed: failed}
-}
-
-// compatOr asks for one more connection with the compat hello before v holds.
-func (d Decision) compatOr(o Observed, v Verdict) Verdict {
-	if o.Hello == FullHello || o.Hello == NoSNIHello {
-		v.Action = RetryCompat
-	}
-	return v
+	return d.verdict(rowC12, o, events.StartTLSTempfail)
 }

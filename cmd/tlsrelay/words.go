@@ -90,13 +90,9 @@ func faults(c policy.Certificate) string {
 	return strings.Join(words, ", ")
 }
 
-// rowWords says what a host did. plain: it was not asked for TLS any more, which is
-// the same row of the decision for another reason.
+// rowWords says what a host did. plain: it was not asked for TLS any more.
 func rowWords(v policy.Verdict, plain bool) string {
-	if plain && v.Action == policy.Proceed {
-		return "failed at TLS, and takes mail in clear"
-	}
-	return cmp.Or(v.Words(), "did something unheard of")
+	return cmp.Or(v.Words(plain), "did something unheard of")
 }
 
 // hostWords says what a host or a connection amounts to: what it did, the row and

@@ -93,7 +93,7 @@ func (m *metrics) begin() {
 		}
 	}
 	for _, row := range policy.Rows() {
-		for _, f := range row.Gives {
+		for _, f := range row.Findings() {
 			m.verdicts.WithLabelValues(string(f.Class), string(f.Reason))
 		}
 	}
