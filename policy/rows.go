@@ -203,15 +203,15 @@ var rows = [...]Row{
 		cells: cells{violates.thenClear(), violates, violates},
 	},
 	rowB4: {
-		ID: "B4", When: "answers STARTTLS with what is no answer to it", Source: "RFC 3207 §4",
-		Why:     "Any 2xx but 220, any 3xx, and lines of different codes.",
+		ID: "B4", When: "gives STARTTLS an answer that is neither yes nor no", Source: "RFC 3207 §4",
+		Why:     "A 2xx other than 220, a 3xx, lines of different codes, or no reply at all by its form.",
 		reasons: []events.Reason{events.StartTLSTempfail}, fails: Encryption,
 		cells: cells{unclear.thenClear(), unclear, unclear},
 	},
 	rowInjected: {
-		ID: "B5", When: "sent octets in clear along with its answer to STARTTLS: somebody may have put them there", Source: "RFC 3207 §4.2",
+		ID: "B5", When: "sends more in clear behind its answer to STARTTLS: somebody may have put it there", Source: "RFC 3207 §4.2",
 		Why: "Whoever can add octets before the handshake wants them read as if they came after it (CVE-2011-0411). The connection ends, " +
-			"and the host gets nothing in clear in this attempt, opportunistic or not: an active attacker was just seen, and clear is what he is after.",
+			"and the host gets nothing in clear in this attempt, opportunistic or not: an active attacker was just seen, and clear is what the attacker is after.",
 		reasons: []events.Reason{events.StartTLSInjection}, fails: Encryption,
 		cells: cells{suspicious, suspicious, suspicious},
 	},
@@ -290,7 +290,7 @@ var rows = [...]Row{
 		cells: cells{violates.thenClear().after(RetryNoSNI), violates.after(RetryNoSNI), violates.after(RetryNoSNI)},
 	},
 	rowC5: {
-		ID: "C5", When: "wants a certificate of ours in the TLS handshake (alert 116)", Source: "RFC 8446 §6.2",
+		ID: "C5", When: "wants a certificate of this relay in the TLS handshake (alert 116)", Source: "RFC 8446 §6.2",
 		Why: "In TLS 1.3 the client finishes first, so the alert may come at the first read after the handshake. " +
 			"A host that only asks and then hangs up has not said that: that is C8.",
 		reasons: []events.Reason{events.ClientCertRequired}, fails: Encryption,
@@ -319,7 +319,7 @@ var rows = [...]Row{
 		cells: cells{unclear.thenClear().after(RetryCompat), unclear, unclear},
 	},
 	rowTicket: {
-		ID: "C8r", When: "fails where a session of earlier is resumed: tried again without", Source: "RFC 8446 §C.4",
+		ID: "C8r", When: "fails where an earlier TLS session is resumed, and is tried again without", Source: "RFC 8446 §C.4",
 		Why: "A resumed session shows the certificate and the version of the day when its ticket was made, so it proves nothing about the host, neither for it nor against it. " +
 			"Hosts that share a name may not share ticket keys, and some break on a ticket instead of ignoring it. " +
 			"The ticket is forgotten, one full handshake is judged instead, and the address gets no ticket for a day.",
