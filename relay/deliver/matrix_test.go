@@ -14,8 +14,9 @@ import (
 	"tlsrelay/relay/relaytest"
 )
 
-// cell is one cell of the tables of tls-policy: the message's fate, and the
-// verdict on the host with its reason. status is that of a failure.
+// cell is one cell of the decision table (policy/rows.go) as a host plays it: the
+// message's fate, and the verdict on the host with its reason. status is that of a
+// failure.
 type cell struct {
 	fate   string // tls, clear, block, defer, bounce
 	row    string
@@ -49,6 +50,15 @@ type line struct {
 }
 
 func TestMatrix(t *testing.T) {
+	w := relaytest.Start(t)
+	for _, l := range matrix(t, w) {
+		runLine(t, w, l)
+	}
+}
+
+// matrix gives the lines; TestMatrixIsTheTable holds them to the rows of the
+// decision table.
+func matrix(t *testing.T, w *relaytest.World) []line {
 	const (
 		c = policy.Conclusive
 		i = policy.Inconclusive
@@ -60,7 +70,6 @@ func TestMatrix(t *testing.T) {
 	reply := func(code int, text string) relaytest.Reply { return relaytest.Reply{Code: code, Text: text} }
 	after := func(tl relaytest.TLS) relaytest.Script { return relaytest.Script{TLS: tl} }
 
-	w := relaytest.Start(t)
 	// asking is a host that asks for a client certificate and would do without.
 	asking := func(maximum uint16) relaytest.TLS {
 		cert, err := w.CA.Issue(relaytest.Cert{Names: []string{"mx1.example.test"}})
@@ -162,12 +171,12 @@ func TestMatrix(t *testing.T) {
 			defers("C3", x, events.TLSDowngrade, "4.7.5")),
 		same(line{name: "ENC", script: relaytest.Script{}}, delivers("tls", "ENC")),
 
-		// SSLv3-only: the ServerHello of one, and the alerts others give (§6).
+		// SSLv3-only: the ServerHello of one, and the alert that others send.
 		demand(line{name: "SSLv3/alert", script: after(relaytest.TLS{Raw: []byte{21, 3, 0, 0, 2, 2, 40}})},
 			fallsBack("C2", c, events.TLSHandshake), blocks("C2", events.TLSHandshake, "5.7.5")),
 		demand(line{name: "SSLv3/hello", script: after(relaytest.TLS{Raw: ssl3Hello()})},
 			fallsBack("C1", c, events.TLSVersion), blocks("C1", events.TLSVersion, "5.7.4")),
-		// DHE-only: no suite in common (§10.2).
+		// DHE-only: no suite in common.
 		demand(line{name: "DHE-only/alert", script: after(relaytest.TLS{Raw: []byte{21, 3, 3, 0, 2, 2, 40}})},
 			fallsBack("C2", c, events.TLSHandshake), blocks("C2", events.TLSHandshake, "5.7.5")),
 		demand(line{name: "DHE-only/chosen", script: after(relaytest.TLS{Raw: dheHello()})},
@@ -235,9 +244,7 @@ func TestMatrix(t *testing.T) {
 			delivers("tls", "ENC"), blocks("C1", events.TLSVersion, "5.7.4")))
 	}
 
-	for _, l := range lines {
-		runLine(t, w, l)
-	}
+	return lines
 }
 
 // runLine plays one line in every column, each against a host of its own.
@@ -384,8 +391,8 @@ func TestStartTLSFirstLater(t *testing.T) {
 	}
 }
 
-// TestCertificates is the table of tls-policy §5: O and T deliver whatever
-// comes, V refuses with the reason.
+// TestCertificates is row C7: O and T deliver whatever comes, V refuses with the
+// reason.
 func TestCertificates(t *testing.T) {
 	const mx = "mx1.example.test"
 	named := func(c relaytest.Cert) *relaytest.Cert { c.Names = append(c.Names, mx); return &c }
@@ -409,7 +416,7 @@ func TestCertificates(t *testing.T) {
 		{"SHA-1", named(relaytest.Cert{SHA1: true}), events.CertWeakSig},
 		{"wrong-usage", named(relaytest.Cert{WrongUsage: true}), events.CertUsage},
 
-		// Names (§5, second table).
+		// Which names match.
 		{"recipient-domain", &relaytest.Cert{Names: []string{"example.test"}}, ""},
 		{"wildcard", &relaytest.Cert{Names: []string{"*.example.test"}}, ""},
 		{"wildcard-below", &relaytest.Cert{Names: []string{"*.mx1.example.test"}}, events.CertName},
@@ -461,7 +468,7 @@ func TestAllFaultsAtOnce(t *testing.T) {
 	}
 }
 
-// TestVersions is the grid of tls-policy §6.
+// TestVersions is the grid of what a host speaks at best and the floor.
 func TestVersions(t *testing.T) {
 	w := relaytest.Start(t)
 	versions := map[string]uint16{"none": 0, "1.0": tls.VersionTLS10, "1.1": tls.VersionTLS11, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
