@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"slices"
 	"time"
 
 	"tlsrelay/events"
@@ -121,4 +122,16 @@ type HostEvidence struct {
 	TLS     *policy.Session `json:"tls,omitempty"`
 	MXAuth  policy.MXAuth   `json:"mx_auth,omitempty"`
 	Reply   string          `json:"reply,omitempty"` // the host's last words, or the network's
+	// Means says in words what the row of Verdict is, going on from the host's name.
+	// It is for people who are shown the evidence, and is not stored (Explained).
+	Means string `json:"means,omitempty"`
+}
+
+// Explained gives the evidence with words for people.
+func Explained(hosts []HostEvidence) []HostEvidence {
+	hosts = slices.Clone(hosts)
+	for i := range hosts {
+		hosts[i].Means = hosts[i].Verdict.Words(hosts[i].Plain)
+	}
+	return hosts
 }

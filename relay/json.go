@@ -111,6 +111,7 @@ func (o *object) host(h *HostEvidence) {
 	}
 	o.some("mx_auth", string(h.MXAuth))
 	o.some("reply", h.Reply)
+	o.some("means", h.Means)
 }
 
 func (o *object) verdict(v *policy.Verdict) {

@@ -28,7 +28,7 @@ type Queue interface {
 	ReleaseGuard()
 }
 
-// Guard is how the mass-violation guard stands (tls-policy §3.1).
+// Guard is how the mass-violation guard stands.
 type Guard struct {
 	Holding bool `json:"holding"`
 }
@@ -135,6 +135,13 @@ func (s *server) showMessage(r *http.Request) (any, error) {
 		return nil, badRequest("not a message id")
 	}
 	m, ds, err := s.Store.Message(r.Context(), id)
+	for i, d := range ds {
+		if d.Last != nil {
+			last := *d.Last
+			last.Hosts = relay.Explained(last.Hosts)
+			ds[i].Last = &last
+		}
+	}
 	return Evidence{m, ds}, err
 }
 

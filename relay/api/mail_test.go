@@ -66,7 +66,7 @@ func (w *world) block(id relay.MessageID, who account.ID, rows []events.Block) {
 		Hosts: []relay.HostEvidence{{
 			Host: "mx.example.com", Address: "192.0.2.1:25", Stage: policy.StageHandshake,
 			Verdict: policy.Verdict{
-				Row: "D1", Action: policy.Next, Class: policy.Conclusive, Reason: events.TLSVersion,
+				Row: "C1", Action: policy.Next, Class: policy.Conclusive, Reason: events.TLSVersion,
 				Failed: policy.Demand{Requirement: policy.MinimumVersion, Source: policy.FromAccount, Version: policy.TLS12},
 			},
 		}},

@@ -65,7 +65,7 @@ func viewDelivery(d relay.Delivery) deliveryView {
 		}
 	}
 	if a := d.Last; a != nil {
-		v.Last = &attemptView{a.At, a.Took.Seconds(), a.Ruling, string(a.Reason), a.Hosts}
+		v.Last = &attemptView{a.At, a.Took.Seconds(), a.Ruling, string(a.Reason), relay.Explained(a.Hosts)}
 		if v.Last.Hosts == nil {
 			v.Last.Hosts = []relay.HostEvidence{}
 		}

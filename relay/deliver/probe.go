@@ -3,6 +3,7 @@ package deliver
 import (
 	"cmp"
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +31,8 @@ type Report struct {
 type ProbedHost struct {
 	Host    string         `json:"host"`
 	Verdict policy.Verdict `json:"verdict"`
+	// Means says in words what the row of Verdict is, going on from the host's name.
+	Means string `json:"means"`
 	// Refused is what its refusal of MAIL would mean for a message; nil: it took it,
 	// or it did not come to that.
 	Refused     *relay.Failure       `json:"refused,omitempty"`
@@ -67,6 +70,8 @@ func (e *Engine) Probe(ctx context.Context, destination string, s policy.Sender)
 				p.Connections = append(p.Connections, c)
 			}
 		}
+		p.Connections = relay.Explained(p.Connections)
+		p.Means = p.Verdict.Words(slices.ContainsFunc(p.Connections, func(c relay.HostEvidence) bool { return c.Plain }))
 		rep.Hosts = append(rep.Hosts, p)
 	}
 	rep.Took = time.Since(begin)

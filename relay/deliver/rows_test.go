@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"context"
 	"slices"
 	"testing"
 
@@ -60,4 +61,15 @@ func says(r policy.Row, class policy.Class, want cell) bool {
 		return c.Mail == policy.NoMail && c.Class == policy.Conclusive
 	}
 	return c.Mail == policy.NoMail && c.Class != policy.Conclusive
+}
+
+// A probe explains its rows, of each connection and of the host.
+func TestProbeTellsInWords(t *testing.T) {
+	w := relaytest.Start(t)
+	h := w.Host(t, "mx1.example.test", relaytest.Script{NoTLS: true})
+	r := engine(t, w, routeTo(h)).Probe(context.Background(), "example.test", modeT)
+	const words = "offers no STARTTLS"
+	if len(r.Hosts) != 1 || r.Hosts[0].Means != words || len(r.Hosts[0].Connections) != 1 || r.Hosts[0].Connections[0].Means != words {
+		t.Errorf("%+v", r.Hosts)
+	}
 }
