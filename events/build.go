@@ -60,7 +60,7 @@ func (e Event) in(s Session) Event {
 // event computed again after a crash has the id it had before: consumers drop
 // duplicates by it. A recipient has one event of each kind, except deferrals,
 // which have one per attempt. The form is SendGrid's: unpadded URL-safe base64
-// of readable text, at most 100 characters (contract §4.2).
+// of readable text, at most 100 characters.
 func eventID(k Kind, attempt int, message string, recipient int) string {
 	var text [96]byte
 	b := append(text[:0], k...)

@@ -2,7 +2,8 @@ package events
 
 import "strings"
 
-// The values of bounce_classification (contract §4.3).
+// The values of bounce_classification, as SendGrid's webhook has them: clients fail
+// on others.
 const (
 	ClassContent    = "Content"
 	ClassVolume     = "Frequency or Volume Too High"

@@ -36,7 +36,7 @@ const (
 // Event is one thing that happened to one recipient of one message. Build it
 // with the constructor of its kind ([NewProcessed], [NewDeferred],
 // [NewDelivered], [NewBounce]); which fields reach the webhook depends on the
-// kind (contract §4.2).
+// kind (TestFieldsOfKinds has the table).
 type Event struct {
 	Kind Kind      `json:"kind"`
 	ID   string    `json:"id"` // sg_event_id: unique, and the same on every retry

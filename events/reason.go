@@ -2,8 +2,8 @@ package events
 
 // Reason is a stable token that names why one host, or one message, did not
 // get through. The set is closed: tokens are metric labels, stand in our own
-// API and in the X-fields of a DSN, and never change meaning. The TLS tokens
-// are those of tls-policy §11.2.
+// API and in the X-fields of a DSN, and never change meaning. policy/DECISIONS.md
+// has those of TLS with their rows and codes.
 type Reason string
 
 // The reasons of a TLS requirement that was not met.

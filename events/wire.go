@@ -11,7 +11,7 @@ import (
 
 // AppendJSON appends the webhook form of e, one JSON object, to dst: keys in
 // alphabetical order, unique args flattened among them, escaped as by the Go
-// encoder (contract §4.1, §4.2). The result is always valid JSON in valid
+// encoder, as SendGrid's own events are. The result is always valid JSON in valid
 // UTF-8, whatever the strings of e hold: bytes that are not UTF-8 become
 // U+FFFD, and a category that is not a JSON string or array is left out.
 func (e Event) AppendJSON(dst []byte) []byte {
@@ -61,7 +61,7 @@ func (e Event) AppendJSON(dst []byte) []byte {
 
 // AppendBody appends the body of a POST that carries the objects, byte for
 // byte in SendGrid's layout: CRLF after every comma between objects and after
-// the closing bracket (contract §4.1). Signatures are over these bytes.
+// the closing bracket. Signatures are over these bytes.
 func AppendBody(dst []byte, objects ...[]byte) []byte {
 	dst = append(dst, '[')
 	for i, o := range objects {
@@ -75,8 +75,7 @@ func AppendBody(dst []byte, objects ...[]byte) []byte {
 
 // isBuiltIn reports whether a key means something to consumers of one kind of
 // event or another. A unique arg of that name is left out of every kind
-// (contract §4.2: it loses to the built-in), also where the kind lacks the
-// field: a consumer that expects a number in "tls" must not find a string.
+// (it loses to the built-in, as at SendGrid), also where the kind lacks the field: a consumer that expects a number in "tls" must not find a string.
 func isBuiltIn(key string) bool {
 	switch key {
 	case "asm_group_id", "attempt", "bounce_classification", "category", "cert_err", "email", "event", "ip",

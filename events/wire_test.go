@@ -92,7 +92,7 @@ func golden(t *testing.T, name string, got []byte) {
 	}
 }
 
-// Which fields each kind has, by the table of contract §4.2.
+// Which fields each kind has, as SendGrid's events have them.
 func TestFieldsOfKinds(t *testing.T) {
 	always := []string{"email", "event", "sg_event_id", "sg_message_id", "smtp-id", "timestamp"}
 	with := func(more ...string) []string { return slices.Sorted(slices.Values(append(more, always...))) }

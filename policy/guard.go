@@ -9,15 +9,15 @@ import (
 // Guard is the mass-violation guard. When many unrelated domains fail their
 // demands within minutes, and nearly all that are tried do, the fault is more
 // likely ours (a firewall that strips STARTTLS, a wrong clock, no roots) than
-// theirs, and nothing should be dropped for it.
+// theirs, and no message should be blocked for it.
 //
 // Names and even domains are cheap, and each sender chooses where it sends to.
 // So the guard counts places: networks, each with a registrable domain of its
-// own. And where several accounts send, each has one voice: no account alone
-// makes the guard hold, by domains of its own that fail, or keeps it from
-// holding, by domains that do well.
+// own. And where several accounts send, each has one voice: no account alone makes
+// the guard active by domains of its own that fail, or inactive by domains of its
+// own that do well.
 //
-// A Guard is not safe for concurrent use. The zero Guard never holds.
+// A Guard is not safe for concurrent use. The zero Guard is never active.
 type Guard struct {
 	domains int
 	within  time.Duration
@@ -73,9 +73,9 @@ const (
 	nearlyAll = 80
 )
 
-// NewGuard makes a guard that holds while at least so many unrelated domains,
-// and nearly all of those attempted, violated within that time. No domains make
-// a guard that never holds.
+// NewGuard makes a guard that is active while at least so many unrelated domains,
+// and nearly all of those attempted, violated within that time. With 0 domains it
+// is never active.
 func NewGuard(domains int, within time.Duration) *Guard {
 	return &Guard{domains: domains, within: within, accounts: make(map[string]*voice)}
 }
@@ -148,8 +148,8 @@ func (s *sighting) place() place {
 // failing reports whether the account finds nearly every place failing.
 func (v *voice) failing() bool { return v.failed > 0 && v.failed*100 >= len(v.places)*nearlyAll }
 
-// Holds reports whether drops are to be put off at now.
-func (g *Guard) Holds(now time.Time) bool {
+// Active reports whether blocks are to be put off at now.
+func (g *Guard) Active(now time.Time) bool {
 	if g.domains <= 0 {
 		return false
 	}

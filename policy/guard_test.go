@@ -103,19 +103,19 @@ func TestGuard(t *testing.T) {
 			for _, s := range c.story {
 				s.attempt(g)
 			}
-			if got := g.Holds(start.Add(time.Duration(c.at * float64(time.Minute)))); got != c.want {
-				t.Errorf("holds: %t", got)
+			if got := g.Active(start.Add(time.Duration(c.at * float64(time.Minute)))); got != c.want {
+				t.Errorf("active: %t", got)
 			}
 			g.Release()
-			if g.Holds(start) || g.recent.Len() != 0 || len(g.accounts) != 0 || g.failing != 0 {
+			if g.Active(start) || g.recent.Len() != 0 || len(g.accounts) != 0 || g.failing != 0 {
 				t.Error("a released guard remembers")
 			}
 		})
 	}
 	var zero Guard
 	one("v", 100, bad, 0).attempt(&zero)
-	if zero.Holds(start) {
-		t.Error("the zero guard holds")
+	if zero.Active(start) {
+		t.Error("the zero guard is active")
 	}
 }
 
@@ -141,7 +141,7 @@ func TestGuardIsBounded(t *testing.T) {
 	if n != maxSightings || failing != g.failing {
 		t.Errorf("%d sightings of accounts, %d failing, booked as %d", n, failing, g.failing)
 	}
-	if g.Holds(start.Add(time.Hour)); g.recent.Len() != 0 || len(g.accounts) != 0 || g.failing != 0 {
+	if g.Active(start.Add(time.Hour)); g.recent.Len() != 0 || len(g.accounts) != 0 || g.failing != 0 {
 		t.Error("an hour later it remembers")
 	}
 }

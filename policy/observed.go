@@ -24,8 +24,7 @@ const (
 // Fault is what ended a connection's way, where it was not a reply.
 type Fault string
 
-// The faults, as relay/deliver reads them off the network and crypto/tls
-// (tls-policy §10.7).
+// The faults, as relay/deliver reads them off the network and crypto/tls.
 const (
 	NoFault    Fault = ""
 	NoConnect  Fault = "no_connect"  // no connection: refused, no route, timed out
@@ -40,7 +39,7 @@ const (
 	Downgrade  Fault = "downgrade"   // the downgrade canary of RFC 8446 §4.1.3
 )
 
-// Offer is what EHLO said of STARTTLS.
+// Offer is what the answer to EHLO said of STARTTLS.
 type Offer string
 
 // A masked STARTTLS was there until a middlebox wrote over it ("XXXXXXXA").
@@ -53,10 +52,11 @@ const (
 // Hello is which ClientHello a connection used.
 type Hello string
 
-// FullHello is the first one. CompatHello leaves out the hybrid groups and,
-// where the floor allows, TLS 1.3 (tls-policy §10.4). NoSNIHello is the full
-// one without a server name (C4). ProbeHello offers every version, below the
-// floor as well, to find out what a host has; such a connection carries no mail.
+// FullHello is the first one. CompatHello has no hybrid key exchange and, where
+// the floor allows, no TLS 1.3: some hosts and middleboxes fail on a hello that does
+// not fit into one packet, or on TLS 1.3. NoSNIHello is the full one without a server
+// name (row C4). ProbeHello offers every version, below the floor as well, to find
+// out which a host has; such a connection carries no mail.
 const (
 	FullHello   Hello = "full"
 	CompatHello Hello = "compat"
@@ -64,8 +64,8 @@ const (
 	ProbeHello  Hello = "version_probe"
 )
 
-// Observed is what was seen of one connection to one address. It is data:
-// relay/deliver fills it in and has no opinion.
+// Observed is what was seen of one connection to one address. It is plain data:
+// relay/deliver fills it in and judges nothing.
 type Observed struct {
 	Stage Stage
 	Fault Fault
@@ -95,8 +95,9 @@ type Session struct {
 	Cert          Certificate `json:"certificate"`
 }
 
-// Certificate is the outcome of every check on the host's certificate, all of
-// them always made (tls-policy §10.5), and a summary for the evidence.
+// Certificate is the outcome of every check on the host's certificate, and a
+// summary for the evidence. All checks are always made, for a report has to name
+// every fault, and x509.Certificate.Verify stops at the first.
 type Certificate struct {
 	// Faults are the cert_* reasons found, most telling first; none: valid.
 	// The name is checked against the Decision's Names.

@@ -2,15 +2,15 @@ package policy
 
 import "tlsrelay/events"
 
-// Status gives the enhanced status code (RFC 3463) of a TLS refusal: the 4.x
-// one while the message is retried, the 5.x one when that is over
-// (tls-policy §11.1). The same code stands in the DSN, the event and the log.
+// Status gives the enhanced status code (RFC 3463) of a demand that was not met:
+// for a message that is tried again, or, if final, for one that is blocked. The
+// DSN, the event and the log have the same code. DECISIONS.md lists them.
 func Status(reason events.Reason, from Source, final bool) string {
 	s := finalStatus(reason, from)
 	if final {
 		return s
 	}
-	// While retrying, "no encryption to be had" is the plain 4.7.4.
+	// While a message is tried again, missing encryption is 4.7.4, as in Postfix.
 	if s == "5.7.10" || s == "5.7.30" {
 		return "4.7.4"
 	}

@@ -69,7 +69,7 @@ type Failure struct {
 func (f *Failure) Error() string { return string(f.Reason) + ": " + f.Reply.String() }
 
 // Refusal is the failure of a message that a demand forbids to deliver. It
-// begins with the words that bounce parsers know (tls-policy §11.1).
+// begins with the words that bounce parsers know.
 func Refusal(v policy.HostVerdict) *Failure {
 	return &Failure{
 		Class: Refused, Reach: ReachDestination, Reason: v.Reason,

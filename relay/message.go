@@ -116,8 +116,8 @@ type Body interface {
 }
 
 // Draft receives a body while it is being submitted. Small bodies stay in
-// memory, large ones go to a spool file (architecture §4). Exactly one of
-// Store.Accept and Discard ends it.
+// memory, large ones go to a spool file. Exactly one of Store.Accept and Discard
+// ends it.
 type Draft interface {
 	io.Writer
 	Size() int64

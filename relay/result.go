@@ -41,8 +41,8 @@ type Outcome struct {
 	Session events.Session // of the host that decided; zero without a connection
 }
 
-// Feedback is what an attempt says about its destination's health. Policy
-// refusals say nothing (tls-policy §9).
+// Feedback is what an attempt says about its destination's health. A block by
+// policy says nothing: the host works, and other senders demand less of it.
 type Feedback string
 
 // The feedbacks: the destination worked, is in trouble, or neither.

@@ -53,10 +53,10 @@ func (d Delivery) Drop(m Message, now time.Time, words string, demanding bool) T
 }
 
 // FailAll is the result of an attempt that failed for all waiting recipients
-// alike before any host was spoken to. Where that is the destination's trouble
-// and the policy window has ended, what was seen before decides (tls-policy
-// §3.1); a fault of our own never does. Who knows that the sender demands
-// nothing any more leaves d's history out.
+// alike before any host was spoken to. If the trouble is the destination's and the
+// policy window has ended, the evidence of earlier attempts blocks the message; a
+// fault of our own never does. A caller who knows the demands first takes out of
+// d.History what no longer counts (policy.History.Under).
 func FailAll(d Delivery, f Failure, now time.Time) Result {
 	ruling := policy.Unreached
 	if f.Class == Temporary && f.Reach == ReachDestination && d.History.Over(now) {
@@ -170,9 +170,9 @@ func (st *stepper) deferred(r *Recipient, sess events.Session, f Failure) {
 	}
 }
 
-// expired is the failure of a recipient whose time ran out on f. If TLS
-// evidence stood against the destination, that is why; otherwise the last
-// reply is (interface §7).
+// expired is the failure of a recipient whose time ran out on f. If there was TLS
+// evidence against the destination, that is the reason; otherwise the last reply
+// is.
 func (st *stepper) expired(f Failure) Failure {
 	if v := st.history.Violation; st.history.Violated() {
 		f.Class, f.Reason = Refused, v.Reason

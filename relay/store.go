@@ -24,16 +24,17 @@ type Transition struct {
 	// commit.
 	Notice *Notice
 	Report *Report
-	// Sync: the commit is on stable storage before it returns. Only the
-	// finish of a delivered message does without (architecture §4).
+	// Sync: the commit is on stable storage before it returns. Only the end of a
+	// delivered message does without: if a crash takes it back, the message is
+	// delivered twice, and none is lost.
 	Sync bool
 }
 
 // Notice asks for one DSN to the envelope sender (RFC 3464).
 type Notice struct {
 	Recipients []NoticeRecipient
-	// HeadersOnly: the original's body must not go along, because a TLS
-	// demand stood on the message (interface §7).
+	// HeadersOnly: the original's body must not go along, because there was a TLS
+	// demand on the message, and the report itself may travel in clear.
 	HeadersOnly bool
 	// WillRetryTo is the end of the queue lifetime, for delayed recipients.
 	WillRetryTo time.Time

@@ -1,7 +1,14 @@
 // Package account holds who uses the relay and what each may do: the parent
-// account, its subusers and customer accounts, and the API keys that open
-// both the API and submission (contract §2 and §3). It decides; relay/store
-// keeps, relay/api and relay/submission ask.
+// account, its subusers and customer accounts, and the API keys that open both
+// the API and submission. This package decides; relay/store keeps what it decides
+// about, relay/api and relay/submission ask.
+//
+//	account.go       Account, and Store, which relay/store implements
+//	key.go           Key: its secret, its hash
+//	scope.go         Scope: what a key may do
+//	foreign.go       scopes of SendGrid that keys may have and that open nothing
+//	authenticate.go  Authenticate: secret -> account and key; Sender: account -> what it demands
+//	override.go      Override: an account's rule for one recipient domain
 package account
 
 import (

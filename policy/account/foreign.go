@@ -3,7 +3,7 @@ package account
 import "strings"
 
 // foreign is the scopes that SendGrid has and this relay has no use for. Keys
-// may hold them, because programs written for SendGrid ask for them; they open
+// may have them, because programs written for SendGrid ask for them; they open
 // nothing. The names are those of twilio/sendgrid-oai (the scopes of
 // tsg_scopes_v3, tsg_teammates_v3 and tsg_sso_v3), of Twilio's page "API Key
 // Permissions", and of what GET /v3/scopes answers as Terraform providers for
@@ -131,6 +131,6 @@ func (s Scope) Condition() bool {
 	return false
 }
 
-// Grantable reports whether a key may hold s: a scope of this relay, or one of
+// Grantable reports whether a key may have s: a scope of this relay, or one of
 // SendGrid's that opens nothing here.
 func (s Scope) Grantable() bool { return s.Known() || foreign[s] || s.Condition() }

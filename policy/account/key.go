@@ -27,8 +27,8 @@ type Key struct {
 var ErrSecret = errors.New("an API key is SG.<22 characters>.<43 characters>")
 
 // NewSecret makes a fresh secret: "SG.", 16 random bytes, ".", 32 random
-// bytes, each in unpadded URL-safe base64 (contract §2.1). Its id does not begin
-// with a dash: `key revoke` would take it for a flag.
+// bytes, each in unpadded URL-safe base64: 69 characters, the form of SendGrid's
+// keys. Its id does not begin with a dash, which `key revoke` would take for a flag.
 func NewSecret() string {
 	var b [48]byte
 	enc := base64.RawURLEncoding
@@ -67,5 +67,5 @@ func (k Key) Matches(hash [32]byte) bool {
 	return subtle.ConstantTimeCompare(k.Hash[:], hash[:]) == 1
 }
 
-// Allows reports whether the key holds scope s.
+// Allows reports whether the key has scope s.
 func (k Key) Allows(s Scope) bool { return k.Full || slices.Contains(k.Scopes, s) }

@@ -10,7 +10,7 @@ import (
 )
 
 // Override is an account's rule for one recipient domain, beside its own
-// settings: the stricter of the two holds on each axis (policy.Decide).
+// settings: the stricter of the two wins on each axis (policy.Sender.Demands).
 type Override struct {
 	Account  ID              `json:"account"`
 	Domain   domain.Name     `json:"domain"`

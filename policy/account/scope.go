@@ -5,7 +5,8 @@ import "slices"
 // Scope is one permission of a key, by SendGrid's name for it.
 type Scope string
 
-// The scopes this relay knows (contract §2.2).
+// The scopes that open something here. MessagesRead is our own; the others are
+// SendGrid's.
 const (
 	MailSend           Scope = "mail.send"
 	EnforcedTLSRead    Scope = "user.settings.enforced_tls.read"

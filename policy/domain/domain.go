@@ -1,6 +1,6 @@
-// Package domain holds the checked domain name that every other package
-// keys by. A string becomes a [Name] in one place, [Parse]; from then on
-// nobody lower-cases, trims or converts again.
+// Package domain has one type, the checked domain name, which all other packages
+// use as the key of what they know of a domain. A string becomes a [Name] in one
+// place, [Parse]; from then on nobody lower-cases, trims or converts it again.
 package domain
 
 import (

@@ -28,7 +28,7 @@ type Account struct {
 }
 
 // Settings are an account's settings by the names and types that the public
-// API has for them (interface §5), all of them always there.
+// API has for them, all of them always there.
 type Settings struct {
 	RequireTLS        bool               `json:"require_tls"`
 	RequireValidCert  bool               `json:"require_valid_cert"`

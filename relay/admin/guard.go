@@ -13,7 +13,7 @@ import (
 )
 
 // guard lets a request through to next only if it comes from somebody who
-// could be the operator (interface §6). A listener on loopback is within
+// could be the operator. A listener on loopback is within
 // reach of every web page the operator's browser shows, so a token alone is
 // not enough and its absence must not be fatal: the Host must be ours (which
 // stops DNS rebinding), and a change must come as JSON without a foreign

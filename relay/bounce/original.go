@@ -53,8 +53,8 @@ func endLine(content []byte) []byte {
 }
 
 // returnsFull says whether the body may go along. A TLS demand on the message
-// forbids it (interface §7, RFC 8689 §5), and only a failure needs it
-// (RFC 3461 §6.2).
+// forbids it, for the report may travel in clear (RFC 8689 §5 says so for
+// REQUIRETLS), and only a failure needs it (RFC 3461 §6.2).
 func returnsFull(m relay.Message, n relay.Notice, size int64) bool {
 	if n.HeadersOnly || m.RequireTLS || !has(n, relay.ActionFailed) {
 		return false

@@ -83,8 +83,8 @@ func version(h relay.HostEvidence) policy.Version {
 }
 
 // diagnostic gives the words about a recipient, and whether a host said them.
-// Those of a TLS block begin with the one text that bounce parsers know
-// (tls-policy §11.1), whatever the host said beside it.
+// Those of a TLS block begin with the one text that bounce parsers know, whatever
+// the host said beside it.
 func diagnostic(r relay.NoticeRecipient) (words string, remote bool) {
 	if !tlsBlock(r) || strings.HasPrefix(r.Diagnostic, events.TLSBlocked) {
 		return r.Diagnostic, r.Remote

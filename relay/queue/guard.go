@@ -92,7 +92,7 @@ func (q *Queue) holds(s policy.Sighting) bool {
 	q.guardMu.Lock()
 	defer q.guardMu.Unlock()
 	q.guard.Attempted(s)
-	holds := q.guard.Holds(s.At)
+	holds := q.guard.Active(s.At)
 	if holds != q.held {
 		q.held = holds
 		if holds {
@@ -109,7 +109,7 @@ func (q *Queue) holds(s policy.Sighting) bool {
 func (q *Queue) GuardHolds() bool {
 	q.guardMu.Lock()
 	defer q.guardMu.Unlock()
-	return q.guard.Holds(time.Now())
+	return q.guard.Active(time.Now())
 }
 
 // ReleaseGuard is an operator's word that the fault is not ours: the guard

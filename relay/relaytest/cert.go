@@ -27,8 +27,8 @@ type Cert struct {
 	UnknownCA           bool // signed by an authority that is in no pool
 	Intermediate        bool // signed by an intermediate, which is sent along
 	MissingIntermediate bool // signed by an intermediate, which is not sent
-	// Unparseable gives it a negative serial number, which crypto/x509
-	// refuses to parse (tls-policy §10.2).
+	// Unparseable gives it a negative serial number, which crypto/x509 does not
+	// parse.
 	Unparseable bool
 }
 

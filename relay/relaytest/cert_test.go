@@ -61,7 +61,7 @@ func TestCertificates(t *testing.T) {
 		{"unknown CA", Cert{Names: names, UnknownCA: true}, untrusted},
 		{"SHA-1", Cert{Names: names, SHA1: true}, func(err error) bool { return err != nil && strings.Contains(err.Error(), "SHA1") }},
 		{"RSA 2048", Cert{Names: names, Key: KeyRSA2048}, fine},
-		{"RSA 1024", Cert{Names: names, Key: KeyRSA1024}, fine}, // tls-policy §10.2: Go has no floor
+		{"RSA 1024", Cert{Names: names, Key: KeyRSA1024}, fine}, // crypto/x509 has no floor
 		{"P-224", Cert{Names: names, Key: KeyP224}, fine},
 	} {
 		t.Run(c.what, func(t *testing.T) {

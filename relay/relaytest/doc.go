@@ -5,8 +5,8 @@
 //	zone.go        Zone: a DNS server with programmable records ...
 //	zonefault.go   ... and programmable trouble
 //	ca.go          CA: a certificate authority
-//	cert.go        Cert: certificates of it, good and bad in every way of tls-policy §5
-//	script.go      Script: what a receiving host does at each step (tls-policy §4)
+//	cert.go        Cert: certificates of it, good, and bad in every way that there is a reason for
+//	script.go      Script: what a receiving host does at each step, by the rows of policy/rows.go
 //	host.go        Host: one such host, and everything it saw
 //	session.go     one connection: commands and replies ...
 //	transfer.go    ... the message itself ...

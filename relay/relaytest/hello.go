@@ -4,7 +4,7 @@ import "encoding/binary"
 
 // Hello is what a script looks at in a ClientHello.
 type Hello struct {
-	Size       int    // of the record's payload (tls-policy §10.4)
+	Size       int    // of the record's payload, in octets
 	ServerName string // "" without the extension
 	Ticket     bool   // it offers a session ticket
 	MinVersion uint16 // the lowest version that it offers by name; 0: it names none

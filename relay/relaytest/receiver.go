@@ -199,7 +199,7 @@ func (r *Receiver) WaitEvents(ctx context.Context, cond func(events []map[string
 	}
 }
 
-// The headers of a signed request (contract §5.1).
+// The headers of a signed request.
 const (
 	SignatureHeader = "X-Twilio-Email-Event-Webhook-Signature"
 	TimestampHeader = "X-Twilio-Email-Event-Webhook-Timestamp"

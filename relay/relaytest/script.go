@@ -8,7 +8,7 @@ import (
 // Script is what a receiving host does at each step of a connection. The zero
 // Script is a healthy modern host: STARTTLS with a certificate that every
 // check passes, every usual keyword, 250 to everything. The comments name the
-// rows of tls-policy §4 that a field plays.
+// rows of policy/rows.go that a field plays.
 type Script struct {
 	Greeting  Reply // A1 (Silence), A2, A3
 	EHLO      Reply // in clear: A5, A6, A7
@@ -129,7 +129,7 @@ type TLS struct {
 	Downgrade bool   // the canary of RFC 8446 §4.1.3, as when a middlebox lowers the version
 
 	// HelloOver limits the replacement to ClientHello records longer than
-	// this (tls-policy §10.4); WithSNI to hellos with a server name (C4),
+	// this, in octets; WithSNI to hellos with a server name (C4),
 	// WithTicket to those that offer a session ticket (C8r), and VersionOver to
 	// those that offer no version up to this one.
 	HelloOver   int

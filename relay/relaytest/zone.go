@@ -177,8 +177,8 @@ func (z *Zone) setSigned(name string, yes bool) {
 }
 
 // Validate makes the server answer like a resolver that validates DNSSEC:
-// the root is authentic, dnssec-failed.org is bogus (interface §3). Names
-// still have to be signed one by one.
+// the root is authentic, dnssec-failed.org is bogus. Names still have to be signed
+// one by one.
 func (z *Zone) Validate() {
 	z.add(z.soa())
 	z.Sign(".")

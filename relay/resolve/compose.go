@@ -80,8 +80,8 @@ func (c *composing) configured(destination string) (smartHost, bool) {
 }
 
 // smartHost makes the route to a host that the operator named. Its name is
-// what its certificate must carry, never the recipient's domain (tls-policy
-// §5); its address may be private, for it is no stranger's word.
+// what its certificate must carry, never the recipient's domain: the operator chose
+// the host, not DNS. Its address may be private, for no stranger named it.
 func (c *composing) smartHost(ctx context.Context, h smartHost) composed {
 	if h.addr.IsValid() {
 		host := literalHost(netip.AddrPortFrom(h.addr, h.port))
@@ -201,8 +201,9 @@ func (c *composing) noteUntried(hosts []Host, rest []mx, name domain.Name, a ans
 	return hosts
 }
 
-// host gives what is known of a host from the record that named it. The name
-// in the record is the one to verify, wherever an alias may lead (tls-policy §5).
+// host gives what is known of a host from the record that named it. The name in
+// the record is the one to verify, wherever an alias leads: RFC 5321 §5.1 forbids
+// aliases there, and the target of one is as forgeable as the alias.
 func (c *composing) host(text string, recipient domain.Name, from answer) Host {
 	h := Host{Name: text, Facts: policy.Facts{Recipient: recipient, MX: policy.MXUnsigned}}
 	if c.believed && from.authentic {
@@ -210,7 +211,7 @@ func (c *composing) host(text string, recipient domain.Name, from answer) Host {
 	}
 	name, err := domain.Parse(text)
 	if err != nil {
-		// An address in place of a name, most often (tls-policy §5).
+		// Most often an address in place of a name, which RFC 5321 §5.1 forbids.
 		h.Failure = noAddress.host("the MX record holds no host name")
 		return h
 	}

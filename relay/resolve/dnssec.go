@@ -10,7 +10,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// The settings of delivery.dnssec (interface §3).
+// The values of the setting delivery.dnssec: believe the AD bit of a resolver on
+// loopback that passes a test, of any resolver, or of none.
 const (
 	DNSSECAuto  = "auto"
 	DNSSECTrust = "trust"

@@ -1,7 +1,7 @@
 // Package resolve says where mail for a destination goes: domain -> hosts ->
-// addresses, with what is known of each host before it is dialled
-// (tls-policy §7). It asks one recursive resolver, and tells "no such domain",
-// "no mail here" and "could not find out" apart, which net.Resolver does not.
+// addresses, with what is known of each host before it is dialled. It asks one
+// recursive resolver, and tells "no such domain", "no mail here" and "could not find
+// out" apart, which net.Resolver does not.
 //
 //	resolver.go  Options, New, Run; Route: from the cache, or ...
 //	compose.go   ... MX, implicit MX, literals and configured routes -> route.go's Route
@@ -13,6 +13,6 @@
 //	client.go    UDP, repeated, TCP when truncated; with answer.go all that knows miekg/dns
 //	cache.go     by TTL, bounded
 //	network.go   which addresses are ours, private, or out of reach
-//	dnssec.go    whether the resolver's AD bit is to be believed (interface §3)
+//	dnssec.go    whether the resolver's AD bit is to be believed
 //	metrics.go   counters
 package resolve

@@ -5,8 +5,8 @@ import (
 	"tlsrelay/relay"
 )
 
-// kind is a kind of trouble on the way to a host, with its place in
-// tls-policy §7.
+// kind is a kind of trouble on the way to a host, and what a message with it comes
+// to.
 type kind struct {
 	class  relay.Class
 	reason events.Reason

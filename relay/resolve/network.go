@@ -58,8 +58,8 @@ func hasRoute(network, address string) bool {
 	return true
 }
 
-// reachable reports whether the address's family can be dialled from here
-// (tls-policy §3 step 1).
+// reachable reports whether the address's family can be dialled from here. An
+// address that cannot is skipped, for that is no evidence against its host.
 func (n *network) reachable(a netip.Addr) bool {
 	switch {
 	case a.IsLoopback():

@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// Bounds on one route (tls-policy §3 step 5). What lies beyond is noted as
-// untried, and counts as unreachable.
+// Bounds on one route. What is beyond them is noted as untried and counts as
+// unreachable: that no host complies can be said only of hosts that were asked.
 const (
 	maxHosts     = 10
 	maxAddresses = 20
