@@ -118,9 +118,9 @@ func summary() string {
 }
 
 func everyRow() string {
-	b := "| row | the host | O | T | V | RFC |\n|---|---|---|---|---|---|\n"
+	b := "| row | the host | O | T | V | source |\n|---|---|---|---|---|---|\n"
 	for _, r := range Rows() {
-		b += fmt.Sprintf("| %s | %s | %s | %s |\n", r.ID, r.When, columnsOf(r), strings.TrimPrefix(r.Source, "RFC "))
+		b += fmt.Sprintf("| %s | %s | %s | %s |\n", r.ID, r.When, columnsOf(r), r.Source)
 	}
 	return strings.TrimSuffix(b, "\n")
 }
