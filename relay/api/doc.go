@@ -1,5 +1,6 @@
-// Package api is the public API: SendGrid's, as far as a relay needs it
-// (/v3, contract §1 to §6), and our own beside it (/relay/v1, interface §5).
+// Package api is the public API: SendGrid's, as far as a relay needs it (/v3), and
+// our own beside it (/relay/v1). CONTRACT.md says what clients may rely on, and why;
+// openapi.json has the shapes.
 //
 // The way of one request:
 //
@@ -7,7 +8,7 @@
 //	routes.go    every route on one screen, with its scope and success code
 //	serve.go     request id, CORS, the checks in order, panics, metrics
 //	router.go    path, cleaned -> resource -> route
-//	caller.go    who calls, on whose behalf, and may they (contract §2)
+//	caller.go    who calls, on whose behalf, and may they
 //	limit.go     how many requests a key has left (429)
 //	request.go   what a handler gets; the body, bounded and decoded
 //	fields.go    one JSON object read field by field, strictly, all faults at once
@@ -19,6 +20,6 @@
 // (links.go), and for /relay/v1 check.go, settings.go, messages.go, domains.go
 // and openapi.go.
 //
-// Checks come in the order of contract §2.3: unknown path, method, key, scope,
-// size, body, unknown id. Nothing is stored unless the whole request is valid.
+// Checks come in this order: unknown path, method, key, limit, scope, size, body,
+// unknown id. Nothing is stored unless the whole request is valid.
 package api
