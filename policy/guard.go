@@ -23,16 +23,16 @@ type Guard struct {
 	within  time.Duration
 
 	accounts map[string]*voice
-	recent   list.List // of *sighting, the longest unseen first
+	recent   list.List // of *sighting, the oldest first
 	failing  int       // accounts that find nearly every place failing
 }
 
 // Sighting is an attempt under a demand.
 type Sighting struct {
 	Account string
-	Domain  string // what was registered of the recipients' domain, so that one owner is one name
-	// Network is where the host that was tried is: its IPv4 address, or the /64
-	// of its IPv6 address. The zero prefix is none, and the domain stands for it.
+	Domain  string // the registrable part of the recipients' domain, so that one owner counts once
+	// Network is that of the host that was tried: its IPv4 address, or the /64 of
+	// its IPv6 address. Where it is zero, the domain stands for it.
 	Network  netip.Prefix
 	Violated bool
 	At       time.Time
@@ -44,10 +44,10 @@ type sighting struct {
 	inAll, inOwn *list.Element
 }
 
-// voice is what one account has seen.
+// voice is what one account has seen. Each has one vote, however much it sends.
 type voice struct {
 	domains map[string]*sighting
-	own     list.List // of *sighting, the longest unseen first
+	own     list.List // of *sighting, the oldest first
 	places  map[place]*seen
 	failed  int // places where most domains violated
 }
@@ -66,10 +66,10 @@ func (s *seen) failed() bool { return s != nil && 2*s.violated > s.all }
 
 const (
 	// maxSightings and maxOwnSightings bound the memory of a Guard, in all and
-	// for each account; the longest unseen are forgotten first.
+	// for each account; the oldest are forgotten first.
 	maxSightings    = 1 << 16
 	maxOwnSightings = 1 << 11
-	// nearly all are so many in a hundred.
+	// nearlyAll is how many in a hundred count as nearly all.
 	nearlyAll = 80
 )
 
@@ -80,8 +80,8 @@ func NewGuard(domains int, within time.Duration) *Guard {
 	return &Guard{domains: domains, within: within, accounts: make(map[string]*voice)}
 }
 
-// Attempted tells of an attempt. What counts of an account for a domain is its
-// newest attempt.
+// Attempted tells the guard of an attempt. Of one account at one domain only the
+// newest attempt counts.
 func (g *Guard) Attempted(s Sighting) {
 	if g.domains <= 0 {
 		return
@@ -108,7 +108,7 @@ func (g *Guard) Attempted(s Sighting) {
 	g.count(v, n, 1)
 }
 
-// count books a sighting, or takes it out again.
+// count adds a sighting to the counts (by 1), or takes it out again (by -1).
 func (g *Guard) count(v *voice, s *sighting, by int) {
 	if v.failing() {
 		g.failing--
@@ -159,9 +159,9 @@ func (g *Guard) Active(now time.Time) bool {
 	return agreed(g.failing, len(g.accounts)) && g.unrelated()
 }
 
-// agreed reports whether so many failing accounts, of all that have sent, speak
-// for a fault of ours: two at least and, one voice left aside, nearly all. An
-// account that sends alone speaks for itself.
+// agreed reports whether the failing accounts, among all that have sent, point to a
+// fault of ours: there are at least two, and nearly all are failing when one account
+// is left out. Where only one account sends, it decides alone.
 func agreed(failing, accounts int) bool {
 	if accounts <= 1 {
 		return failing == accounts && accounts > 0
@@ -201,7 +201,7 @@ func (g *Guard) unrelated() bool {
 	return false
 }
 
-// Release forgets everything: an operator's word that the fault is not ours.
+// Release forgets everything: an operator says that the fault is not ours.
 func (g *Guard) Release() {
 	for g.recent.Len() > 0 {
 		g.forget(g.recent.Front().Value.(*sighting))
