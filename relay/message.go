@@ -27,16 +27,19 @@ func NewMessageID(t time.Time) MessageID {
 	return id
 }
 
-// ParseMessageID reads the written form.
+// ParseMessageID reads the written form, of which an id has one.
 func ParseMessageID(s string) (MessageID, error) {
-	var id MessageID
 	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	if err != nil || len(b) != len(id) {
-		return id, errors.New("not a message id")
+	// The decoder passes over line ends wherever they are, and so does not count
+	// what it was given.
+	if err != nil || len(b) != len(MessageID{}) || len(s) != writtenID {
+		return MessageID{}, errors.New("not a message id")
 	}
-	copy(id[:], b)
-	return id, nil
+	return MessageID(b), nil
 }
+
+// writtenID is how many characters the written form has.
+const writtenID = 22
 
 // String gives the written form.
 func (id MessageID) String() string { return base64.RawURLEncoding.EncodeToString(id[:]) }
