@@ -377,7 +377,8 @@ func TestTargets(t *testing.T) {
 	for _, url := range []string{
 		rec.URL,
 		strings.Replace(rec.URL, "127.0.0.1", "localhost", 1), // refused only when it is dialled
-		"https://[::1]:443/", "https://10.0.0.1/", "https://169.254.169.254/latest", "https://[::ffff:127.0.0.1]/",
+		"https://[::1]:443/", "https://10.0.0.1/", "https://127.0.0.1./", "https://\uff11\uff12\uff17.0.0.1/", "https://127\u30020.0.1/", "https://0x7f.1/", "https://0177.0.0.1/", "https://]]x/",
+		"https://example.com:0/", "https://example.com:65536/", "https://169.254.169.254/latest", "https://[::ffff:127.0.0.1]/",
 		"http://example.com/", "ftp://example.com/", "https:///x", "https:example.com", "example.com", "https://%zz/", "",
 	} {
 		e := Endpoint{URL: url}

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"net/netip"
 	"net/url"
+	"strconv"
 
 	"code.dny.dev/ssrf"
+
+	"tlsrelay/policy/domain"
 )
 
 // ErrTarget is the error of a URL that this relay does not post to.
@@ -17,7 +20,7 @@ var ErrTarget = errors.New("not a permitted webhook target")
 var guardian = ssrf.New(ssrf.WithAnyPort())
 
 // CheckURL reports whether raw can be an endpoint's URL or token URL: https
-// with a host and, if the host is an address, a public one. allowInsecure
+// with a host that is a domain name or a public address. allowInsecure
 // permits http and any address. The error is [ErrTarget].
 func CheckURL(raw string, allowInsecure bool) error {
 	u, err := url.Parse(raw)
@@ -29,8 +32,26 @@ func CheckURL(raw string, allowInsecure bool) error {
 	default:
 		return ErrTarget
 	}
-	if addr, err := netip.ParseAddr(u.Hostname()); err == nil && !allowInsecure && guardian.SafeAddr(addr) != nil {
+	if u.Port() != "" && !isPort(u.Port()) {
+		return ErrTarget
+	}
+	// A host that is neither an address nor a domain name is an address in a
+	// spelling that net/http or a resolver knows (127.0.0.1., 0x7f.1, digits of
+	// other scripts), or nothing that can be asked.
+	addr, err := netip.ParseAddr(u.Hostname())
+	if err != nil {
+		if _, err := domain.Parse(u.Hostname()); err != nil {
+			return ErrTarget
+		}
+		return nil
+	}
+	if !allowInsecure && guardian.SafeAddr(addr) != nil {
 		return ErrTarget
 	}
 	return nil
+}
+
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
 }

@@ -158,22 +158,11 @@ func validURL(raw string, allowInsecure bool) bool {
 	if err != nil {
 		return false
 	}
-	host := u.Hostname()
-	if allowInsecure || strings.Contains(host, ":") {
-		return true // an IPv6 address, which CheckURL has judged
+	name, err := domain.Parse(u.Hostname())
+	if err != nil || allowInsecure {
+		return true // what is no name is an address, which CheckURL has judged
 	}
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	if !strings.Contains(host, ".") || strings.HasSuffix(host, ".localhost") {
-		return false
-	}
-	// Spellings of addresses that only some resolvers take for one (0x7f.1)
-	// are no domain names either.
-	_, err = domain.Parse(host)
-	return err == nil || isDottedQuad(host)
-}
-
-func isDottedQuad(host string) bool {
-	return strings.Count(host, ".") == 3 && strings.Trim(host, "0123456789.") == ""
+	return name.Qualified() && !strings.HasSuffix(name.String(), ".localhost")
 }
 
 // auditedWebhook is what the audit line shows of a webhook: no secret, no
