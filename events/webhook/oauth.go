@@ -135,7 +135,7 @@ func readToken(text []byte) (token, error) {
 		AccessToken string      `json:"access_token"`
 		ExpiresIn   json.Number `json:"expires_in"` // some servers quote it
 	}
-	if err := json.Unmarshal(text, &answer); err != nil || answer.AccessToken == "" || len(answer.AccessToken) > maxToken {
+	if err := json.Unmarshal(text, &answer); err != nil || !isToken(answer.AccessToken) {
 		return token{}, errors.New("token endpoint gave no access_token that is one")
 	}
 	life := defaultTokenLife
@@ -144,4 +144,11 @@ func readToken(text []byte) (token, error) {
 		life -= min(tokenMargin, life/10)
 	}
 	return token{answer.AccessToken, time.Now().Add(life)}, nil
+}
+
+// isToken reports whether an access token can be sent: visible ASCII, as a bearer
+// token is (RFC 6750 §2.1), and no more than is kept.
+func isToken(s string) bool {
+	invisible := func(r rune) bool { return r <= ' ' || r >= 0x7f }
+	return s != "" && len(s) <= maxToken && !strings.ContainsFunc(s, invisible)
 }
