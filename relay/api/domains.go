@@ -90,7 +90,11 @@ func readRule(o *object, rule *account.Override, now time.Time) error {
 	var expires string
 	o.textOrNull("expires", 64, &expires)
 	if expires != "" {
-		if rule.Expires, err = time.Parse(time.RFC3339, expires); err != nil || !rule.Expires.After(now) {
+		rule.Expires, err = time.Parse(time.RFC3339, expires)
+		// time.Parse takes zones of 24 hours, which cannot be written, and a zone may
+		// lead out of the year 9999: UTC is what is stored.
+		rule.Expires = rule.Expires.UTC()
+		if err != nil || !rule.Expires.After(now) || rule.Expires.Year() > 9999 {
 			o.refuse("expires", "expires must be a future time as in RFC 3339")
 		}
 	}
