@@ -21,7 +21,7 @@ func (s *server) admit(r *request, to route) error {
 	if to.scope != anyKey && !r.key.Allows(to.scope) {
 		return refused(http.StatusForbidden)
 	}
-	r.on, err = s.actsOn(r, r.Header.Get("On-Behalf-Of"))
+	r.on, err = s.actsOn(r, r.Header.Values("On-Behalf-Of"))
 	return err
 }
 
@@ -60,14 +60,18 @@ func (s *server) limit(r *request) error {
 	return nil
 }
 
-// actsOn finds the account that a value of on-behalf-of means (contract
-// §2.4). Whatever is not the caller's to act on gets the same answer, so that
-// nobody learns which accounts exist.
-func (s *server) actsOn(r *request, value string) (account.Account, error) {
-	kind, name := account.KindSubuser, strings.TrimSpace(value)
-	if name == "" {
+// actsOn finds the account that the values of on-behalf-of mean. Whatever is
+// not the caller's to act on gets the same answer, so that nobody learns which
+// accounts exist; and so do two values, of which one could be empty and mean the
+// caller itself.
+func (s *server) actsOn(r *request, values []string) (account.Account, error) {
+	switch {
+	case len(values) == 0, len(values) == 1 && strings.Trim(values[0], " \t") == "":
 		return r.owner, nil
+	case len(values) > 1:
+		return account.Account{}, refused(http.StatusForbidden)
 	}
+	kind, name := account.KindSubuser, strings.TrimSpace(values[0])
 	if id, ok := customerID(name); ok {
 		kind, name = account.KindCustomer, id
 	}
