@@ -5,7 +5,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 LDFLAGS  = -s -w -X main.buildVersion=$(VERSION) -X main.buildCommit=$(COMMIT)
 
-.PHONY: build run demo test check lint alerts bench bench-compare bench-relay clients crash clean
+.PHONY: build run demo test check fuzz lint alerts bench bench-compare bench-relay clients crash clean
 
 build: ## bin/tlsrelay, static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/tlsrelay ./cmd/tlsrelay
@@ -29,8 +29,20 @@ lint:
 
 check: lint build test ## everything CI runs; needs what .ci/run installs
 	$(GO) test -race ./...
-	$(MAKE) alerts clients crash
+	$(MAKE) fuzz alerts clients crash
 	bin/tlsrelay demo
+
+# One target at a time is all that go test takes. FUZZ picks some by name.
+FUZZ     ?= ^Fuzz
+FUZZTIME ?= 3s
+fuzz: ## every fuzz target for a moment; FUZZ=FuzzHost FUZZTIME=10m runs one for longer
+	@mkdir -p bin
+	@$(GO) test -list '$(FUZZ)' ./... >bin/fuzz.txt
+	@awk '/^Fuzz/ { name[n++] = $$1 } /^ok/ { for (i = 0; i < n; i++) print $$2, name[i]; n = 0 }' bin/fuzz.txt | \
+	while read -r package name; do \
+		echo "$$package $$name"; \
+		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5x -parallel 2 "$$package" </dev/null || exit 1; \
+	done
 
 PROMTOOL ?= $(shell command -v promtool || echo "$${XDG_CACHE_HOME:-$$HOME/.cache}/tlsrelay-ci/promtool")
 
