@@ -128,9 +128,11 @@ type Store interface {
 
 	// Claim takes up to n deliveries of one lane and account that are due at
 	// now, oldest first, records an attempt on each and moves its Due to
-	// lease(attempts). next is when the one after them is due, zero when
-	// there is none.
-	Claim(ctx context.Context, lane Lane, who account.ID, now time.Time, n int, lease func(attempts int) time.Time) (got []Claimed, next time.Time, err error)
+	// lease(attempts). It passes over what inHand reports: deliveries that the
+	// caller still works on although their lease has ended. A nil inHand
+	// reports none. next is when the one after them is due, zero when there is
+	// none.
+	Claim(ctx context.Context, lane Lane, who account.ID, now time.Time, n int, lease func(attempts int) time.Time, inHand func(DeliveryKey) bool) (got []Claimed, next time.Time, err error)
 
 	// Commit makes a transition happen. After an error other than ErrNotFound,
 	// ErrStale and ErrUnrecordable it may have; to commit the same transition

@@ -126,6 +126,7 @@ func (s *scheduler) reserve(a *acceptance, now time.Time) {
 		b := s.sub(d.Lane, d.Account, now)
 		if s.reservable(b, now) {
 			s.take(b, 0, 1)
+			s.q.inHand.add(d.Key)
 			a.granted[i], a.any = true, true
 		}
 	}
@@ -151,6 +152,7 @@ func (s *scheduler) handed(a *acceptance, now time.Time) {
 		}
 		switch {
 		case !a.stored:
+			s.q.inHand.remove(d.Key)
 			s.place(b.lane, now)
 		case a.granted[i] && s.draining:
 			back = append(back, &job{message: a.message, delivery: d})

@@ -4,7 +4,6 @@ import (
 	"container/list"
 	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"tlsrelay/policy/account"
@@ -79,8 +78,6 @@ type job struct {
 	renewal *time.Timer     // nil: not yet
 	over    bool
 	cancel  context.CancelFunc
-	// adopted is the delivery as this process claimed it again by accident.
-	adopted atomic.Pointer[relay.Delivery]
 }
 
 // limit is how many deliveries a lane may have in memory. A laggard takes

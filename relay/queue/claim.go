@@ -154,7 +154,7 @@ func (s *scheduler) begin(b *sub, claim func() claimed) {
 func (c *crew) claim(key relay.Lane, b *sub, n int, overdue time.Duration) ([]relay.Claimed, time.Time, error) {
 	now := time.Now()
 	lease := func(attempts int) time.Time { return now.Add(c.o.Schedule.Delay(attempts)) }
-	return c.store.Claim(c.commits, key, b.tenant.who, now.Add(-overdue), n, lease)
+	return c.store.Claim(c.commits, key, b.tenant.who, now.Add(-overdue), n, lease, c.inHand.has)
 }
 
 // took takes in what a claim came to.
@@ -181,13 +181,12 @@ func (s *scheduler) took(c claimed, now time.Time) {
 	case s.draining:
 		var back []*job
 		for _, x := range c.got {
-			if !s.adopt(x) {
-				back = append(back, &job{message: x.Message, delivery: x.Delivery})
-			}
+			back = append(back, &job{message: x.Message, delivery: x.Delivery})
 		}
 		s.giveBack(back)
 	default:
 		for _, x := range c.got {
+			s.q.inHand.add(x.Delivery.Key)
 			s.hold(b, x, now)
 		}
 	}
@@ -229,9 +228,6 @@ func (s *scheduler) putOff(now time.Time) {
 			var got []relay.Claimed
 			got, c.next, c.err = s.q.claim(b.lane.key, b, putOffBatch, patience)
 			for _, x := range got {
-				if s.q.adopt(x) {
-					continue // its outcome only waits to be committed
-				}
 				due, elsewhere := s.q.putOff(x, f)
 				c.elsewhere = append(c.elsewhere, elsewhere...)
 				c.next = earliest(c.next, due)
@@ -254,7 +250,7 @@ func (c *crew) putOff(x relay.Claimed, f relay.Failure) (due time.Time, elsewher
 	if withheld(r) {
 		return c.withhold(x), nil
 	}
-	t, ok := c.conclude(x.Message, x.Delivery, r, false, nil)
+	t, ok := c.conclude(x.Message, x.Delivery, r, false)
 	if !ok {
 		return time.Time{}, nil
 	}

@@ -36,6 +36,7 @@ type memory struct {
 	bodies   map[relay.MessageID]body // of messages that are not like all others
 	commits  []relay.Transition       // those of outcomes
 	claims   int
+	passed   int // over by claims, for they were in hand
 	stale    int
 	fail     func(what string) error
 }
@@ -137,7 +138,7 @@ func (s *memory) Backlogs(_ context.Context, yield func(relay.Backlog) bool) err
 	return err
 }
 
-func (s *memory) Claim(_ context.Context, lane relay.Lane, who account.ID, now time.Time, n int, lease func(int) time.Time) (got []relay.Claimed, next time.Time, err error) {
+func (s *memory) Claim(_ context.Context, lane relay.Lane, who account.ID, now time.Time, n int, lease func(int) time.Time, inHand func(relay.DeliveryKey) bool) (got []relay.Claimed, next time.Time, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.claims++
@@ -145,10 +146,16 @@ func (s *memory) Claim(_ context.Context, lane relay.Lane, who account.ID, now t
 		return nil, next, err
 	}
 	p := place{lane, who}
-	for len(got) < n && len(s.lanes[p]) > 0 {
-		d := s.queued[s.lanes[p][0]]
+	i := 0
+	for len(got) < n && i < len(s.lanes[p]) {
+		d := s.queued[s.lanes[p][i]]
 		if d.Due.After(now) {
 			break
+		}
+		if inHand != nil && inHand(d.Key) {
+			s.passed++
+			i++
+			continue
 		}
 		s.remove(d.Key)
 		d.Attempts++
@@ -156,8 +163,8 @@ func (s *memory) Claim(_ context.Context, lane relay.Lane, who account.ID, now t
 		s.put(d)
 		got = append(got, relay.Claimed{Message: s.messages[d.Key.Message], Delivery: d})
 	}
-	if keys := s.lanes[p]; len(keys) > 0 {
-		next = s.queued[keys[0]].Due
+	if keys := s.lanes[p]; i < len(keys) {
+		next = s.queued[keys[i]].Due
 	}
 	return got, next, nil
 }
@@ -228,6 +235,7 @@ type view struct {
 	reports          []relay.Report
 	commits          []relay.Transition
 	claims, stale    int
+	passed           int
 }
 
 func (s *memory) look() (v view) {
@@ -235,7 +243,7 @@ func (s *memory) look() (v view) {
 		v = view{
 			queued: maps.Clone(s.queued), finished: maps.Clone(s.finished),
 			reports: slices.Clone(s.reports), commits: slices.Clone(s.commits),
-			claims: s.claims, stale: s.stale,
+			claims: s.claims, stale: s.stale, passed: s.passed,
 		}
 	})
 	return v

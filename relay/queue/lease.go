@@ -65,11 +65,6 @@ func (c *crew) renew(j *job) {
 	switch {
 	case err == nil:
 		j.renewed = &after
-	case errors.Is(err, relay.ErrStale) && c.claimedAgain(j, &before):
-		// By this process. What it leaves of the lease is for the next renewal
-		// to see, if it is known by then.
-		j.renewal.Reset(commitPause)
-		return
 	case errors.Is(err, relay.ErrStale), errors.Is(err, relay.ErrNotFound):
 		// An operator's drop, or another node after a long sleep of this one.
 		c.log.Warn("lost a delivery while trying it", zap.Stringer("delivery", before.Key))
@@ -86,9 +81,6 @@ func (j *job) held() relay.Delivery {
 	d := j.delivery
 	if r := j.renewed; r != nil && r.Due.After(d.Due) {
 		d = *r
-	}
-	if a := j.adopted.Load(); a != nil && a.Due.After(d.Due) {
-		d = *a
 	}
 	return d
 }

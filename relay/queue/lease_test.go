@@ -8,7 +8,6 @@ import (
 
 	"tlsrelay/events"
 	"tlsrelay/policy"
-	"tlsrelay/policy/account"
 	"tlsrelay/relay"
 	"tlsrelay/relay/deliver"
 )
@@ -217,25 +216,6 @@ func TestLeaseRunsOutInMemory(t *testing.T) {
 	})
 }
 
-// slowClaims are in the store long before the loop hears of them.
-type slowClaims struct {
-	*memory
-	lag  time.Duration
-	took chan struct{}
-}
-
-func (s slowClaims) Claim(ctx context.Context, lane relay.Lane, who account.ID, now time.Time, n int, lease func(int) time.Time) (got []relay.Claimed, next time.Time, err error) {
-	got, next, err = s.memory.Claim(ctx, lane, who, now, n, lease)
-	if len(got) > 0 {
-		select {
-		case s.took <- struct{}{}:
-		default:
-		}
-		time.Sleep(s.lag)
-	}
-	return got, next, err
-}
-
 // away has a store that neither claims nor commits.
 func away(what string) error {
 	if what == "commit" || what == "claim" {
@@ -245,28 +225,22 @@ func away(what string) error {
 }
 
 // The store goes away for longer than a lease, while an outcome waits to be
-// committed or an attempt goes on. When it is back the delivery is claimed
-// before anything else is tried. It is not attempted a second time for that,
-// however long the claim takes to come to notice, and whether or not the relay
-// stops meanwhile.
+// committed or an attempt goes on. When it is back, claims come to the delivery
+// before the commit does. They pass over it: it is not attempted a second time,
+// whether or not the relay stops meanwhile.
 func TestStoreAwayLongerThanALease(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		lag   time.Duration // of the claim
 		takes time.Duration // of the attempt, from the time when the store went
 		stop  bool
 	}{
-		{"claim noticed at once", 0, 0, false},
-		{"claim noticed late", 11 * time.Second, 0, false},
-		{"stopped during the claim", 200 * time.Millisecond, 0, true},
-		{"attempt still on", 0, time.Hour, false},
-		{"attempt still on, claim noticed late", 3 * time.Minute, time.Hour, false},
+		{"outcome waits", 0, false},
+		{"stopped meanwhile", 0, true},
+		{"attempt still on", time.Hour, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, Options{Drain: time.Minute})
-				slow := slowClaims{w.store, c.lag, make(chan struct{}, 1)}
-				w.over = slow
 				w.hosts.set("one.test", func(ctx context.Context, job deliver.Job) relay.Result {
 					w.hosts.set("one.test", nil)
 					w.store.failing(away)
@@ -280,16 +254,29 @@ func TestStoreAwayLongerThanALease(t *testing.T) {
 				w.start()
 				w.send("a", "x@one.test")
 				time.Sleep(10*time.Minute + commitPauseMax/2)
-				w.store.failing(nil)
-				<-slow.took
+				// The commits fail on for a while, and the claims do not.
+				w.store.failing(func(what string) error {
+					if what == "commit" && w.store.passed == 0 {
+						return errDisk
+					}
+					return nil
+				})
+				for w.store.look().passed == 0 {
+					time.Sleep(time.Second)
+				}
 				if c.stop {
 					w.stop()
 					w.start()
 				}
 				time.Sleep(3 * time.Hour)
 				w.stop()
-				if n := len(w.hosts.to("one.test")); n != 1 || w.store.done() != 1 {
-					t.Errorf("%d attempts, %d done", n, w.store.done())
+				if n := len(w.hosts.to("one.test")); n != 1 || w.store.done() != 1 || w.store.look().stale != 0 {
+					t.Errorf("%d attempts, %d done, %d stale", n, w.store.done(), w.store.look().stale)
+				}
+				for _, d := range w.store.look().finished {
+					if d.Attempts != 1 {
+						t.Errorf("%d attempts are counted", d.Attempts)
+					}
 				}
 				if kinds := w.kinds(); kinds[events.Delivered] != 1 {
 					t.Errorf("told %v", kinds)
@@ -299,34 +286,38 @@ func TestStoreAwayLongerThanALease(t *testing.T) {
 	}
 }
 
-// What is claimed again before it has begun, its first lease over, begins or
-// is given back under the new one.
-func TestClaimedAgainBeforeItBegan(t *testing.T) {
-	for _, c := range []struct {
-		name  string
-		lease time.Duration // what is left of the new one
-	}{{"begins", 5 * time.Minute}, {"given back", time.Second}} {
-		t.Run(c.name, func(t *testing.T) {
-			bubble(t, Options{}, func(t *testing.T, w *world) {
-				m := message("a")
-				m.Deliveries = 1
-				d := relay.Split(m, recipients("x@one.test"), func(string) policy.Class { return policy.ClassOpportunistic })[0]
-				first, again := d, d
-				first.Attempts, first.Due = 1, time.Now().Add(-time.Second)
-				again.Attempts, again.Due = 2, time.Now().Add(c.lease)
-				w.store.with(func() { w.store.add(m, []relay.Delivery{again}) })
-				w.q.call(func(s *scheduler, now time.Time) {
-					l := s.sub(d.Lane, d.Account, now)
-					s.hold(l, relay.Claimed{Message: m, Delivery: first}, now)
-					s.hold(l, relay.Claimed{Message: m, Delivery: again}, now)
-				})
-				synctest.Wait()
-				if n := len(w.hosts.made()); n != 1 || w.store.done() != 1 {
-					t.Errorf("%d attempts, %d done", n, w.store.done())
-				}
-			})
-		})
-	}
+// slowAccept has stored a message long before it says so.
+type slowAccept struct {
+	*memory
+	lag time.Duration
+}
+
+func (s slowAccept) Accept(ctx context.Context, m relay.Message, ds []relay.Delivery, b relay.Draft, evs []events.Event) error {
+	err := s.memory.Accept(ctx, m, ds, b, evs)
+	time.Sleep(s.lag)
+	return err
+}
+
+// What Accept was promised a place for is not claimed before Accept has returned,
+// even if the lease ends before that. It is tried once then.
+func TestAcceptLongerThanALease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{})
+		w.over = slowAccept{w.store, 12 * time.Minute}
+		w.start()
+		w.send("a", "x@one.test")
+		time.Sleep(time.Hour)
+		w.stop()
+		v := w.store.look()
+		if v.passed == 0 || v.stale != 0 || len(w.hosts.to("one.test")) != 1 || len(v.finished) != 1 {
+			t.Errorf("passed over %d times, %d stale, %d attempts, %d done", v.passed, v.stale, len(w.hosts.to("one.test")), len(v.finished))
+		}
+		for _, d := range v.finished {
+			if d.Attempts != 1 {
+				t.Errorf("%d attempts are counted", d.Attempts)
+			}
+		}
+	})
 }
 
 // Two nodes on one store: what one of them leaves lying is tried by the
@@ -390,9 +381,7 @@ func TestLoopWaitsForNoRenewal(t *testing.T) {
 		time.Sleep(time.Second)
 		var held *job
 		w.q.call(func(s *scheduler, _ time.Time) {
-			for _, j := range s.inHand {
-				held = j
-			}
+			held = s.running.Front().Value.(*job)
 		})
 		held.mu.Lock()
 		time.Sleep(slowAfter - time.Second)

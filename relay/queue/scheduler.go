@@ -5,8 +5,6 @@ import (
 	"context"
 	"time"
 
-	"go.uber.org/zap"
-
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
 )
@@ -42,7 +40,6 @@ type scheduler struct {
 	sweepAt   int // lanes at which those with nothing to do go
 	tenants   map[account.ID]*tenant
 	sites     map[string]*site
-	inHand    map[relay.DeliveryKey]*job
 	starts    rings
 	claims    claimTurns
 	blocked   fifo[*tenant] // that have subs waiting for their share
@@ -77,7 +74,7 @@ func newScheduler(q *crew) *scheduler {
 		rescan: make(chan struct{}, 1), gone: make(chan struct{}),
 		work: make(chan *job, n), done: make(chan finished, n),
 		claimed: make(chan claimed, claimers+1),
-		lanes:   make(map[relay.Lane]*lane), inHand: make(map[relay.DeliveryKey]*job),
+		lanes:   make(map[relay.Lane]*lane),
 		tenants: make(map[account.ID]*tenant), sites: make(map[string]*site),
 		sweepAt: leastSweep, horizon: 2 * q.o.Rescan,
 	}
@@ -313,7 +310,7 @@ func (s *scheduler) markSlow(now time.Time) {
 func (s *scheduler) finish(f finished, now time.Time) {
 	j, b := f.job, f.job.sub
 	l := b.lane
-	delete(s.inHand, j.delivery.Key)
+	s.q.inHand.remove(j.delivery.Key)
 	if j.running != nil {
 		s.running.Remove(j.running)
 	}
@@ -407,17 +404,13 @@ func (s *scheduler) giveBack(back []*job) {
 	if len(back) == 0 {
 		return
 	}
-	for _, j := range back {
-		if s.inHand[j.delivery.Key] == j {
-			delete(s.inHand, j.delivery.Key)
-		}
-	}
 	s.releasing++
 	s.q.pool.Go(func() {
 		var marks []relay.Backlog
 		for _, j := range back {
 			d := j.held()
 			due := s.q.release(relay.Claimed{Message: j.message, Delivery: d})
+			s.q.inHand.remove(d.Key)
 			marks = append(marks, relay.Backlog{Lane: d.Lane, Account: d.Account, Due: due})
 		}
 		select {
@@ -427,26 +420,9 @@ func (s *scheduler) giveBack(back []*job) {
 	})
 }
 
-// adopt gives what is in hand the claim that was made on it again, because its
-// lease ran out unrenewed (a stopped clock, a store that was away): the attempt
-// goes on, or its outcome is committed, under the new lease.
-func (s *scheduler) adopt(c relay.Claimed) bool {
-	j, ok := s.inHand[c.Delivery.Key]
-	if ok {
-		s.q.log.Warn("claimed again what was in hand", zap.Stringer("delivery", c.Delivery.Key))
-		again := c.Delivery // not c itself, which would be on the heap each time
-		j.adopted.Store(&again)
-	}
-	return ok
-}
-
 // hold takes a claimed delivery into memory.
 func (s *scheduler) hold(b *sub, c relay.Claimed, now time.Time) {
-	if s.adopt(c) {
-		return
-	}
 	j := &job{sub: b, message: c.Message, delivery: c.Delivery}
-	s.inHand[c.Delivery.Key] = j
 	if b.waiting.len() == 0 {
 		b.lane.ready.push(b)
 	}

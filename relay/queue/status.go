@@ -121,7 +121,7 @@ func (q *Queue) Drop(ctx context.Context, c relay.Claimed, words string) error {
 	sender, err := q.sender(ctx, c.Message, c.Delivery.Lane.Destination)
 	demanding := err != nil || !c.Message.Demands(sender).Opportunistic()
 	t := c.Delivery.Drop(c.Message, time.Now(), words, demanding)
-	if err := w.settle(&t, nil); err != nil {
+	if err := w.settle(&t); err != nil {
 		return err
 	}
 	for _, b := range reported(t) {

@@ -35,6 +35,7 @@ type crew struct {
 	commits  context.Context         // ends when commits are, too
 	changed  func(*deliver.Job) bool // demandsChanged, which as a value is made but once
 	pool     sync.WaitGroup
+	inHand   inHand
 }
 
 // finished is what the loop learns of an attempt.
@@ -87,7 +88,7 @@ func (c *crew) attempt(j *job, t *tether) (f finished) {
 		f.due = c.release(relay.Claimed{Message: j.message, Delivery: d})
 		return f
 	}
-	step, ok := c.conclude(j.message, d, r, cut, j)
+	step, ok := c.conclude(j.message, d, r, cut)
 	f.feedback, f.failure = r.Feedback, lasting(r)
 	if ok {
 		f.elsewhere = reported(step)
@@ -278,23 +279,23 @@ func lasting(r relay.Result) *relay.Failure {
 }
 
 // conclude steps a delivery by the result of an attempt and commits that.
-// soon makes a next attempt due at once; j is whose attempt it was, nil without
-// one. ok is false when the commit did not happen.
-func (c *crew) conclude(m relay.Message, d relay.Delivery, r relay.Result, soon bool, j *job) (t relay.Transition, ok bool) {
+// soon makes a next attempt due at once. ok is false when the commit did not
+// happen.
+func (c *crew) conclude(m relay.Message, d relay.Delivery, r relay.Result, soon bool) (t relay.Transition, ok bool) {
 	now := time.Now()
 	t = d.Step(m, r, now, c.o.Schedule)
 	if soon && !t.Done {
 		t.After.Due = now
 	}
-	return t, c.settle(&t, j) == nil
+	return t, c.settle(&t) == nil
 }
 
 // settle commits a transition, its report written, and tells its events.
-func (c *crew) settle(t *relay.Transition, j *job) error {
+func (c *crew) settle(t *relay.Transition) error {
 	if t.Notice != nil {
 		t.Report = c.report(*t)
 	}
-	if err := c.commit(t, j); err != nil {
+	if err := c.commit(t); err != nil {
 		return err
 	}
 	for i := range t.Events {
@@ -350,11 +351,7 @@ func reported(t relay.Transition) []relay.Backlog {
 // given more of them. What keeps failing shows in the gauge of uncommitted
 // outcomes and, every few seconds, in the log. All that a stranger adds to an
 // outcome is the evidence, so that nothing else can be unrecordable for good.
-//
-// With the store away for longer than the lease, the loop may claim the delivery
-// again before a commit succeeds. The outcome of j's attempt stands then, under
-// the new claim, which t.Before becomes.
-func (c *crew) commit(t *relay.Transition, j *job) error {
+func (c *crew) commit(t *relay.Transition) error {
 	failing := false
 	defer func() {
 		if failing {
@@ -383,8 +380,6 @@ func (c *crew) commit(t *relay.Transition, j *job) error {
 			bare.Hosts = nil
 			t.After.Last = &bare
 			continue
-		case errors.Is(err, relay.ErrStale) && c.claimedAgain(j, &t.Before):
-			pause = commitPause
 		case errors.Is(err, relay.ErrStale), errors.Is(err, relay.ErrNotFound):
 			c.log.Warn("the delivery was taken over meanwhile; the outcome of this attempt is dropped", fields...)
 			return err
@@ -398,34 +393,6 @@ func (c *crew) commit(t *relay.Transition, j *job) error {
 			return err
 		}
 	}
-}
-
-// claimedAgain reports whether it may be this process that has claimed what j
-// has in hand since before, and makes that the new claim once it is known: a
-// claim is in the store before the loop hears of it, and until then its account
-// counts as claiming in the lane.
-func (c *crew) claimedAgain(j *job, before *relay.Delivery) (maybe bool) {
-	if j == nil {
-		return false
-	}
-	c.call(func(s *scheduler, _ time.Time) {
-		if s.inHand[before.Key] != j {
-			return
-		}
-		if a := j.adopted.Load(); a != nil && a.Due.After(before.Due) {
-			*before, maybe = *a, true
-			return
-		}
-		b := j.sub.lane.subs[before.Account]
-		maybe = b != nil && b.claiming
-	})
-	return maybe
-}
-
-// adopt takes over the claim of what is in hand already; false when it is not.
-func (c *crew) adopt(x relay.Claimed) (ok bool) {
-	c.call(func(s *scheduler, _ time.Time) { ok = s.adopt(x) })
-	return ok
 }
 
 // release makes a delivery that was claimed and not tried due again, and says

@@ -174,7 +174,7 @@ func BenchmarkBacklog(b *testing.B) {
 	b.Run("Claim50", func(b *testing.B) {
 		for b.Loop() {
 			now := time.Now()
-			got, _, err := s.Claim(b.Context(), lane, account.Parent, now, 50, func(int) time.Time { return now.Add(time.Hour) })
+			got, _, err := s.Claim(b.Context(), lane, account.Parent, now, 50, func(int) time.Time { return now.Add(time.Hour) }, nil)
 			if err != nil || len(got) == 0 {
 				b.Fatal(len(got), err)
 			}

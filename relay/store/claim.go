@@ -71,14 +71,14 @@ func (s *Store) backlogs(ctx context.Context, from []byte) (got []relay.Backlog,
 	return got, nil, nil
 }
 
-// Claim takes up to n deliveries that are due, oldest first, and records the
-// attempt on each.
+// Claim takes up to n deliveries that are due and not in hand, oldest first, and
+// records the attempt on each.
 //
 // The record is not waited for: it is on its way to the disk, next in the
 // loop of Run, while the caller still looks up the host. It is there to keep
 // a crash loop from storming a receiver, not to keep a promise; when it is
 // lost, an attempt goes uncounted.
-func (s *Store) Claim(ctx context.Context, lane relay.Lane, who account.ID, now time.Time, n int, lease func(attempts int) time.Time) (got []relay.Claimed, next time.Time, err error) {
+func (s *Store) Claim(ctx context.Context, lane relay.Lane, who account.ID, now time.Time, n int, lease func(attempts int) time.Time, inHand func(relay.DeliveryKey) bool) (got []relay.Claimed, next time.Time, err error) {
 	en, err := s.enter()
 	if err != nil {
 		return nil, next, err
@@ -98,6 +98,12 @@ func (s *Store) Claim(ctx context.Context, lane relay.Lane, who account.ID, now 
 				first = bytes.Clone(key)
 			}
 			return false, nil
+		}
+		if inHand != nil && inHand(e.key) {
+			if first == nil {
+				first = bytes.Clone(key)
+			}
+			return true, ctx.Err()
 		}
 		c, err := s.claim(en, e, lease)
 		if err != nil {

@@ -136,7 +136,7 @@ func TestSpoolFiles(t *testing.T) {
 	if _, _, err := s.Message(t.Context(), m.ID); err != nil {
 		t.Fatal(err)
 	}
-	got, _, err := s.Claim(t.Context(), ds[0].Lane, "1", time.Now(), 1, func(int) time.Time { return time.Now() })
+	got, _, err := s.Claim(t.Context(), ds[0].Lane, "1", time.Now(), 1, func(int) time.Time { return time.Now() }, nil)
 	if err != nil || len(got) != 1 {
 		t.Fatalf("it cannot be deferred: %v, %v", got, err)
 	}
@@ -210,7 +210,7 @@ func TestMinFreeDisk(t *testing.T) {
 	if err := storetest.Accept(t.Context(), s, n, nds, nil); !errors.Is(err, relay.ErrNoSpace) {
 		t.Fatalf("accepted: %v", err)
 	}
-	got, _, err := s.Claim(t.Context(), ds[0].Lane, "1", time.Now(), 1, func(int) time.Time { return time.Now() })
+	got, _, err := s.Claim(t.Context(), ds[0].Lane, "1", time.Now(), 1, func(int) time.Time { return time.Now() }, nil)
 	if err != nil || len(got) != 1 || got[0].Message.ID != m.ID {
 		t.Fatal(got, err)
 	}
@@ -236,7 +236,7 @@ func TestUnreadableDelivery(t *testing.T) {
 		t.Fatal(err)
 	}
 	claim := func() []relay.Claimed {
-		got, _, err := s.Claim(t.Context(), ds[0].Lane, "1", time.Now(), 5, func(int) time.Time { return time.Now().Add(time.Hour) })
+		got, _, err := s.Claim(t.Context(), ds[0].Lane, "1", time.Now(), 5, func(int) time.Time { return time.Now().Add(time.Hour) }, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -306,7 +306,7 @@ func TestFinishLostWithTheDisk(t *testing.T) {
 	}
 	close(committed)
 	s.reopened(old)
-	got, _, err := s.Claim(t.Context(), ds[0].Lane, ds[0].Account, time.Now().Add(time.Hour), 5, func(int) time.Time { return time.Now().Add(2 * time.Hour) })
+	got, _, err := s.Claim(t.Context(), ds[0].Lane, ds[0].Account, time.Now().Add(time.Hour), 5, func(int) time.Time { return time.Now().Add(2 * time.Hour) }, nil)
 	if err != nil || len(got) != 0 {
 		t.Errorf("claimed again %v, %v", got, err)
 	}
@@ -336,7 +336,7 @@ func TestClaimLostWithTheDisk(t *testing.T) {
 		_, ds := queueOne(t, s.Store, nil)
 		claim := func() []relay.Claimed {
 			now := time.Now()
-			got, _, err := s.Claim(t.Context(), ds[0].Lane, ds[0].Account, now, 5, func(int) time.Time { return now.Add(5 * time.Minute) })
+			got, _, err := s.Claim(t.Context(), ds[0].Lane, ds[0].Account, now, 5, func(int) time.Time { return now.Add(5 * time.Minute) }, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

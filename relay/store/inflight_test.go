@@ -152,7 +152,7 @@ func TestLargeBodyBeforeItsSync(t *testing.T) {
 	accepted := make(chan error, 1)
 	go func() { accepted <- storetest.Accept(context.Background(), s.Store, m, ds, body) }()
 	s.seen(m.ID)
-	got, _, err := s.Claim(t.Context(), ds[0].Lane, ds[0].Account, time.Now(), 5, func(int) time.Time { return time.Now().Add(time.Hour) })
+	got, _, err := s.Claim(t.Context(), ds[0].Lane, ds[0].Account, time.Now(), 5, func(int) time.Time { return time.Now().Add(time.Hour) }, nil)
 	if err != nil || len(got) != 1 {
 		t.Fatalf("claimed %v, %v", got, err)
 	}

@@ -110,7 +110,7 @@ func TestUpgradeFromLayout1(t *testing.T) {
 		if _, one, err := s.Message(t.Context(), ended); err != nil || len(one) != 1 {
 			t.Fatalf("%+v, %v", one, err)
 		}
-		got, _, err := s.Claim(t.Context(), lane, "7", now.Add(time.Hour), 10, func(int) time.Time { return now.Add(2 * time.Hour) })
+		got, _, err := s.Claim(t.Context(), lane, "7", now.Add(time.Hour), 10, func(int) time.Time { return now.Add(2 * time.Hour) }, nil)
 		if err != nil || len(got) != 1 || got[0].Delivery.Attempts != 4 {
 			t.Fatalf("claimed %+v, %v", got, err)
 		}

@@ -143,26 +143,26 @@ func testClaimOrder(h *harness) {
 	h.accept(strict, sds, "x")
 
 	lease := func(n int) time.Time { return h.now.Add(time.Duration(n) * time.Hour) }
-	got, next, err := h.Claim(h.ctx, lane("example.com"), account.Parent, h.now.Add(9*time.Second), 4, lease)
+	got, next, err := h.Claim(h.ctx, lane("example.com"), account.Parent, h.now.Add(9*time.Second), 4, lease, nil)
 	h.ok(err)
 	h.equal(len(got), 4, "claimed")
 	h.equal(next.Sub(h.now), 4*time.Second, "next")
-	more, next, err := h.Claim(h.ctx, lane("example.com"), account.Parent, h.now.Add(9*time.Second), 100, lease)
+	more, next, err := h.Claim(h.ctx, lane("example.com"), account.Parent, h.now.Add(9*time.Second), 100, lease, nil)
 	h.ok(err)
 	h.equal(len(more), 6, "claimed")
 	h.equal(next.Sub(h.now), 10*time.Second, "next")
-	rest, next, err := h.Claim(h.ctx, lane("example.com"), account.Parent, h.now.Add(time.Minute), 20, lease)
+	rest, next, err := h.Claim(h.ctx, lane("example.com"), account.Parent, h.now.Add(time.Minute), 20, lease, nil)
 	h.ok(err)
 	h.equal(len(rest), 10, "claimed")
 	h.equal(next.Sub(h.now), time.Hour, "next is the first lease's end")
 	for _, c := range append(got, more...) {
 		h.equal(c.Delivery.Due.Sub(h.now), time.Hour, "lease")
 	}
-	got, next, err = h.Claim(h.ctx, lane("example.com"), "2", h.now, 100, lease)
+	got, next, err = h.Claim(h.ctx, lane("example.com"), "2", h.now, 100, lease, nil)
 	h.ok(err)
 	h.equal(len(got), 1, "the other account's")
 	h.equal(next.IsZero(), true, "none waits after it")
-	_, next, err = h.Claim(h.ctx, lane("nobody.example"), "2", h.now, 100, lease)
+	_, next, err = h.Claim(h.ctx, lane("nobody.example"), "2", h.now, 100, lease, nil)
 	h.ok(err)
 	h.equal(next.IsZero(), true, "next of an empty lane")
 }
@@ -178,7 +178,7 @@ func testClaimExclusive(h *harness) {
 	for range 4 {
 		wg.Go(func() {
 			for {
-				got, _, err := h.Claim(h.ctx, lane("example.com"), account.Parent, h.now, 7, func(int) time.Time { return h.now.Add(time.Hour) })
+				got, _, err := h.Claim(h.ctx, lane("example.com"), account.Parent, h.now, 7, func(int) time.Time { return h.now.Add(time.Hour) }, nil)
 				if err != nil || len(got) == 0 {
 					return
 				}
@@ -195,6 +195,26 @@ func testClaimExclusive(h *harness) {
 	for k, n := range seen {
 		h.equal(n, 1, k.String())
 	}
+}
+
+// A claim passes over what its caller still works on, its lease over or not, and
+// comes back to it once that is no longer so.
+func testClaimInHand(h *harness) {
+	h.queued("a@example.com")
+	first := h.claimOne(lane("example.com"), h.now).Delivery.Key
+	later := h.now.Add(time.Hour) // the end of that lease
+	h.queued("b@example.com")
+	m, ds := h.message("c@example.com")
+	ds[0].Due = later.Add(time.Minute)
+	h.accept(m, ds, "x")
+	inHand := func(k relay.DeliveryKey) bool { return k == first }
+	lease := func(int) time.Time { return later.Add(time.Hour) }
+	got, next, err := h.Claim(h.ctx, lane("example.com"), account.Parent, later, 10, lease, inHand)
+	h.ok(err)
+	h.equal(len(got), 1, "claimed")
+	h.equal(got[0].Delivery.Key == first, false, "what is in hand was claimed")
+	h.equal(next.Sub(later), time.Minute, "next")
+	h.equal(h.claimOne(lane("example.com"), later).Delivery.Key, first, "no longer in hand")
 }
 
 // A delivery may become due before those already claimed: a retry, a late
@@ -354,7 +374,7 @@ func testBacklogs(h *harness) {
 	h.ok(h.Backlogs(h.ctx, func(b relay.Backlog) bool {
 		n++
 		// The callback may use the store.
-		got, _, err := h.Claim(h.ctx, b.Lane, b.Account, h.now, 1, func(int) time.Time { return h.now })
+		got, _, err := h.Claim(h.ctx, b.Lane, b.Account, h.now, 1, func(int) time.Time { return h.now }, nil)
 		return err == nil && len(got) == 1 && n < 3
 	}))
 	h.equal(n, 3, "stopped early")

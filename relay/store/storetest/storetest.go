@@ -56,6 +56,7 @@ func Run(t *testing.T, fresh func(t testing.TB) Opener) {
 		{"claim order", testClaimOrder},
 		{"claims exclude each other", testClaimExclusive},
 		{"claims find what comes late", testClaimLate},
+		{"claims pass over what is in hand", testClaimInHand},
 		{"deferral", testDeferral},
 		{"several destinations", testSeveralDestinations},
 		{"several destinations at once", testSeveralAtOnce},
@@ -199,7 +200,7 @@ func (h *harness) queued(rcpts ...string) (relay.Message, []relay.Delivery) {
 // claim takes what is due in the lane of d, with a lease of an hour.
 func (h *harness) claim(lane relay.Lane, now time.Time, n int) []relay.Claimed {
 	h.Helper()
-	got, _, err := h.Claim(h.ctx, lane, account.Parent, now, n, func(int) time.Time { return now.Add(time.Hour) })
+	got, _, err := h.Claim(h.ctx, lane, account.Parent, now, n, func(int) time.Time { return now.Add(time.Hour) }, nil)
 	h.ok(err)
 	return got
 }

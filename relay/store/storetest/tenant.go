@@ -113,7 +113,7 @@ func testDeleteAccount(h *harness) {
 	if err := h.PutKey(h.ctx, account.Key{ID: "k3", Owner: sub.ID}); !errors.Is(err, account.ErrNotFound) {
 		h.Fatalf("a key of nobody: %v", err)
 	}
-	got, _, err := h.Claim(h.ctx, ds[0].Lane, sub.ID, h.now, 1, func(int) time.Time { return h.now })
+	got, _, err := h.Claim(h.ctx, ds[0].Lane, sub.ID, h.now, 1, func(int) time.Time { return h.now }, nil)
 	h.ok(err)
 	h.equal(len(got), 1, "its mail goes on")
 }
