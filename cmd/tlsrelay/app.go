@@ -277,7 +277,7 @@ func (a *app) listenAdmin(reg *prometheus.Registry) (err error) {
 	a.admin, err = listenHTTP(c.Listen, config, admin.New(admin.Options{Listen: c.Listen, Token: c.Token, Hosts: c.Hosts}, admin.Deps{
 		Accounts: a.accounts(), Overrides: a.store, Prober: a.engine, Store: a.store, Queue: a.queue, Blocks: a.store,
 		Webhooks: func() any { return a.hooks.Status() },
-		Lanes:    func(limit int) (any, int) { return a.queue.SomeLanes(limit) },
+		Lanes:    func(limit int) (any, int) { return a.queue.SomeDestinations(limit) },
 		Ready:    a.ready,
 		Metrics:  reg, Log: a.log.Named("admin"),
 	}), a.log.Named("admin"))

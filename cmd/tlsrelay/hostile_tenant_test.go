@@ -218,9 +218,9 @@ func TestOneMessageToManyTarpits(t *testing.T) {
 		t.Error("no attempt without a connection is counted")
 	}
 	// The lanes say what they wait for.
-	var lanes []queue.LaneStatus
+	var lanes []queue.DestinationStatus
 	getJSON(t, "http://"+r.app.admin.addr()+"/admin/v1/lanes?limit=10000", &lanes)
-	if n := len(slices.DeleteFunc(lanes, func(l queue.LaneStatus) bool { return l.Crowded != tarpit.Addr().String() })); n < domains/2 {
+	if n := len(slices.DeleteFunc(lanes, func(l queue.DestinationStatus) bool { return l.Crowded != tarpit.Addr().String() })); n < domains/2 {
 		t.Errorf("%d lanes are said to wait for %v", n, tarpit.Addr())
 	}
 	// It comes to itself, and all are served.

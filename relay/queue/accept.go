@@ -6,24 +6,25 @@ import (
 
 	"tlsrelay/policy"
 	"tlsrelay/relay"
+	"tlsrelay/relay/queue/attempt"
 )
 
-// acceptance is one message on its way through Accept: what the loop is asked
-// and later handed.
+// acceptance is one message on its way through Accept: the loop is asked for
+// places with it, and later gets the message with it.
 type acceptance struct {
-	message relay.Message
-	ds      []relay.Delivery
-	// granted says which deliveries have a place in their lane: they are
-	// claimed by being stored, and the fast path writes no more than that.
-	granted []bool
-	any     bool
-	stored  bool
-	answer  chan struct{}
+	message    relay.Message
+	deliveries []relay.Delivery
+	// promised says which deliveries have a place in their queue: those are claimed
+	// by being stored, and the fast path writes no more than that.
+	promised []bool
+	any      bool
+	stored   bool
+	answer   chan struct{}
 }
 
 // Accept splits a message by destination and makes it durable: when it
 // returns nil the message may be answered for. It ends the draft, whatever it
-// returns. Any error is taken for a temporary one, for none is the client's fault.
+// returns. Any error is temporary, for none is the client's fault.
 func (q *Queue) Accept(ctx context.Context, m relay.Message, rcpts []relay.Recipient, body relay.Draft) error {
 	classes, err := q.classes(ctx, m, rcpts)
 	if err != nil {
@@ -35,18 +36,18 @@ func (q *Queue) Accept(ctx context.Context, m relay.Message, rcpts []relay.Recip
 	}
 	ds := relay.Split(m, rcpts, func(destination string) policy.Class { return classes[destination] })
 	m.Deliveries = len(ds)
-	a := &acceptance{message: m, ds: ds}
-	s := q.ask(a)
+	a := &acceptance{message: m, deliveries: ds}
+	s := q.askForPlaces(a)
 	evs := m.Processed(rcpts)
 	if err := q.store.Accept(ctx, m, ds, body, evs); err != nil {
-		q.hand(s, a)
+		q.handOver(s, a)
 		return err
 	}
 	a.stored = true
 	for i := range evs {
 		q.tell(&evs[i]) // before the loop can have anything delivered
 	}
-	q.hand(s, a)
+	q.handOver(s, a)
 	return nil
 }
 
@@ -58,19 +59,19 @@ func (q *Queue) classes(ctx context.Context, m relay.Message, rcpts []relay.Reci
 		if _, ok := classes[destination]; ok {
 			continue
 		}
-		sender, err := q.sender(ctx, m, destination)
+		class, err := q.maker.Class(ctx, m, destination)
 		if err != nil {
 			return nil, err
 		}
-		classes[destination] = m.Demands(sender).Class()
+		classes[destination] = class
 	}
 	return classes, nil
 }
 
-// ask asks the loop for places and claims what was granted. Without a loop
-// there are none: everything waits in the store for the next Run.
-func (q *Queue) ask(a *acceptance) *scheduler {
-	a.granted = make([]bool, len(a.ds))
+// askForPlaces asks the loop for places and claims what was promised. Without a
+// loop there are none: everything waits in the store for the next Run.
+func (q *Queue) askForPlaces(a *acceptance) *scheduler {
+	a.promised = make([]bool, len(a.deliveries))
 	s := q.loop.Load()
 	if s == nil {
 		return nil
@@ -83,83 +84,85 @@ func (q *Queue) ask(a *acceptance) *scheduler {
 		return nil
 	}
 	lease := time.Now().Add(q.o.Schedule.Delay(1))
-	for i := range a.ds {
-		if a.granted[i] {
-			a.ds[i].Attempts, a.ds[i].Due = 1, lease
+	for i := range a.deliveries {
+		if a.promised[i] {
+			a.deliveries[i].Attempts, a.deliveries[i].Due = 1, lease
 		}
 	}
 	return s
 }
 
-// hand tells the loop how it came out.
-func (q *Queue) hand(s *scheduler, a *acceptance) {
+// handOver tells the loop whether the message was stored.
+func (q *Queue) handOver(s *scheduler, a *acceptance) {
 	if s == nil {
-		// One that has begun since may have scanned the store too early.
+		// A loop that began meanwhile may have scanned the store too early.
 		s = q.loop.Load()
 	}
 	if s == nil || !a.stored && !a.any {
 		return
 	}
 	select {
-	case s.hands <- a:
+	case s.accepted <- a:
 	case <-s.gone:
 		if !a.stored {
 			return
 		}
-		// The loop ended in between; the next one takes over at once.
-		c := &crew{Queue: q, commits: context.Background()}
-		for i, d := range a.ds {
-			if a.granted[i] {
-				c.release(relay.Claimed{Message: a.message, Delivery: d})
+		// The loop ended meanwhile. With the claims given back, the next loop finds
+		// the deliveries due.
+		for i, d := range a.deliveries {
+			if a.promised[i] {
+				q.maker.Release(relay.Claimed{Message: a.message, Delivery: d})
 			}
 		}
 	}
 }
 
-// reserve answers an ask: a place is granted where the lane has room, the account
-// has nothing older waiting there, and memory in all and its own share permit.
-func (s *scheduler) reserve(a *acceptance, now time.Time) {
-	for i, d := range a.ds {
+// promise answers askForPlaces.
+func (s *scheduler) promise(a *acceptance, now time.Time) {
+	for i, d := range a.deliveries {
 		if s.draining {
 			break
 		}
-		b := s.sub(d.Lane, d.Account, now)
-		if s.reservable(b, now) {
-			s.take(b, 0, 1)
-			s.q.inHand.add(d.Key)
-			a.granted[i], a.any = true, true
+		aq := s.accountQueue(d.Lane, d.Account, now)
+		if s.mayPromise(aq, now) {
+			s.count(aq, 0, 1)
+			s.inHand.add(d.Key)
+			a.promised[i], a.any = true, true
 		}
 	}
 	a.answer <- struct{}{}
 }
 
-func (s *scheduler) reservable(b *sub, now time.Time) bool {
-	l := b.lane
-	if l.pace.resting(now) || l.crowded() || l.room(s.lim) <= 0 || b.claiming || b.place != nowhere || b.due(now) {
+// mayPromise reports whether the destination queue has room, the account has
+// nothing older waiting there, and the memory and the account's quota allow one
+// more.
+func (s *scheduler) mayPromise(aq *accountQueue, now time.Time) bool {
+	dq := aq.dest
+	if dq.window.CoolingOff(now) || dq.isCrowded() || dq.room(s.limits) <= 0 || aq.claiming || aq.waitsFor != waitsForNothing || aq.isDue(now) {
 		return false
 	}
 	memory := s.inMemory()
-	return memory.permits(rankOf(l.standing, l.busy+l.held), 2*s.q.o.MaxConnections) && s.mayHold(b, memory)
+	return memory.FreeFor(dq.memoryRank(), 2*s.o.MaxConnections) && s.underQuota(aq, memory)
 }
 
-// handed takes over what Accept stored, or takes back what it was promised.
-func (s *scheduler) handed(a *acceptance, now time.Time) {
+// takeAccepted takes over what Accept stored, or takes back what it was promised.
+func (s *scheduler) takeAccepted(a *acceptance, now time.Time) {
 	var back []*job
-	for i, d := range a.ds {
-		b := s.sub(d.Lane, d.Account, now)
-		if a.granted[i] {
-			s.take(b, 0, -1)
+	for i, d := range a.deliveries {
+		aq := s.accountQueue(d.Lane, d.Account, now)
+		if a.promised[i] {
+			s.count(aq, 0, -1)
 		}
 		switch {
 		case !a.stored:
-			s.q.inHand.remove(d.Key)
-			s.place(b.lane, now)
-		case a.granted[i] && s.draining:
-			back = append(back, &job{message: a.message, delivery: d})
-		case a.granted[i]:
-			s.hold(b, relay.Claimed{Message: a.message, Delivery: d}, now)
+			s.inHand.remove(d.Key)
+			s.schedule(aq.dest, now)
+		case a.promised[i] && s.draining:
+			back = append(back, &job{Job: attempt.Job{Message: a.message, Delivery: d}})
+		case a.promised[i]:
+			s.addReady(aq, relay.Claimed{Message: a.message, Delivery: d}, now)
 		case !s.draining:
-			s.mark(b, d.Due, now)
+			s.noteDue(aq, d.Due, now)
 		}
 	}
 	s.giveBack(back)

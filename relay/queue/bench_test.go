@@ -89,7 +89,7 @@ func runFor(b *testing.B, q *Queue) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- q.Run(ctx) }()
-	for q.Lanes() == nil {
+	for q.Destinations() == nil {
 	}
 	return func() {
 		cancel()

@@ -5,288 +5,209 @@ import (
 
 	"go.uber.org/zap"
 
-	"tlsrelay/events"
-	"tlsrelay/policy"
 	"tlsrelay/relay"
+	"tlsrelay/relay/queue/attempt"
+	"tlsrelay/relay/queue/fair"
 )
 
-// putOffBatch is how many overdue deliveries of a dead lane are put off in
-// one go.
-const putOffBatch = 32
+const (
+	// maxClaims is how many claims run at a time.
+	maxClaims = 4
+	// claimRetry is the pause after a claim that failed, or that gave nothing
+	// although something was said to be due.
+	claimRetry = time.Second
+)
 
 // claimed is what a claim came to.
 type claimed struct {
-	sub      *sub
-	promised int // slots of the lane that were set aside for it
+	queue    *accountQueue
+	promised int // places in memory that were kept for it
 	got      []relay.Claimed
 	next     time.Time
 	err      error
-	putOff   bool
-	// elsewhere is what became due in other lanes meanwhile.
-	elsewhere []relay.Backlog
+	// suspended: the claim was for overdue deliveries, which have got a deferral
+	// without an attempt.
+	suspended bool
+	elsewhere []relay.Backlog // what became due in other queues meanwhile
 }
 
-// stall lets a sub with something due wait until there is room in its lane or,
-// where that goes to a crowded place, for its turn there.
-func (s *scheduler) stall(b *sub) {
-	l := b.lane
-	l.hungry++
-	b.place = stalled
-	if l.crowded() {
-		b.place = sited
-		l.site.turns.push(b)
+// waitToClaim lets an account queue with something due wait for room in its
+// destination queue or, where that goes to a crowded host, for its turn there.
+func (s *scheduler) waitToClaim(aq *accountQueue) {
+	dq := aq.dest
+	dq.waiting++
+	aq.waitsFor = waitsForRoom
+	if dq.isCrowded() {
+		aq.waitsFor = waitsForConnection
+		dq.crowded.turns.Push(aq.tenant, aq)
 	} else {
-		l.stalled.push(b)
+		dq.forRoom.Push(aq)
 	}
-	s.waiting[b.place]++
+	s.waiting[aq.waitsFor]++
 }
 
-// offer has as many subs of a lane wait for their turn to claim as there is room
-// for.
-func (s *scheduler) offer(l *lane) {
-	if !s.canClaim(l) {
+// queueClaims lets as many account queues of a destination queue wait for their
+// turn to claim as there is room for.
+func (s *scheduler) queueClaims(dq *destQueue) {
+	if !s.canClaim(dq) {
 		return
 	}
-	for l.stalled.len() > 0 && l.offered < l.room(s.lim) {
-		b := l.stalled.pop()
-		s.leave(b)
-		s.enqueue(b)
+	for dq.forRoom.Len() > 0 && dq.claimTurns < dq.room(s.limits) {
+		aq := dq.forRoom.Pop()
+		s.stopWaiting(aq)
+		s.queueClaim(aq)
 	}
 }
 
-// enqueue has a sub wait for its turn to claim, or for its account's share.
-func (s *scheduler) enqueue(b *sub) {
-	l := b.lane
-	l.hungry++
-	if !s.mayHold(b, s.inMemory()) {
-		s.block(b)
+// queueClaim lets an account queue wait for its turn to claim, or for its
+// account's quota.
+func (s *scheduler) queueClaim(aq *accountQueue) {
+	dq := aq.dest
+	dq.waiting++
+	if !s.underQuota(aq, s.inMemory()) {
+		s.waitForQuota(aq)
 		return
 	}
-	b.place = enqueued
-	s.waiting[enqueued]++
-	l.offered++
-	s.claims.of[rankOf(l.standing, l.busy+l.held)].push(b)
+	aq.waitsFor = waitsForTurn
+	s.waiting[waitsForTurn]++
+	dq.claimTurns++
+	s.claimTurns.Push(dq.memoryRank(), aq.tenant, aq)
 }
 
-// leave takes a sub from where it waits; the caller has taken it out there.
-func (s *scheduler) leave(b *sub) {
-	if b.place == nowhere {
+// stopWaiting notes that an account queue waits no longer. The caller has taken it
+// out of where it waited.
+func (s *scheduler) stopWaiting(aq *accountQueue) {
+	if aq.waitsFor == waitsForNothing {
 		return
 	}
-	s.waiting[b.place]--
-	b.lane.hungry--
-	if b.place == enqueued {
-		b.lane.offered--
+	s.waiting[aq.waitsFor]--
+	aq.dest.waiting--
+	if aq.waitsFor == waitsForTurn {
+		aq.dest.claimTurns--
 	}
-	b.place = nowhere
+	aq.waitsFor = waitsForNothing
 }
 
-// nextClaim takes the sub whose turn it is to claim.
-func (s *scheduler) nextClaim(memory use, now time.Time) *sub {
+// canClaim reports whether a destination queue may claim. It waits until a good
+// part of the window is free, so that claims come in batches.
+func (s *scheduler) canClaim(dq *destQueue) bool {
+	return dq.waiting > 0 && dq.room(s.limits) > 0 && dq.claimed <= dq.limit(s.limits)/4
+}
+
+// nextClaim takes the account queue whose turn it is to claim; nil when there is
+// none.
+func (s *scheduler) nextClaim(memory fair.Slots, now time.Time) *accountQueue {
 	for {
-		b, r := s.claims.next(func(r rank) bool { return memory.permits(r, 2*s.q.o.MaxConnections) })
-		if b == nil {
+		aq, r, ok := s.claimTurns.Pop(func(r fair.Rank) bool { return memory.FreeFor(r, 2*s.o.MaxConnections) })
+		if !ok {
 			return nil
 		}
-		l := b.lane
-		fits := s.canClaim(l) && !l.pace.resting(now) && (b.admitted || !l.crowded())
-		s.leave(b)
+		dq := aq.dest
+		fits := s.canClaim(dq) && !dq.window.CoolingOff(now) && (aq.admitted || !dq.isCrowded())
+		s.stopWaiting(aq)
 		switch {
-		case b.claiming || !b.due(now):
-			s.settle(b, now)
+		case aq.claiming || !aq.isDue(now):
+			s.reschedule(aq, now)
 		case !fits:
-			b.admitted = false
-			s.stall(b)
-			s.place(l, now)
-		case r != rankOf(l.standing, l.busy+l.held):
-			s.enqueue(b)
-		case !s.mayHold(b, memory):
-			l.hungry++
-			s.block(b)
-			s.offer(l)
+			aq.admitted = false
+			s.waitToClaim(aq)
+			s.schedule(dq, now)
+		case r != dq.memoryRank():
+			s.queueClaim(aq)
+		case !s.underQuota(aq, memory):
+			dq.waiting++
+			s.waitForQuota(aq)
+			s.queueClaims(dq)
 		default:
-			return b
+			return aq
 		}
 	}
 }
 
-// claim lets a sub claim its share of the room in its lane.
-func (s *scheduler) claim(b *sub, memory use, now time.Time) {
-	l := b.lane
-	n := max(1, l.room(s.lim)/(l.hungry+1))
-	n = min(n, s.batch(l.standing, memory))
-	if l.standing != Proven {
-		n = min(n, b.tenant.use.eagerly(memory, s.q.o.MaxConnections))
+// claim lets an account queue claim its part of the room in its destination queue.
+func (s *scheduler) claim(aq *accountQueue, memory fair.Slots, now time.Time) {
+	dq := aq.dest
+	n := max(1, dq.room(s.limits)/(dq.waiting+1))
+	n = min(n, s.maxBatch(dq.standing, memory))
+	if dq.standing != fair.Healthy {
+		n = min(n, aq.tenant.inMemory.Batch(memory, s.o.MaxConnections))
 	}
-	if b.admitted {
-		n, b.admitted = 1, false
+	if aq.admitted {
+		n, aq.admitted = 1, false
 	}
-	s.take(b, 0, n)
-	s.begin(b, func() claimed {
-		c := claimed{sub: b, promised: n}
-		c.got, c.next, c.err = s.q.claim(l.key, b, n, 0)
+	s.count(aq, 0, n)
+	s.beginClaim(aq, func() claimed {
+		c := claimed{queue: aq, promised: n}
+		c.got, c.next, c.err = s.claimFromStore(aq, n, 0)
 		return c
 	})
 }
 
-// batch bounds one claim, which permits has allowed for one delivery only: a
-// laggard's goes no further, and that of an unknown lane only while half of
-// the memory is free.
-func (s *scheduler) batch(st Standing, memory use) int {
-	half := s.q.o.MaxConnections
+// maxBatch bounds one claim, for which FreeFor has allowed one delivery only: a
+// slow destination gets no more, an unproven one only while half of the memory is
+// free.
+func (s *scheduler) maxBatch(st fair.Standing, memory fair.Slots) int {
+	half := s.o.MaxConnections
 	switch st {
-	case Laggard:
+	case fair.Slow:
 		return 1
-	case Unknown:
-		return max(1, half-memory.total())
+	case fair.Unproven:
+		return max(1, half-memory.Total())
 	}
-	return 2*half - memory.total()
+	return 2*half - memory.Total()
 }
 
-// begin runs a claim beside the loop.
-func (s *scheduler) begin(b *sub, claim func() claimed) {
-	b.claiming = true
+// beginClaim runs a claim beside the loop.
+func (s *scheduler) beginClaim(aq *accountQueue, claim func() claimed) {
+	aq.claiming = true
 	s.claiming++
-	s.q.pool.Go(func() { s.claimed <- claim() })
+	s.beside.Go(func() { s.claims <- claim() })
 }
 
-// claim takes up to n deliveries that have been due for the given time.
-func (c *crew) claim(key relay.Lane, b *sub, n int, overdue time.Duration) ([]relay.Claimed, time.Time, error) {
+// claimFromStore claims up to n deliveries that have been due for the given time.
+// It runs beside the loop.
+func (s *scheduler) claimFromStore(aq *accountQueue, n int, overdue time.Duration) ([]relay.Claimed, time.Time, error) {
 	now := time.Now()
-	lease := func(attempts int) time.Time { return now.Add(c.o.Schedule.Delay(attempts)) }
-	return c.store.Claim(c.commits, key, b.tenant.who, now.Add(-overdue), n, lease, c.inHand.has)
+	lease := func(attempts int) time.Time { return now.Add(s.o.Schedule.Delay(attempts)) }
+	return s.q.store.Claim(s.commits, aq.dest.key, aq.tenant.who, now.Add(-overdue), n, lease, s.inHand.has)
 }
 
-// took takes in what a claim came to.
-func (s *scheduler) took(c claimed, now time.Time) {
-	b := c.sub
-	l := b.lane
+// endClaim takes in what a claim came to.
+func (s *scheduler) endClaim(c claimed, now time.Time) {
+	aq := c.queue
+	dq := aq.dest
 	s.claiming--
-	b.claiming = false
-	s.take(b, 0, -c.promised)
-	if c.putOff {
-		s.putting = false
+	aq.claiming = false
+	s.count(aq, 0, -c.promised)
+	if c.suspended {
+		s.suspending = false
 	}
 	switch {
 	case c.err != nil:
 		s.q.metrics.claimFailures.Inc()
-		s.q.log.Error("cannot claim", zap.String("destination", l.key.Destination), zap.Error(c.err))
+		s.q.log.Error("cannot claim", zap.String("destination", dq.key.Destination), zap.Error(c.err))
 		c.next = now.Add(claimRetry)
-	case len(c.got) == 0 && !c.next.IsZero() && !c.next.After(now) && !c.putOff:
+	case len(c.got) == 0 && !c.next.IsZero() && !c.next.After(now) && !c.suspended:
 		c.next = now.Add(claimRetry)
 	}
-	b.next = earliest(c.next, b.meantime)
-	b.meantime = time.Time{}
-	switch {
-	case s.draining:
+	aq.due = earliest(c.next, aq.dueMeanwhile)
+	aq.dueMeanwhile = time.Time{}
+	if s.draining {
 		var back []*job
 		for _, x := range c.got {
-			back = append(back, &job{message: x.Message, delivery: x.Delivery})
+			back = append(back, &job{Job: attempt.Job{Message: x.Message, Delivery: x.Delivery}})
 		}
 		s.giveBack(back)
-	default:
+	} else {
 		for _, x := range c.got {
-			s.q.inHand.add(x.Delivery.Key)
-			s.hold(b, x, now)
+			s.inHand.add(x.Delivery.Key)
+			s.addReady(aq, x, now)
 		}
 	}
-	s.markAll(c.elsewhere, now)
-	s.settle(b, now)
-	if c.putOff && l.pace.dead() {
-		s.seekOverdue(l, now)
+	s.noteBacklogs(c.elsewhere, now)
+	s.reschedule(aq, now)
+	if c.suspended && dq.window.Dead() {
+		s.noteOverdue(dq, now)
 	}
-	s.place(l, now)
-}
-
-// seekOverdue notes what has been waiting in a dead lane for as long as the
-// longest retry delay. Probes alone would never come to the end of a long
-// backlog, and senders would hear neither of the delay nor of the end. So it
-// is put off without an attempt of its own, a batch at a time over all lanes.
-func (s *scheduler) seekOverdue(l *lane, now time.Time) {
-	for _, b := range l.subs {
-		if !b.overdue && !b.claiming && b.due(now.Add(-s.q.o.Schedule.RetryMax)) {
-			b.overdue = true
-			s.overdue.push(b)
-		}
-	}
-}
-
-// putOff lets one batch of overdue deliveries fail by their lane's last
-// failure.
-func (s *scheduler) putOff(now time.Time) {
-	patience := s.q.o.Schedule.RetryMax
-	for !s.putting && s.overdue.len() > 0 {
-		b := s.overdue.pop()
-		b.overdue = false
-		if b.claiming || !b.due(now.Add(-patience)) || !b.lane.pace.dead() {
-			continue
-		}
-		s.putting = true
-		f := suspended(b.lane.last)
-		s.begin(b, func() claimed {
-			c := claimed{sub: b, putOff: true}
-			var got []relay.Claimed
-			got, c.next, c.err = s.q.claim(b.lane.key, b, putOffBatch, patience)
-			for _, x := range got {
-				due, elsewhere := s.q.putOff(x, f)
-				c.elsewhere = append(c.elsewhere, elsewhere...)
-				c.next = earliest(c.next, due)
-			}
-			return c
-		})
-	}
-}
-
-// putOff concludes an attempt that was not made, and says when the next is
-// due and what is, elsewhere. Neither is known when that fails: the lease ends
-// by itself.
-func (c *crew) putOff(x relay.Claimed, f relay.Failure) (due time.Time, elsewhere []relay.Backlog) {
-	defer func() {
-		if p := recover(); p != nil {
-			c.panicked(x.Delivery.Key, p)
-		}
-	}()
-	r := c.suspend(x, f)
-	if withheld(r) {
-		return c.withhold(x), nil
-	}
-	t, ok := c.conclude(x.Message, x.Delivery, r, false)
-	if !ok {
-		return time.Time{}, nil
-	}
-	if !t.Done {
-		due = t.After.Due
-	}
-	return due, reported(t)
-}
-
-// suspend is the result of an attempt that was not made. It says what is demanded
-// now all the same: the end of the policy window decides by that, and a report
-// has no body where anything is.
-func (c *crew) suspend(x relay.Claimed, f relay.Failure) relay.Result {
-	d := x.Delivery
-	_, demanding, err := c.demands(c.commits, x.Message, &d)
-	if err != nil {
-		return c.unsent(d, err)
-	}
-	r := relay.FailAll(d, f, time.Now())
-	r.Demanding = demanding
-	if r.Attempt.Ruling != policy.Block {
-		return r // nor does the guard count what was not attempted
-	}
-	return c.guarded(d, r)
-}
-
-// suspended is the failure of a delivery that was not tried because its
-// destination is dead.
-func suspended(last *relay.Failure) relay.Failure {
-	f := relay.Failure{
-		Class: relay.Temporary, Reach: relay.ReachDestination, Reason: events.ConnectFail, Status: "4.4.1",
-		Reply: relay.Reply{Text: "delivery temporarily suspended"},
-	}
-	if last != nil && last.Class == relay.Temporary {
-		f.Reason, f.Status = last.Reason, last.Status
-		f.Reply.Text += ": " + last.Reply.String()
-	}
-	return f
+	s.schedule(dq, now)
 }

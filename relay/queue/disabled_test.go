@@ -117,8 +117,8 @@ func TestDisablingEndsAnAttempt(t *testing.T) {
 	})
 }
 
-// Nor is anything told where the destination is dead and attempts are put off.
-func TestDisabledAccountInADeadLane(t *testing.T) {
+// Nor is anything told where the destination is dead and deliveries are suspended.
+func TestDisabledAccountAtADeadDestination(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, Options{})
 		w.hosts.set("dead.test", after(30*time.Second, unreached))

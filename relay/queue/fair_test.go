@@ -14,7 +14,7 @@ import (
 	"tlsrelay/relay/deliver"
 )
 
-func TestDeadLaneLeavesTheOthersAlone(t *testing.T) {
+func TestDeadDestinationLeavesTheOthersAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, Options{MaxConnections: 20})
 		w.hosts.set("dead.test", after(30*time.Second, unreached))
@@ -30,15 +30,15 @@ func TestDeadLaneLeavesTheOthersAlone(t *testing.T) {
 		w.send("a", "y@well.test")
 		time.Sleep(time.Second)
 		if got := w.store.done(); got != 201 {
-			t.Error("a new message waits behind the dead lane")
+			t.Error("a new message waits behind the dead destination")
 		}
 		time.Sleep(time.Hour)
 		if got := len(w.hosts.to("dead.test")); got < 10 || got > 30 {
 			t.Errorf("%d attempts at a dead destination in an hour", got)
 		}
-		for _, l := range w.q.Lanes() {
+		for _, l := range w.q.Destinations() {
 			if l.Lane == laneTo("dead.test") && (l.Claimed > 1 || l.Window != 1 || l.Last != events.ConnectFail) {
-				t.Errorf("the dead lane: %+v", l)
+				t.Errorf("the dead destination: %+v", l)
 			}
 		}
 		// It comes back, and all is delivered within the hour.
@@ -52,7 +52,7 @@ func TestDeadLaneLeavesTheOthersAlone(t *testing.T) {
 }
 
 // Nobody waits for longer than the lifetime, however few probes are made.
-func TestDeadLaneComesToItsEnd(t *testing.T) {
+func TestDeadDestinationComesToItsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, Options{})
 		w.hosts.set("dead.test", after(30*time.Second, unreached))
@@ -75,7 +75,7 @@ func TestDeadLaneComesToItsEnd(t *testing.T) {
 
 // The end of the policy window decides also where nothing is tried, if the
 // sender still demands what failed.
-func TestDeadLaneComesToTheEndOfTheWindow(t *testing.T) {
+func TestDeadDestinationComesToTheEndOfThePolicyWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, Options{})
 		w.hosts.set("dead.test", after(30*time.Second, func(job deliver.Job) relay.Result {
@@ -111,19 +111,19 @@ func TestDeadLaneComesToTheEndOfTheWindow(t *testing.T) {
 	})
 }
 
-// What panics while a dead lane's mail is put off ends that, not the process.
-func TestPanicInPuttingOffIsSurvived(t *testing.T) {
+// What panics while mail for a dead destination is suspended ends that, not the
+// process.
+func TestPanicInSuspendingIsSurvived(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, Options{})
 		w.hosts.set("dead.test", after(30*time.Second, unreached))
-		w.start()
 		var panics atomic.Int32
-		w.q.tell = func(e *events.Event) {
+		w.onTell = func(e *events.Event) {
 			if strings.HasPrefix(e.Reply, "delivery temporarily suspended") && panics.Add(1) < 10 {
 				panic("bug")
 			}
-			w.told(e)
 		}
+		w.start()
 		w.pile(100, "a", "x@dead.test")
 		w.q.Rescan()
 		time.Sleep(100 * time.Hour)
@@ -134,7 +134,7 @@ func TestPanicInPuttingOffIsSurvived(t *testing.T) {
 	})
 }
 
-func TestAccountsShareALane(t *testing.T) {
+func TestAccountsShareADestination(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, Options{})
 		w.hosts.set("one.test", after(time.Second, taken))

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
@@ -20,6 +21,7 @@ import (
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
 	"tlsrelay/relay/deliver"
+	"tlsrelay/relay/queue/fair"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -31,7 +33,7 @@ type memory struct {
 	messages map[relay.MessageID]relay.Message
 	queued   map[relay.DeliveryKey]relay.Delivery
 	finished map[relay.DeliveryKey]relay.Delivery
-	lanes    map[place][]relay.DeliveryKey // in the order of their due times
+	queues   map[queueKey][]relay.DeliveryKey // in the order of their due times
 	reports  []relay.Report
 	bodies   map[relay.MessageID]body // of messages that are not like all others
 	commits  []relay.Transition       // those of outcomes
@@ -41,7 +43,7 @@ type memory struct {
 	fail     func(what string) error
 }
 
-type place struct {
+type queueKey struct {
 	lane relay.Lane
 	who  account.ID
 }
@@ -51,7 +53,7 @@ func newMemory() *memory {
 		messages: make(map[relay.MessageID]relay.Message),
 		queued:   make(map[relay.DeliveryKey]relay.Delivery),
 		finished: make(map[relay.DeliveryKey]relay.Delivery),
-		lanes:    make(map[place][]relay.DeliveryKey),
+		queues:   make(map[queueKey][]relay.DeliveryKey),
 	}
 }
 
@@ -98,26 +100,26 @@ func (s *memory) add(m relay.Message, ds []relay.Delivery) {
 
 func (s *memory) put(d relay.Delivery) {
 	s.queued[d.Key] = d
-	p := place{d.Lane, d.Account}
-	keys := s.lanes[p]
+	p := queueKey{d.Lane, d.Account}
+	keys := s.queues[p]
 	i, _ := slices.BinarySearchFunc(keys, d, func(k relay.DeliveryKey, d relay.Delivery) int {
 		return cmp.Or(s.queued[k].Due.Compare(d.Due), bytes.Compare(k.Message[:], d.Key.Message[:]), cmp.Compare(k.Number, d.Key.Number))
 	})
-	s.lanes[p] = slices.Insert(keys, i, d.Key)
+	s.queues[p] = slices.Insert(keys, i, d.Key)
 }
 
 func (s *memory) remove(k relay.DeliveryKey) {
 	d := s.queued[k]
-	p := place{d.Lane, d.Account}
-	keys := s.lanes[p]
+	p := queueKey{d.Lane, d.Account}
+	keys := s.queues[p]
 	i := slices.Index(keys, k)
 	if i == 0 {
-		s.lanes[p] = keys[1:]
+		s.queues[p] = keys[1:]
 	} else {
-		s.lanes[p] = slices.Delete(keys, i, i+1)
+		s.queues[p] = slices.Delete(keys, i, i+1)
 	}
-	if len(s.lanes[p]) == 0 {
-		delete(s.lanes, p)
+	if len(s.queues[p]) == 0 {
+		delete(s.queues, p)
 	}
 	delete(s.queued, k)
 }
@@ -125,7 +127,7 @@ func (s *memory) remove(k relay.DeliveryKey) {
 func (s *memory) Backlogs(_ context.Context, yield func(relay.Backlog) bool) error {
 	s.mu.Lock()
 	var all []relay.Backlog
-	for p, keys := range s.lanes {
+	for p, keys := range s.queues {
 		all = append(all, relay.Backlog{Lane: p.lane, Account: p.who, Due: s.queued[keys[0]].Due})
 	}
 	err := s.faulty("backlogs")
@@ -145,10 +147,10 @@ func (s *memory) Claim(_ context.Context, lane relay.Lane, who account.ID, now t
 	if err := s.faulty("claim"); err != nil {
 		return nil, next, err
 	}
-	p := place{lane, who}
+	p := queueKey{lane, who}
 	i := 0
-	for len(got) < n && i < len(s.lanes[p]) {
-		d := s.queued[s.lanes[p][i]]
+	for len(got) < n && i < len(s.queues[p]) {
+		d := s.queued[s.queues[p][i]]
 		if d.Due.After(now) {
 			break
 		}
@@ -163,7 +165,7 @@ func (s *memory) Claim(_ context.Context, lane relay.Lane, who account.ID, now t
 		s.put(d)
 		got = append(got, relay.Claimed{Message: s.messages[d.Key.Message], Delivery: d})
 	}
-	if keys := s.lanes[p]; i < len(keys) {
+	if keys := s.queues[p]; i < len(keys) {
 		next = s.queued[keys[i]].Due
 	}
 	return got, next, nil
@@ -296,13 +298,13 @@ func (s *senders) heard() []relay.Message {
 type hosts struct {
 	mu       sync.Mutex
 	behave   map[string]func(ctx context.Context, job deliver.Job) relay.Result
-	attempts []attempt
+	attempts []attemptMade
 	running  map[relay.DeliveryKey]bool
 	at, most int // attempts under way, and their largest number
 	twice    bool
 }
 
-type attempt struct {
+type attemptMade struct {
 	destination string
 	who         account.ID
 	at          time.Time
@@ -319,7 +321,7 @@ func newHosts() *hosts {
 func (h *hosts) Deliver(ctx context.Context, job deliver.Job) relay.Result {
 	destination := job.Delivery.Lane.Destination
 	h.mu.Lock()
-	h.attempts = append(h.attempts, attempt{destination, job.Delivery.Account, time.Now(), job})
+	h.attempts = append(h.attempts, attemptMade{destination, job.Delivery.Account, time.Now(), job})
 	h.twice = h.twice || h.running[job.Delivery.Key]
 	h.running[job.Delivery.Key] = true
 	h.at++
@@ -344,7 +346,7 @@ func (h *hosts) set(destination string, f func(context.Context, deliver.Job) rel
 	h.behave[destination] = f
 }
 
-func (h *hosts) made() []attempt {
+func (h *hosts) made() []attemptMade {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Clone(h.attempts)
@@ -427,6 +429,8 @@ type world struct {
 
 	mu     sync.Mutex
 	events []events.Event
+	onTell func(*events.Event)  // nil, or called before an event counts as told
+	reg    *prometheus.Registry // of the queue that runs
 	stop   func()
 }
 
@@ -438,11 +442,12 @@ func newWorld(t testing.TB, o Options) *world {
 // start runs a new queue over what the world has; stop ends it, as does the
 // end of the test.
 func (w *world) start() {
-	w.q = New(w.o, w.over, w.hosts, w.senders, w.told, zap.NewNop(), nil)
+	w.reg = prometheus.NewRegistry()
+	w.q = New(w.o, w.over, w.hosts, w.senders, w.told, zap.NewNop(), w.reg)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- w.q.Run(ctx) }()
-	for w.q.Lanes() == nil {
+	for w.q.Destinations() == nil {
 		time.Sleep(time.Millisecond)
 	}
 	stopped := false
@@ -466,48 +471,51 @@ func (w *world) start() {
 	w.t.Cleanup(w.stop)
 }
 
-// audit finds that the books of the loop agree with what there is.
+// audit finds that the counts of the loop agree with what there is.
 func (s *scheduler) audit(t testing.TB) {
 	t.Helper()
-	var busy, held use
-	var waiting [wheres]int
-	uses, subs := make(map[*tenant]use), make(map[*tenant]int)
-	for key, l := range s.lanes {
-		used, hungry, offered := 0, 0, 0
-		for who, b := range l.subs {
-			if b.lane != l || b.tenant != s.tenants[who] {
+	var running, claimed fair.Slots
+	var waiting [waitsForKinds]int
+	inMemory, queues := make(map[*tenant]fair.Slots), make(map[*tenant]int)
+	for key, dq := range s.queues {
+		used, waits, turns := 0, 0, 0
+		for who, aq := range dq.accounts {
+			if aq.dest != dq || aq.tenant != s.tenants[who] {
 				t.Errorf("%v: the part of %s is another's", key, who)
 			}
-			used += b.used
-			u := uses[b.tenant]
-			*u.of(l.standing) += b.used
-			uses[b.tenant] = u
-			subs[b.tenant]++
-			if b.place != nowhere {
-				hungry++
-				waiting[b.place]++
+			used += aq.used
+			m := inMemory[aq.tenant]
+			*m.Of(dq.standing) += aq.used
+			inMemory[aq.tenant] = m
+			queues[aq.tenant]++
+			if aq.waitsFor != waitsForNothing {
+				waits++
+				waiting[aq.waitsFor]++
 			}
-			if b.place == enqueued {
-				offered++
+			if aq.waitsFor == waitsForTurn {
+				turns++
 			}
 		}
-		*busy.of(l.standing) += l.busy
-		*held.of(l.standing) += l.held
-		if used != l.busy+l.held || hungry != l.hungry || offered != l.offered {
-			t.Errorf("%v: %d of %d+%d used, %d of %d hungry, %d of %d offered", key, used, l.busy, l.held, hungry, l.hungry, offered, l.offered)
+		*running.Of(dq.standing) += dq.running
+		*claimed.Of(dq.standing) += dq.claimed
+		if used != dq.running+dq.claimed || waits != dq.waiting || turns != dq.claimTurns {
+			t.Errorf("%v: %d of %d+%d used, %d of %d waiting, %d of %d in turns", key, used, dq.running, dq.claimed, waits, dq.waiting, turns, dq.claimTurns)
 		}
 	}
-	if busy != s.busy || held != s.held || waiting != s.waiting {
-		t.Errorf("busy %+v, not %+v; held %+v, not %+v; waiting %v, not %v", s.busy, busy, s.held, held, s.waiting, waiting)
+	if running != s.running || claimed != s.claimed || waiting != s.waiting {
+		t.Errorf("running %+v, not %+v; claimed %+v, not %+v; waiting %v, not %v", s.running, running, s.claimed, claimed, s.waiting, waiting)
 	}
 	for who, n := range s.tenants {
-		if n.use != uses[n] || n.subs != subs[n] {
-			t.Errorf("account %s: use %+v, not %+v; %d subs, not %d", who, n.use, uses[n], n.subs, subs[n])
+		if n.inMemory != inMemory[n] || n.queues != queues[n] {
+			t.Errorf("account %s: in memory %+v, not %+v; %d queues, not %d", who, n.inMemory, inMemory[n], n.queues, queues[n])
 		}
 	}
 }
 
 func (w *world) told(e *events.Event) {
+	if w.onTell != nil {
+		w.onTell(e)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.events = append(w.events, *e)

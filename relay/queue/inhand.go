@@ -6,12 +6,12 @@ import (
 	"tlsrelay/relay"
 )
 
-// inHand are the deliveries that this process has claimed, or was promised by
-// Accept, and has neither committed nor given back. A lease can end before that,
-// because the clock stood still or the store was away; a claim passes over them
-// all the same (relay.Store), so that no delivery is attempted twice at a time and
-// no outcome is lost to a second claim. The loop adds; claims, which run beside
-// it, ask.
+// inHand are the deliveries that this process works on: those that it has claimed,
+// or promised to Accept, and has neither committed nor given back. A lease can end
+// before that, because the clock stood still or the store was away. A claim passes
+// over them all the same (relay.Store), so that no delivery is attempted twice at a
+// time and no outcome is lost to a second claim. The loop adds to them; claims,
+// which run beside it, ask.
 type inHand struct {
 	mu   sync.Mutex
 	keys map[relay.DeliveryKey]struct{}
@@ -26,7 +26,8 @@ func (h *inHand) add(k relay.DeliveryKey) {
 	h.keys[k] = struct{}{}
 }
 
-// remove ends that k is in hand. Whoever calls it has committed what became of k.
+// remove notes that k is no longer worked on. The caller has come to the end of k
+// in the store first: otherwise a claim could fall in between.
 func (h *inHand) remove(k relay.DeliveryKey) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +11,8 @@ import (
 	"tlsrelay/policy"
 	"tlsrelay/relay"
 	"tlsrelay/relay/deliver"
+	"tlsrelay/relay/queue/attempt"
+	"tlsrelay/relay/queue/fair"
 )
 
 // What was claimed and not begun is tried at once by the next start; what was
@@ -25,12 +28,12 @@ func TestRestartContinues(t *testing.T) {
 		time.Sleep(time.Second)
 		begun := time.Now()
 		w.stop()
-		if w.store.done() != firstWindow || time.Since(begun) != 19*time.Second {
+		if w.store.done() != fair.FirstWindow || time.Since(begun) != 19*time.Second {
 			t.Fatalf("%d finished in %v", w.store.done(), time.Since(begun))
 		}
 		w.start()
 		time.Sleep(time.Second)
-		if got := len(w.hosts.to("slow.test")); got <= firstWindow {
+		if got := len(w.hosts.to("slow.test")); got <= fair.FirstWindow {
 			t.Errorf("nothing was taken over at once: %d attempts", got)
 		}
 		time.Sleep(2 * time.Minute)
@@ -175,7 +178,7 @@ func TestLeaseAfterACrash(t *testing.T) {
 // An attempt that outlasts its lease keeps it, however short that is: nobody
 // else gets the delivery, and the commit is good.
 func TestLeaseIsRenewed(t *testing.T) {
-	for _, lease := range []time.Duration{time.Second, 2*slowAfter - 1, 2 * slowAfter, 2*slowAfter + 1, 10 * time.Minute} {
+	for _, lease := range []time.Duration{time.Second, 2*attempt.SlowAfter - 1, 2 * attempt.SlowAfter, 2*attempt.SlowAfter + 1, 10 * time.Minute} {
 		t.Run(lease.String(), func(t *testing.T) {
 			o := Options{Schedule: relay.Schedule{RetryAfter: lease, RetryMax: lease}}
 			bubble(t, o, func(t *testing.T, w *world) {
@@ -253,7 +256,7 @@ func TestStoreAwayLongerThanALease(t *testing.T) {
 				})
 				w.start()
 				w.send("a", "x@one.test")
-				time.Sleep(10*time.Minute + commitPauseMax/2)
+				time.Sleep(10*time.Minute + 5*time.Second)
 				// The commits fail on for a while, and the claims do not.
 				w.store.failing(func(what string) error {
 					if what == "commit" && w.store.passed == 0 {
@@ -356,44 +359,65 @@ func TestTwoNodes(t *testing.T) {
 func TestPanicInTellingIsSurvived(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, Options{})
-		w.start()
-		w.q.tell = func(e *events.Event) {
+		w.onTell = func(e *events.Event) {
 			if e.Kind == events.Delivered {
 				panic("bug")
 			}
 		}
+		w.start()
 		w.send("a", "x@one.test")
 		w.send("a", "x@one.test")
 		time.Sleep(time.Minute)
-		if w.store.done() != 2 || w.q.Lanes()[0].Busy != 0 {
-			t.Errorf("%d done, lanes %+v", w.store.done(), w.q.Lanes())
+		if w.store.done() != 2 || w.q.Destinations()[0].Busy != 0 {
+			t.Errorf("%d done, queues %+v", w.store.done(), w.q.Destinations())
 		}
 		w.stop()
 	})
 }
 
-// A renewal holds the job's lock for as long as the store takes, and may wait for
-// the loop under it. The loop never waits for that lock.
+// slowRenewals has a renewal take until a time and, from then on, until it is let
+// go.
+type slowRenewals struct {
+	*memory
+	until time.Time
+	letGo chan struct{} // not of the bubble, so that no time goes by meanwhile
+}
+
+func (s slowRenewals) Commit(ctx context.Context, t relay.Transition) error {
+	if len(t.Events) == 0 {
+		time.Sleep(time.Until(s.until))
+		<-s.letGo
+	}
+	return s.memory.Commit(ctx, t)
+}
+
+// A renewal keeps its job locked for as long as the store takes. The loop does not
+// wait for that when it comes to the job, which it does when the attempt becomes
+// slow.
 func TestLoopWaitsForNoRenewal(t *testing.T) {
-	bubble(t, Options{}, func(t *testing.T, w *world) {
+	letGo := make(chan struct{})
+	synctest.Test(t, func(t *testing.T) {
+		const lease = 2*attempt.SlowAfter - 2*time.Second // so the first renewal comes before
+		w := newWorld(t, Options{Schedule: relay.Schedule{RetryAfter: lease, RetryMax: lease}})
 		w.hosts.set("slow.test", after(40*time.Minute, taken))
+		slow := time.Now().Add(attempt.SlowAfter + time.Minute)
+		w.over = slowRenewals{w.store, slow, letGo}
+		w.start()
+		time.Sleep(time.Until(slow) - attempt.SlowAfter)
 		w.send("a", "x@slow.test")
-		time.Sleep(time.Second)
-		var held *job
-		w.q.call(func(s *scheduler, _ time.Time) {
-			held = s.running.Front().Value.(*job)
-		})
-		held.mu.Lock()
-		time.Sleep(slowAfter - time.Second)
-		for slow := false; !slow; { // until the loop has come to it
-			w.q.call(func(*scheduler, time.Time) { slow = held.slow })
+		time.Sleep(time.Until(slow))
+		for w.q.Destinations()[0].Standing != fair.Slow {
+			runtime.Gosched() // until the loop has come to it
 		}
-		w.q.call(func(*scheduler, time.Time) {})
-		held.mu.Unlock()
+		if !w.q.Responds() {
+			t.Error("the loop has ended")
+		}
+		close(letGo)
 		time.Sleep(time.Hour)
-		if n := len(w.hosts.to("slow.test")); n != 1 || w.store.done() != 1 {
-			t.Errorf("%d attempts, %d done", n, w.store.done())
+		if n := len(w.hosts.to("slow.test")); n != 1 || w.store.done() != 1 || w.store.look().stale != 0 {
+			t.Errorf("%d attempts, %d done, %d stale", n, w.store.done(), w.store.look().stale)
 		}
+		w.stop()
 	})
 }
 

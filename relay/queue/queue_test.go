@@ -21,6 +21,7 @@ import (
 	"tlsrelay/relay"
 	"tlsrelay/relay/bounce"
 	"tlsrelay/relay/deliver"
+	"tlsrelay/relay/queue/fair"
 )
 
 // bubble runs a story on a running queue in synthetic time.
@@ -127,7 +128,7 @@ func TestOperatorRetry(t *testing.T) {
 		w.hosts.set("one.test", nil)
 		n := len(w.hosts.made())
 		if n >= 10 {
-			t.Fatalf("%d attempts at a dead lane", n)
+			t.Fatalf("%d attempts at a dead destination", n)
 		}
 		dueNow := func() {
 			w.store.with(func() {
@@ -155,8 +156,8 @@ func TestRescanEndsTheCoolOff(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		before := len(w.hosts.to("one.test"))
-		if i := slices.IndexFunc(w.q.Lanes(), func(l LaneStatus) bool { return l.CoolOff.After(time.Now()) && l.Standing == Laggard }); i < 0 {
-			t.Fatalf("no lane is cooling off: %+v", w.q.Lanes())
+		if i := slices.IndexFunc(w.q.Destinations(), func(l DestinationStatus) bool { return l.CoolOff.After(time.Now()) && l.Standing == fair.Slow }); i < 0 {
+			t.Fatalf("no destination is cooling off: %+v", w.q.Destinations())
 		}
 		w.q.Rescan()
 		synctest.Wait()
@@ -271,16 +272,17 @@ func TestUnrecordableEvidence(t *testing.T) {
 	})
 }
 
-// An outcome that cannot be committed shows, is tried at a bounded pace, and is
+// An outcome that cannot be committed shows, is tried again at a bounded rate, and is
 // told only once it is.
 func TestCommitThatKeepsFailing(t *testing.T) {
 	bubble(t, Options{}, func(t *testing.T, w *world) {
 		shown := func() float64 {
-			var m dto.Metric
-			if err := w.q.metrics.uncommitted.Write(&m); err != nil {
+			all, err := w.reg.Gather()
+			if err != nil {
 				t.Fatal(err)
 			}
-			return m.GetGauge().GetValue()
+			i := slices.IndexFunc(all, func(f *dto.MetricFamily) bool { return f.GetName() == "tlsrelay_queue_uncommitted_outcomes" })
+			return all[i].GetMetric()[0].GetGauge().GetValue()
 		}
 		var tries atomic.Int32
 		w.hosts.set("bad.test", func(_ context.Context, job deliver.Job) relay.Result {
@@ -378,7 +380,7 @@ func TestBlockIsReportedWithoutDemands(t *testing.T) {
 			t.Error("the report does not name its MTA")
 		}
 		if l := w.hosts.made()[0].job.Delivery.Lane; l.Class != policy.ClassEncrypt {
-			t.Errorf("lane %+v", l)
+			t.Errorf("queue %+v", l)
 		}
 	})
 }
@@ -411,7 +413,7 @@ func TestDemandMadeLater(t *testing.T) {
 // operator, or by a fault of our own.
 func TestNoBodyUnderALaterDemand(t *testing.T) {
 	for name, story := range map[string]func(w *world){
-		"put off": func(w *world) {
+		"suspended": func(w *world) {
 			w.hosts.set("x.test", after(30*time.Second, unreached))
 			w.pile(200, "tenant", "x@x.test")
 		},
@@ -491,7 +493,7 @@ func TestReportLeavesUnderALaterDemand(t *testing.T) {
 	})
 }
 
-// A delivery that runs out of time, in a dead lane or by a fault of our own, is
+// A delivery that runs out of time, at a dead destination or by a fault of our own, is
 // not told as a TLS block for what nobody demands any more.
 func TestExpiryAfterLooserSettings(t *testing.T) {
 	for name, host := range map[string]func(context.Context, deliver.Job) relay.Result{
@@ -576,7 +578,7 @@ func TestGuardPutsDropsOff(t *testing.T) {
 }
 
 // What has been delivered leaves nothing in memory behind.
-func TestLanesAreForgotten(t *testing.T) {
+func TestQueuesAreForgotten(t *testing.T) {
 	bubble(t, Options{}, func(t *testing.T, w *world) {
 		for i := range 50 {
 			w.send("a", fmt.Sprintf("x@d%d.test", i))
@@ -587,8 +589,8 @@ func TestLanesAreForgotten(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if n := len(w.q.Lanes()); n != 0 {
-			t.Errorf("%d lanes are remembered an hour later", n)
+		if n := len(w.q.Destinations()); n != 0 {
+			t.Errorf("%d queues are in memory an hour later", n)
 		}
 	})
 }

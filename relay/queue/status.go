@@ -7,26 +7,15 @@ import (
 
 	"tlsrelay/events"
 	"tlsrelay/relay"
+	"tlsrelay/relay/queue/fair"
 )
 
-// Standing is what a lane's destination has shown of itself lately. Slots are
-// shared by it.
-type Standing string
-
-// Unknown lanes have had no answer yet, proven ones have worked, laggards are
-// in trouble or slow.
-const (
-	Unknown Standing = "unknown"
-	Proven  Standing = "proven"
-	Laggard Standing = "laggard"
-)
-
-// LaneStatus is how one lane stands.
-type LaneStatus struct {
+// DestinationStatus is how one destination queue stands.
+type DestinationStatus struct {
 	Lane     relay.Lane    `json:"lane"`
-	Standing Standing      `json:"standing"`
+	Standing fair.Standing `json:"standing"`
 	Window   int           `json:"window"`            // attempts at a time
-	Busy     int           `json:"busy"`              // attempts running
+	Busy     int           `json:"busy"`              // attempts under way
 	Claimed  int           `json:"claimed"`           // in memory, not begun
 	Accounts int           `json:"accounts"`          // with anything queued here, as far as known
 	Due      time.Time     `json:"due,omitzero"`      // when the first of what is not in memory is due; zero: nothing known
@@ -39,71 +28,72 @@ type LaneStatus struct {
 // Run is not on.
 func (q *Queue) Responds() bool { return q.call(func(*scheduler, time.Time) {}) }
 
-// Lanes gives the lanes in memory, in no order; nil while Run is not on.
-func (q *Queue) Lanes() []LaneStatus {
-	all, _ := q.SomeLanes(math.MaxInt)
+// Destinations gives the destination queues in memory, in no order; nil while Run
+// is not on.
+func (q *Queue) Destinations() []DestinationStatus {
+	all, _ := q.SomeDestinations(math.MaxInt)
 	return all
 }
 
-// SomeLanes gives as many of the lanes in memory as are asked for, in no order,
-// and how many more there are.
-func (q *Queue) SomeLanes(limit int) (some []LaneStatus, more int) {
+// SomeDestinations gives as many of the destination queues in memory as are asked
+// for, in no order, and how many more there are.
+func (q *Queue) SomeDestinations(limit int) (some []DestinationStatus, more int) {
 	q.call(func(s *scheduler, now time.Time) {
-		more = len(s.lanes)
-		some = make([]LaneStatus, 0, min(more, limit))
-		for _, l := range s.lanes {
+		more = len(s.queues)
+		some = make([]DestinationStatus, 0, min(more, limit))
+		for _, dq := range s.queues {
 			if len(some) == limit {
 				break
 			}
-			some = append(some, s.status(l, now))
+			some = append(some, s.status(dq, now))
 			more--
 		}
 	})
 	return some, more
 }
 
-func (s *scheduler) status(l *lane, now time.Time) LaneStatus {
-	st := LaneStatus{
-		Lane: l.key, Standing: l.standing, Window: l.pace.size(s.lim),
-		Busy: l.busy, Claimed: l.held, Accounts: len(l.subs),
+func (s *scheduler) status(dq *destQueue, now time.Time) DestinationStatus {
+	st := DestinationStatus{
+		Lane: dq.key, Standing: dq.standing, Window: dq.window.Size(s.limits),
+		Busy: dq.running, Claimed: dq.claimed, Accounts: len(dq.accounts),
 	}
-	for _, b := range l.subs {
-		st.Due = earliest(st.Due, b.next)
+	for _, aq := range dq.accounts {
+		st.Due = earliest(st.Due, aq.due)
 	}
-	if l.crowded() {
-		st.Crowded = l.site.name
+	if dq.isCrowded() {
+		st.Crowded = dq.crowded.name
 	}
-	if l.pace.resting(now) {
-		st.CoolOff = l.pace.until
+	if dq.window.CoolingOff(now) {
+		st.CoolOff = dq.window.CoolUntil()
 	}
-	if l.last != nil {
-		st.Last = l.last.Reason
+	if dq.last != nil {
+		st.Last = dq.last.Reason
 	}
 	return st
 }
 
-// Retry tells that something of a lane and an account is due at b.Due, after
-// it was changed in the store by another hand, and ends the lane's cool-off:
-// an operator's retry or release of one delivery.
+// Retry tells that something of an account is due at b.Due, after somebody else
+// changed it in the store, and ends the destination's cool-off: an operator's retry
+// or release of one delivery.
 func (q *Queue) Retry(b relay.Backlog) {
 	q.call(func(s *scheduler, now time.Time) {
-		at := s.sub(b.Lane, b.Account, now)
-		at.lane.pace.until = time.Time{}
-		s.mark(at, b.Due, now)
-		s.place(at.lane, now)
+		aq := s.accountQueue(b.Lane, b.Account, now)
+		aq.dest.window.EndCoolOff()
+		s.noteDue(aq, b.Due, now)
+		s.schedule(aq.dest, now)
 	})
 }
 
-// Rescan has the store asked for everything that is queued, and every
-// cool-off ended: an operator's retry or release of many deliveries.
+// Rescan has the store asked for everything that is queued, and every cool-off
+// ended: an operator's retry or release of many deliveries.
 func (q *Queue) Rescan() {
 	q.call(func(s *scheduler, now time.Time) {
-		for _, l := range s.lanes {
-			l.pace.until = time.Time{}
-			s.place(l, now)
+		for _, dq := range s.queues {
+			dq.window.EndCoolOff()
+			s.schedule(dq, now)
 		}
 		for _, t := range s.tenants {
-			t.memos = memos{}
+			t.learned = lessons{}
 		}
 		select {
 		case s.rescan <- struct{}{}:
@@ -114,18 +104,18 @@ func (q *Queue) Rescan() {
 
 // Drop gives up a delivery that an operator has taken from the queue
 // (relay.Operator.Take), with its events and its report. words tell its
-// sender why.
+// sender why. An error is that of the commit.
 func (q *Queue) Drop(ctx context.Context, c relay.Claimed, words string) error {
-	w := &crew{Queue: q, attempts: ctx, commits: ctx}
-	// A sender that cannot be asked may demand anything.
-	sender, err := q.sender(ctx, c.Message, c.Delivery.Lane.Destination)
-	demanding := err != nil || !c.Message.Demands(sender).Opportunistic()
-	t := c.Delivery.Drop(c.Message, time.Now(), words, demanding)
-	if err := w.settle(&t); err != nil {
-		return err
-	}
-	for _, b := range reported(t) {
+	elsewhere, err := q.maker.Drop(ctx, c, words)
+	for _, b := range elsewhere {
 		q.Retry(b)
 	}
-	return nil
+	return err
 }
+
+// GuardHolds reports whether the mass-violation guard puts blocks off.
+func (q *Queue) GuardHolds() bool { return q.maker.Guard.Active() }
+
+// ReleaseGuard is an operator's word that the fault is not ours: what fails its
+// demands is dropped again.
+func (q *Queue) ReleaseGuard() { q.maker.Guard.Release() }

@@ -12,6 +12,7 @@ import (
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
 	"tlsrelay/relay/deliver"
+	"tlsrelay/relay/queue/fair"
 )
 
 // toMany are n recipients, each at a domain of its own.
@@ -209,8 +210,8 @@ func TestManyDomainsAtOneAddress(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		w.q.call(func(s *scheduler, _ time.Time) {
-			if len(s.sites) != 0 || s.waiting != [wheres]int{} {
-				t.Errorf("%d sites, waiting %v", len(s.sites), s.waiting)
+			if len(s.crowded) != 0 || s.waiting != [waitsForKinds]int{} {
+				t.Errorf("%d crowded hosts, waiting %v", len(s.crowded), s.waiting)
 			}
 		})
 		w.stop()
@@ -244,9 +245,9 @@ func TestNoConnectionForEver(t *testing.T) {
 	})
 }
 
-// What is due later costs no lane, neither when it is put off nor after a restart,
+// What is due later costs no queue in memory, neither when it is put off nor after a restart,
 // and is tried in time all the same.
-func TestLanesOnlyForWhatIsDue(t *testing.T) {
+func TestQueuesOnlyForWhatIsDue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 3000
 		w := newWorld(t, Options{})
@@ -261,18 +262,18 @@ func TestLanesOnlyForWhatIsDue(t *testing.T) {
 		if k := w.kinds(); k[events.Deferred] != n {
 			t.Fatalf("told %v", k)
 		}
-		idle := func() (lanes, subs int) {
+		idle := func() (queues, accounts int) {
 			w.q.call(func(s *scheduler, now time.Time) {
 				s.sweep(0, now)
-				lanes = len(s.lanes)
-				for _, l := range s.lanes {
-					subs += len(l.subs)
+				queues = len(s.queues)
+				for _, dq := range s.queues {
+					accounts += len(dq.accounts)
 				}
 			})
-			return lanes, subs
+			return queues, accounts
 		}
-		if lanes, subs := idle(); lanes+subs != 0 {
-			t.Errorf("%d lanes and %d subs for what is due in three minutes", lanes, subs)
+		if queues, accounts := idle(); queues+accounts != 0 {
+			t.Errorf("%d destination and %d account queues for what is due in three minutes", queues, accounts)
 		}
 		for i := range n {
 			w.hosts.set(fmt.Sprintf("later%d.test", i), takes)
@@ -280,8 +281,8 @@ func TestLanesOnlyForWhatIsDue(t *testing.T) {
 		w.stop()
 		w.start()
 		time.Sleep(10 * time.Second)
-		if lanes, subs := idle(); lanes+subs != 0 {
-			t.Errorf("after a restart %d lanes and %d subs", lanes, subs)
+		if queues, accounts := idle(); queues+accounts != 0 {
+			t.Errorf("after a restart %d destination and %d account queues", queues, accounts)
 		}
 		time.Sleep(3 * time.Minute)
 		if got := w.store.done(); got != n {
@@ -291,9 +292,9 @@ func TestLanesOnlyForWhatIsDue(t *testing.T) {
 	})
 }
 
-// Lanes that have had nothing to do for a moment make room for others, and what
+// Queues that have had nothing to do for a moment make room for others, and what
 // they have learned is not forgotten.
-func TestLanesMakeRoom(t *testing.T) {
+func TestQueuesMakeRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, Options{})
 		w.start()
@@ -301,29 +302,29 @@ func TestLanesMakeRoom(t *testing.T) {
 			w.send("good", "x@known.test")
 			synctest.Wait()
 		}
-		for i := range 5 * leastSweep {
+		for i := range 5 * minSweep {
 			w.send("evil", fmt.Sprintf("x@d%d.test", i))
 			if i%100 == 0 {
 				synctest.Wait()
 			}
 		}
 		synctest.Wait()
-		if n := len(w.q.Lanes()); n > 2*leastSweep {
-			t.Errorf("%d lanes in memory", n)
+		if n := len(w.q.Destinations()); n > 2*minSweep {
+			t.Errorf("%d queues in memory", n)
 		}
 		w.q.call(func(s *scheduler, now time.Time) {
-			if b := s.sub(laneTo("known.test"), "good", now); b.lane.standing != Proven || b.lane.pace.window != 17 {
-				t.Errorf("known.test is %s, %+v", b.lane.standing, b.lane.pace)
+			if dq := s.accountQueue(laneTo("known.test"), "good", now).dest; dq.standing != fair.Healthy || dq.window.Size(s.limits) != 17 {
+				t.Errorf("known.test is %s, %+v", dq.standing, dq.window)
 			}
-			m := &s.tenant("evil").memos
-			if n := len(m.young) + len(m.elder); n > 2*maxMemos {
-				t.Errorf("%d memos", n)
+			m := &s.tenant("evil").learned
+			if n := len(m.young) + len(m.old); n > 2*maxLessons {
+				t.Errorf("%d lessons", n)
 			}
 		})
 		time.Sleep(time.Hour)
 		w.q.call(func(s *scheduler, now time.Time) {
-			if len(s.lanes)+len(s.tenants) != 0 {
-				t.Errorf("an hour later, %d lanes and %d accounts", len(s.lanes), len(s.tenants))
+			if len(s.queues)+len(s.tenants) != 0 {
+				t.Errorf("an hour later, %d queues and %d accounts", len(s.queues), len(s.tenants))
 			}
 		})
 		w.stop()
