@@ -22,12 +22,18 @@ import (
 	"tlsrelay/relay"
 	"tlsrelay/relay/deliver"
 	"tlsrelay/relay/queue/fair"
+	"tlsrelay/relay/store/storetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// memory is a relay.Store that keeps everything in memory and is strict about
-// who may commit what.
+// TestFakeStore holds the store that the tests of this package run on to what every
+// store must do.
+func TestFakeStore(t *testing.T) {
+	storetest.RunQueue(t, func(testing.TB) relay.Store { return newMemory() })
+}
+
+// memory is a relay.Store that keeps everything in memory, and can be made to fail.
 type memory struct {
 	mu       sync.Mutex
 	messages map[relay.MessageID]relay.Message
@@ -35,7 +41,8 @@ type memory struct {
 	finished map[relay.DeliveryKey]relay.Delivery
 	queues   map[queueKey][]relay.DeliveryKey // in the order of their due times
 	reports  []relay.Report
-	bodies   map[relay.MessageID]body // of messages that are not like all others
+	bodies   map[relay.MessageID]body // where there was one: the others have a body that says hello
+	open     map[relay.MessageID]int  // deliveries that have not finished
 	commits  []relay.Transition       // those of outcomes
 	claims   int
 	passed   int // over by claims, for they were in hand
@@ -54,6 +61,8 @@ func newMemory() *memory {
 		queued:   make(map[relay.DeliveryKey]relay.Delivery),
 		finished: make(map[relay.DeliveryKey]relay.Delivery),
 		queues:   make(map[queueKey][]relay.DeliveryKey),
+		bodies:   make(map[relay.MessageID]body),
+		open:     make(map[relay.MessageID]int),
 	}
 }
 
@@ -64,6 +73,15 @@ type draft struct {
 
 func (d *draft) Size() int64 { return int64(d.Len()) }
 func (d *draft) Discard()    { d.ended = true }
+
+func (d *draft) Write(b []byte) (int, error) {
+	if d.ended {
+		return 0, errEnded
+	}
+	return d.Buffer.Write(b)
+}
+
+var errEnded = errors.New("the draft has ended")
 
 type body []byte
 
@@ -80,12 +98,25 @@ func (s *memory) faulty(what string) error {
 
 func (s *memory) NewDraft() relay.Draft { return &draft{} }
 
-func (s *memory) Accept(_ context.Context, m relay.Message, ds []relay.Delivery, b relay.Draft, _ []events.Event) error {
-	b.Discard()
+func (s *memory) Accept(ctx context.Context, m relay.Message, ds []relay.Delivery, b relay.Draft, _ []events.Event) error {
+	d := b.(*draft)
+	if d.ended {
+		return errEnded
+	}
+	d.Discard()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.faulty("accept"); err != nil {
 		return err
+	}
+	if m.Size == 0 {
+		m.Size = d.Size()
+	}
+	if d.Len() > 0 {
+		s.bodies[m.ID] = d.Bytes()
 	}
 	s.add(m, ds)
 	return nil
@@ -93,6 +124,7 @@ func (s *memory) Accept(_ context.Context, m relay.Message, ds []relay.Delivery,
 
 func (s *memory) add(m relay.Message, ds []relay.Delivery) {
 	s.messages[m.ID] = m
+	s.open[m.ID] += len(ds)
 	for _, d := range ds {
 		s.put(d)
 	}
@@ -165,8 +197,10 @@ func (s *memory) Claim(_ context.Context, lane relay.Lane, who account.ID, now t
 		s.put(d)
 		got = append(got, relay.Claimed{Message: s.messages[d.Key.Message], Delivery: d})
 	}
-	if keys := s.queues[p]; i < len(keys) {
-		next = s.queued[keys[i]].Due
+	for _, k := range s.queues[p][i:] {
+		if !slices.ContainsFunc(got, func(c relay.Claimed) bool { return c.Delivery.Key == k }) {
+			return got, s.queued[k].Due, nil
+		}
 	}
 	return got, next, nil
 }
@@ -189,6 +223,7 @@ func (s *memory) Commit(_ context.Context, t relay.Transition) error {
 	s.remove(d.Key)
 	if t.Done {
 		s.finished[d.Key] = t.After
+		s.end(d.Key.Message)
 	} else {
 		s.put(t.After)
 	}
@@ -197,9 +232,19 @@ func (s *memory) Commit(_ context.Context, t relay.Transition) error {
 	}
 	if t.Report != nil {
 		s.reports = append(s.reports, *t.Report)
+		s.bodies[t.Report.Message.ID] = t.Report.Body
 		s.add(t.Report.Message, t.Report.Deliveries)
 	}
 	return nil
+}
+
+// end ends one delivery of a message; with the last, the message goes.
+func (s *memory) end(id relay.MessageID) {
+	if s.open[id]--; s.open[id] == 0 {
+		delete(s.open, id)
+		delete(s.messages, id)
+		delete(s.bodies, id)
+	}
 }
 
 func (s *memory) Body(_ context.Context, id relay.MessageID) (relay.Body, error) {

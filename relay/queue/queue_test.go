@@ -478,7 +478,7 @@ func TestReportLeavesUnderALaterDemand(t *testing.T) {
 		n := relay.Notice{Recipients: []relay.NoticeRecipient{{Action: relay.ActionFailed, Recipient: recipients("x@b.test")[0], Status: "5.1.1"}}}
 		rep := bounce.Write(m, n, body("Subject: test\r\n\r\nhello\r\n"), bounce.Options{Hostname: "relay.test", Now: time.Now()})
 		w.store.with(func() {
-			w.store.bodies = map[relay.MessageID]body{rep.Message.ID: rep.Body}
+			w.store.bodies[rep.Message.ID] = rep.Body
 			w.store.add(rep.Message, rep.Deliveries)
 		})
 		w.q.Rescan()

@@ -297,27 +297,39 @@ func testSeveralAtOnce(h *harness) {
 }
 
 func testStale(h *harness) {
-	h.ok(h.PutEndpoint(h.ctx, endpoint("e1", "1", h.now)))
+	quick := h.commitStale()
+	t := Delivered(quick, h.now)
+	h.ok(h.Commit(h.ctx, t))
+	if err := h.Commit(h.ctx, t); !errors.Is(err, relay.ErrNotFound) {
+		h.Fatalf("committed twice: %v", err)
+	}
+}
+
+// commitStale claims a delivery twice, the second time when the first lease has
+// ended, tries to commit for the first claim and gives the second.
+func (h *harness) commitStale() (second relay.Claimed) {
+	h.Helper()
 	m, ds := h.message("a@example.com")
 	h.ok(h.Accept(h.ctx, m, ds, h.NewDraft(), nil))
 	slow := h.claimOne(lane("example.com"), h.now)
-	quick := h.claimOne(lane("example.com"), h.now.Add(time.Hour))
+	second = h.claimOne(lane("example.com"), h.now.Add(time.Hour))
 	for _, t := range []relay.Transition{Blocked(slow, h.now), Delivered(slow, h.now), Deferred(slow, h.now)} {
 		if err := h.Commit(h.ctx, t); !errors.Is(err, relay.ErrStale) {
 			h.Fatalf("committed for a claim that had ended: %v", err)
 		}
 	}
+	return second
+}
+
+func testStaleLeavesNothing(h *harness) {
+	h.ok(h.PutEndpoint(h.ctx, endpoint("e1", "1", h.now)))
+	h.commitStale()
 	rows, err := h.Rows(h.ctx, "e1", webhook.From(0), 1<<20)
 	h.ok(err)
 	h.equal(len(rows), 0, "events of stale transitions")
 	_, total, err := h.Blocks(h.ctx, "1", events.BlockFilter{})
 	h.ok(err)
 	h.equal(total, 0, "blocks of stale transitions")
-	t := Delivered(quick, h.now)
-	h.ok(h.Commit(h.ctx, t))
-	if err := h.Commit(h.ctx, t); !errors.Is(err, relay.ErrNotFound) {
-		h.Fatalf("committed twice: %v", err)
-	}
 }
 
 func testReport(h *harness) {

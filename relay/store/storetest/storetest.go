@@ -29,27 +29,47 @@ import (
 // Store is everything a store is to others.
 type Store interface {
 	relay.Store
+	beyondQueue
+	Run(ctx context.Context) error
+	Close() error
+}
+
+// beyondQueue is what a store is beside a [relay.Store].
+type beyondQueue interface {
 	relay.Operator
 	account.Store
 	account.OverrideStore
 	webhook.Outbox
 	webhook.Store
 	events.BlockStore
-	Run(ctx context.Context) error
-	Close() error
 }
+
+// queueOnly is a store that is asked for nothing beyond the queue.
+type queueOnly struct {
+	relay.Store
+	beyondQueue
+}
+
+func (queueOnly) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+func (queueOnly) Close() error { return nil }
 
 // Opener opens the store of one test. When it is called again, after a Close,
 // it finds what was there.
 type Opener func(t testing.TB) Store
 
-// Run runs the suite. fresh gives each test an empty store of its own.
-func Run(t *testing.T, fresh func(t testing.TB) Opener) {
-	for _, c := range []struct {
-		name string
-		test func(h *harness)
-	}{
-		{"a message's way", testMessage},
+// testCase is one test of the suite.
+type testCase struct {
+	name string
+	test func(h *harness)
+}
+
+// queueCases ask for nothing but a [relay.Store].
+func queueCases() []testCase {
+	return []testCase{
 		{"accepted as claimed", testAcceptedClaimed},
 		{"refused drafts", testDrafts},
 		{"large bodies", testLargeBody},
@@ -58,11 +78,19 @@ func Run(t *testing.T, fresh func(t testing.TB) Opener) {
 		{"claims find what comes late", testClaimLate},
 		{"claims pass over what is in hand", testClaimInHand},
 		{"deferral", testDeferral},
-		{"several destinations", testSeveralDestinations},
 		{"several destinations at once", testSeveralAtOnce},
 		{"stale transitions", testStale},
 		{"reports", testReport},
 		{"backlogs", testBacklogs},
+	}
+}
+
+// otherCases ask for a whole [Store].
+func otherCases() []testCase {
+	return []testCase{
+		{"a message's way", testMessage},
+		{"several destinations", testSeveralDestinations},
+		{"what stale transitions leave", testStaleLeavesNothing},
 		{"hold and release", testHold},
 		{"hold while being tried", testHoldInFlight},
 		{"retry", testRetry},
@@ -82,7 +110,27 @@ func Run(t *testing.T, fresh func(t testing.TB) Opener) {
 		{"endpoints", testEndpoints},
 		{"overrides", testOverrides},
 		{"blocks", testBlocks},
-	} {
+	}
+}
+
+// Run runs the suite. fresh gives each test an empty store of its own.
+func Run(t *testing.T, fresh func(t testing.TB) Opener) {
+	run(t, append(queueCases(), otherCases()...), fresh)
+}
+
+// RunQueue runs the part of the suite that asks for nothing but a [relay.Store],
+// for stores that are no more than that: those that other packages test with.
+// fresh gives each test an empty store of its own. It is not closed and opened
+// again.
+func RunQueue(t *testing.T, fresh func(t testing.TB) relay.Store) {
+	run(t, queueCases(), func(t testing.TB) Opener {
+		s := queueOnly{Store: fresh(t)}
+		return func(testing.TB) Store { return s }
+	})
+}
+
+func run(t *testing.T, cases []testCase, fresh func(t testing.TB) Opener) {
+	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			h := newHarness(t, fresh(t))
 			defer func() { h.stop() }() // of the last opening
