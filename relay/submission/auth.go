@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"tlsrelay/policy/account"
+	"tlsrelay/relay/places"
 )
 
 // user is the one user name; who it is says the key (contract §7).
@@ -64,37 +65,40 @@ func (s *session) check(name, secret string) error {
 		// RFC 4954 §6: try again with the same credentials.
 		return s.unavailable(refusal(454, "4.7.0", noAuthority), err)
 	}
-	out, cause := s.srv.places.login(s.conn.peer, owner.ID, secret, time.Now())
+	cause := s.srv.places.Login(&s.conn.peer.seat, owner.ID, secret, time.Now())
 	if cause != "" {
 		if cause != "gave_way" { // else it is counted
-			s.srv.shortOf(cause, s.conn.peer)
+			s.srv.shortOf(places.Loss{Cause: cause, IP: s.conn.peer.ip})
 		}
 		s.conn.hangup = true
 		return refusal(421, "4.3.2", s.srv.o.Hostname+" Too many connections, try again later")
 	}
-	s.srv.goes(out)
 	s.secret = secret
 	return authenticated
 }
+
+// maxFailures is how many failures of one connection are answered at once. Clients
+// try the mechanisms one after another.
+const maxFailures = 5
 
 // failed gives the reply to a login that failed, at once or after a while.
 func (s *session) failed(secret string, reply error) error {
 	p := s.conn.peer
 	p.failures++
 	s.srv.metrics.authFailures.Inc()
-	slowed, begins := s.srv.guard.failed(p.ip, time.Now(), p.failures == 1)
+	slowed, begins := s.srv.failures.Failed(p.ip, time.Now(), p.failures == 1)
 	who := []zap.Field{zap.Stringer("client", p.ip), keyField(secret)}
 	switch {
 	case begins:
 		s.srv.log.Warn("too many failed logins: they are answered slowly until none comes for a minute",
-			append(who, zap.Stringer("source", source(p.ip)))...)
+			append(who, zap.Stringer("source", places.Source(p.ip)))...)
 	case p.failures == 1 && !slowed:
 		s.srv.log.Info("submission authentication failed", who...)
 	}
 	if !slowed && p.failures < maxFailures {
 		return reply
 	}
-	s.srv.guard.hold(p.ip)
+	s.srv.failures.Hold(s.srv.content, p.ip)
 	s.srv.metrics.rejected.WithLabelValues("auth_failures").Inc()
 	s.conn.hangup, s.conn.parting = true, "421 4.7.0 "+s.srv.o.Hostname+" Too many failed authentications, closing connection"
 	return reply

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
@@ -85,13 +84,13 @@ func TestSlowAnswersAreBounded(t *testing.T) {
 	wrong := account.NewSecret()
 	w.fails(wrong).expect("535")
 	var waiting []*client
-	for range maxSlowPerSource {
+	const most = 4 // of one source (relay/places)
+	for range most {
 		waiting = append(waiting, w.fails(wrong))
 	}
 	waitFor(t, "answers held back", func() bool {
-		w.srv.guard.mu.Lock()
-		defer w.srv.guard.mu.Unlock()
-		return w.srv.guard.nSlow == maxSlowPerSource
+		_, held := w.srv.failures.Counts(netip.MustParseAddr("127.0.0.1"))
+		return held == most
 	})
 	w.fails(wrong).slowed()
 	w.ready()
@@ -111,82 +110,9 @@ func TestManyFailuresOnOneConnection(t *testing.T) {
 		c.send("AUTH PLAIN " + plainResponse("apikey", wrong) + "\r\n")
 	}
 	c.slowed()
-	w.srv.guard.mu.Lock()
-	defer w.srv.guard.mu.Unlock()
-	if f := w.srv.guard.seen[source(netip.MustParseAddr("127.0.0.1"))]; f.n != 1 {
-		t.Errorf("%d connections have failed", f.n)
+	if n, _ := w.srv.failures.Counts(netip.MustParseAddr("127.0.0.1")); n != 1 {
+		t.Errorf("%d connections have failed", n)
 	}
-}
-
-func TestGuard(t *testing.T) {
-	g, now := newGuard(2, time.Hour), time.Now()
-	ip, other := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
-	for i, step := range []struct {
-		after          time.Duration
-		ip             netip.Addr
-		first          bool
-		slowed, begins bool
-	}{
-		{0, ip, true, false, false},
-		{0, ip, false, false, false}, // the same connection
-		{30 * time.Second, ip, true, false, false},
-		{20 * time.Second, ip, true, true, true},
-		{0, ip, false, true, false},
-		{0, ip, true, true, false},
-		{59 * time.Second, ip, true, true, false}, // for as long as it goes on
-		{0, other, true, false, false},
-		{59 * time.Second, ip, false, true, false},
-		{time.Minute, ip, true, false, false}, // none came for a minute
-		{0, ip, true, false, false},
-		{0, ip, true, true, true},
-	} {
-		now = now.Add(step.after)
-		if slowed, begins := g.failed(step.ip, now, step.first); slowed != step.slowed || begins != step.begins {
-			t.Errorf("step %d: slowed %v, begins %v", i, slowed, begins)
-		}
-	}
-	g.sweep(now.Add(time.Hour))
-	if len(g.seen) != 0 {
-		t.Error("remembers for ever")
-	}
-}
-
-// Whatever many sources do, the guard keeps little and makes few wait.
-func TestGuardIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g, now := newGuard(30, 3*time.Second), time.Now()
-		at := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}) }
-		for i := range maxSeen {
-			if slowed, _ := g.failed(at(i), now, true); slowed {
-				t.Fatalf("source %d is slowed", i)
-			}
-		}
-		if slowed, begins := g.failed(at(maxSeen), now, true); !slowed || begins || len(g.seen) > maxSeen {
-			t.Errorf("one source more: slowed %v, begins %v, %d known", slowed, begins, len(g.seen))
-		}
-		if slowed, _ := g.failed(at(maxSeen), now.Add(time.Minute), true); slowed || len(g.seen) != 1 {
-			t.Errorf("a minute later: slowed %v, %d known", slowed, len(g.seen))
-		}
-		for i := range 2 * maxSlow {
-			go g.hold(at(i))
-		}
-		synctest.Wait()
-		if g.nSlow != maxSlow {
-			t.Errorf("%d answers wait", g.nSlow)
-		}
-		begun := time.Now()
-		g.hold(at(0)) // there is no room
-		if time.Since(begun) != 0 {
-			t.Error("waited beyond the bound")
-		}
-		time.Sleep(3 * time.Second)
-		synctest.Wait()
-		if g.nSlow != 0 || len(g.slow) != 0 {
-			t.Errorf("%d answers wait, of %d sources", g.nSlow, len(g.slow))
-		}
-		g.close()
-		g.hold(at(0))
-	})
 }
 
 func TestKeyField(t *testing.T) {

@@ -7,7 +7,7 @@
 //
 //	listen.go       accept a connection, or turn it away
 //	proxy.go        or read from a balancer whose client it is, first
-//	places.go       who has a place: strangers give way to who has shown a key
+//	                (relay/places: strangers give way to who has shown a key)
 //	peer.go         the socket: deadlines, and how it is ended from outside;
 //	                quickack_linux.go: acknowledgements while content comes in
 //	conn.go         the layer below go-smtp: hands it one command line at a time,
@@ -18,7 +18,7 @@
 //	command.go      commands as clients write them -> as go-smtp reads them
 //	session.go      the layer above: MAIL and RCPT, strictly; whether the key still holds
 //	watch.go        sessions end with their key or account
-//	auth.go         AUTH PLAIN and LOGIN; guard.go: who fails too often is slowed
+//	auth.go         AUTH PLAIN and LOGIN; who fails too often is slowed (relay/places)
 //	data.go         DATA and BDAT: newlines.go, scan.go, header.go, smtpapi.go, received.go -> relay.Draft
 //	                Intake.Accept, then 250 with the id
 //

@@ -3,7 +3,6 @@ package submission
 import (
 	"context"
 	"errors"
-	"maps"
 	"net"
 	"net/netip"
 	"sync"
@@ -12,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"tlsrelay/policy/account"
+	"tlsrelay/relay/places"
 )
 
 // listener is one bound socket.
@@ -45,23 +45,23 @@ func (s *Server) acceptLoop(ctx context.Context, l listener) error {
 
 // welcome starts a conversation, or turns the client away.
 func (s *Server) welcome(raw net.Conn, implicit bool) {
-	p := &peer{Conn: raw, ip: addressOf(raw), idle: s.o.IdleTimeout}
+	p := &peer{Conn: raw, ip: places.AddressOf(raw), idle: s.o.IdleTimeout}
 	behind := trusts(s.o.ProxyProtocol, p.ip)
 	if behind {
 		p.ip = netip.Addr{}
 	}
 	p.left = func() {
-		s.places.leave(p)
+		s.places.Leave(&p.seat)
 		s.metrics.current.Dec()
 	}
-	out, cause := s.places.arrive(p, s.standing(p.ip), time.Now())
+	p.gives = func(loss places.Loss) { s.goes(p, loss) }
+	cause := s.places.Arrive(&p.seat, p, p.ip, s.standing(p.ip), time.Now())
 	if cause != "" {
 		s.turnAway(p, implicit, cause)
 		raw.Close()
 		return
 	}
 	s.metrics.opened(implicit)
-	s.goes(out)
 	if behind {
 		s.introduce(p, implicit)
 		return
@@ -84,23 +84,16 @@ func (s *Server) standing(ip netip.Addr) account.ID {
 	return ""
 }
 
-// goes ends a connection that has lost its place to another one, if there is one.
-func (s *Server) goes(out *peer) {
-	if out == nil {
-		return
-	}
-	cause := "account_share"
-	if out.seat.who == "" {
-		cause = "gave_way"
-	}
-	s.shortOf(cause, out)
-	out.eject(s.words(cause))
+// goes ends a connection that has lost its place to another one.
+func (s *Server) goes(p *peer, loss places.Loss) {
+	s.shortOf(loss)
+	p.eject(s.words(loss.Cause))
 }
 
 // turnAway says 421 (RFC 5321 §3.8) where it can be read: not before a TLS
 // handshake. The few octets fit the socket's buffer, so nobody can stall it.
 func (s *Server) turnAway(p *peer, implicit bool, cause string) {
-	s.shortOf(cause, p)
+	s.shortOf(places.Loss{Cause: cause, IP: p.ip})
 	if !implicit {
 		p.Conn.SetWriteDeadline(time.Now().Add(time.Second))
 		_, _ = p.Conn.Write([]byte(s.words(cause) + "\r\n"))
@@ -127,15 +120,15 @@ func (s *Server) words(cause string) string {
 
 // shortOf counts a connection that has no place, or no longer, and logs that from
 // time to time.
-func (s *Server) shortOf(cause string, p *peer) {
-	s.metrics.rejected.WithLabelValues(cause).Inc()
-	if n, due := s.seldom.due(cause, time.Now()); due {
+func (s *Server) shortOf(l places.Loss) {
+	s.metrics.rejected.WithLabelValues(l.Cause).Inc()
+	if n, due := s.seldom.Due(l.Cause, time.Now()); due {
 		whose := zap.Skip()
-		if p.seat.who != "" {
-			whose = zap.String("account", string(p.seat.who))
+		if l.Who != "" {
+			whose = zap.String("account", string(l.Who))
 		}
-		s.log.Warn("submission is short of places", zap.String("cause", cause), zap.Int("connections", n),
-			zap.Stringer("client", p.ip), zap.Stringer("source", source(p.ip)), whose)
+		s.log.Warn("submission is short of places", zap.String("cause", l.Cause), zap.Int("connections", n),
+			zap.Stringer("client", l.IP), zap.Stringer("source", places.Source(l.IP)), whose)
 	}
 }
 
@@ -143,54 +136,10 @@ func (s *Server) shortOf(cause string, p *peer) {
 // time.
 func (s *Server) reached(bound string, who account.ID) {
 	s.metrics.bounded.WithLabelValues(bound).Inc()
-	if n, due := s.seldom.due(bound+" "+string(who), time.Now()); due {
+	if n, due := s.seldom.Due(bound+" "+string(who), time.Now()); due {
 		s.log.Warn("an account is at one of its bounds: it is answered 452", zap.String("bound", bound),
 			zap.String("account", string(who)), zap.Int("replies", n))
 	}
-}
-
-// seldom tells when something that strangers can have happen as often as they like
-// is to be logged: the first time, and then once a minute, with how often it has
-// happened since the last.
-type seldom struct {
-	mu   sync.Mutex
-	last map[string]tally
-}
-
-// maxCauses is when those are forgotten that a line is due for anyway. Accounts may
-// be among them, so that they are no closed set, and strangers are not.
-const maxCauses = 1000
-
-type tally struct {
-	n    int // since the last line
-	told time.Time
-}
-
-func (l *seldom) due(cause string, now time.Time) (n int, due bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.last == nil {
-		l.last = make(map[string]tally)
-	}
-	if len(l.last) >= maxCauses {
-		maps.DeleteFunc(l.last, func(_ string, t tally) bool { return now.Sub(t.told) >= time.Minute })
-	}
-	t := l.last[cause]
-	t.n++
-	n, due = t.n, t.told.IsZero() || now.Sub(t.told) >= time.Minute
-	if due {
-		t = tally{told: now}
-	}
-	l.last[cause] = t
-	return n, due
-}
-
-func addressOf(c net.Conn) netip.Addr {
-	ap, err := netip.ParseAddrPort(c.RemoteAddr().String())
-	if err != nil {
-		return netip.Addr{}
-	}
-	return ap.Addr().Unmap().WithZone("")
 }
 
 // handoff is the net.Listener that go-smtp accepts from: both fresh

@@ -70,12 +70,12 @@ func (s *Server) bounds(reg prometheus.Registerer) {
 		gauge(name, "The most there may be of "+of+"; 0: no limit.", func() float64 { return float64(n) })
 	}
 	gauge("strangers", "Submission connections open now that have shown no key.", func() float64 {
-		n, _ := s.places.counts()
+		n, _ := s.places.Counts()
 		return float64(n)
 	})
-	limit("connections_limit", "submission connections", int64(s.places.total))
-	limit("strangers_limit", "those that have shown no key", int64(s.places.strangers))
-	limit("strangers_per_ip_limit", "those that have shown no key, from one address", int64(s.places.strangersPer))
+	limit("connections_limit", "submission connections", int64(s.o.MaxConnections))
+	limit("strangers_limit", "those that have shown no key", int64(s.places.Strangers()))
+	limit("strangers_per_ip_limit", "those that have shown no key, from one address", int64(s.o.MaxStrangersPerIP))
 	gauge("content_bytes", "Memory of messages that are on their way in, in octets.", func() float64 { return float64(s.memory.inUse()) })
 	limit("content_bytes_limit", "memory of messages that are on their way in; an account may have as much as it leaves free", s.memory.total)
 }

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"tlsrelay/relay/places"
 )
 
 // peer is the socket of one client, below TLS. Here, and not above TLS, reads
@@ -15,14 +17,16 @@ type peer struct {
 	net.Conn
 	ip   netip.Addr // of the client; not known before a balancer's PROXY header
 	idle time.Duration
-	left func() // gives the place back, once
-	seat seat   // of places.mu
+	seat places.Seat
+
+	left  func()            // gives the place back, once
+	gives func(places.Loss) // ends it, for another one's place
 
 	ahead    []byte // what was read behind a PROXY header
 	failures int    // logins that failed; of the goroutine that answers
 	commands int    // before a login; of that goroutine, too
 
-	resting atomic.Bool // waits for a command, outside a transaction
+	resting atomic.Bool
 
 	// Of the goroutine that reads: what is awaited has come in part, and no reply
 	// is due before the rest.
@@ -40,12 +44,22 @@ type peer struct {
 // partingTime is how long a client has to take the last words.
 const partingTime = 2 * time.Second
 
-// loginUntil fixes when the client must have logged in; zero: it has.
-func (p *peer) loginUntil(t time.Time) {
+// ShowBy implements places.Conn. It is called before the conversation, and by the
+// goroutine that answers.
+func (p *peer) ShowBy(t time.Time) {
+	if t.IsZero() {
+		p.commands = -1 // and no longer counted
+	}
 	p.mu.Lock()
 	p.login = t
 	p.mu.Unlock()
 }
+
+// Resting implements places.Conn: it waits for a command, outside a transaction.
+func (p *peer) Resting() bool { return p.resting.Load() }
+
+// GiveWay implements places.Conn.
+func (p *peer) GiveWay(l places.Loss) { p.gives(l) }
 
 // eject ends the conversation, whatever it waits for. words tell the client why,
 // if it listens. false: it was ended before.

@@ -9,6 +9,8 @@ import (
 
 	"github.com/pires/go-proxyproto"
 	"go.uber.org/zap"
+
+	"tlsrelay/relay/places"
 )
 
 // A balancer that speaks the PROXY protocol puts a header before everything else, TLS
@@ -42,9 +44,10 @@ func (s *Server) introduce(p *peer, implicit bool) {
 			return
 		}
 		if !ip.IsValid() {
-			ip = addressOf(p.Conn) // it speaks for itself: a health check
+			ip = places.AddressOf(p.Conn) // it speaks for itself: a health check
 		}
-		out, cause := s.places.rename(p, ip, s.standing(ip), time.Now())
+		p.ip = ip
+		cause := s.places.Rename(&p.seat, ip, s.standing(ip), time.Now())
 		if cause != "" {
 			if cause != "gave_way" {
 				s.turnAway(p, implicit, cause)
@@ -52,7 +55,6 @@ func (s *Server) introduce(p *peer, implicit bool) {
 			p.Close()
 			return
 		}
-		s.goes(out)
 		s.converse(p, implicit)
 	})
 }
@@ -121,9 +123,9 @@ func (s *Server) refuseBalancer(p *peer, err error) {
 	if errors.Is(err, errNoHeader) {
 		return
 	}
-	if n, due := s.seldom.due("proxy_header", time.Now()); due {
+	if n, due := s.seldom.Due("proxy_header", time.Now()); due {
 		s.log.Warn("a connection of submission.proxy_protocol has no good PROXY header, and was closed",
-			zap.Stringer("balancer", addressOf(p.Conn)), zap.Int("connections", n), zap.Error(err))
+			zap.Stringer("balancer", places.AddressOf(p.Conn)), zap.Int("connections", n), zap.Error(err))
 	}
 }
 

@@ -75,10 +75,10 @@ func TestProxyHeaderNamesTheClient(t *testing.T) {
 			if len(failed) != 1 || failed[0].ContextMap()["client"] != "198.51.100.7" {
 				t.Errorf("logged %v", failed)
 			}
-			w.srv.guard.mu.Lock()
-			defer w.srv.guard.mu.Unlock()
-			if len(w.srv.guard.seen) != 1 || w.srv.guard.seen[netip.MustParsePrefix("198.51.100.7/32")].n != 1 {
-				t.Errorf("the guard has seen %v", w.srv.guard.seen)
+			for ip, want := range map[string]int{"198.51.100.7": 1, "127.0.0.1": 0} {
+				if n, _ := w.srv.failures.Counts(netip.MustParseAddr(ip)); n != want {
+					t.Errorf("%d failures of %s are counted", n, ip)
+				}
 			}
 		})
 	}

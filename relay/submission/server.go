@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"tlsrelay/policy/account"
+	"tlsrelay/relay/places"
 )
 
 // Server accepts mail. Make it with [New], bind its sockets with
@@ -22,13 +23,13 @@ type Server struct {
 	accounts Accounts
 	log      *zap.Logger
 	metrics  *metrics
-	guard    *guard
+	failures *places.Failures
 	smtp     *smtp.Server
 	handoff  *handoff
 
 	listeners []listener
-	places    *places
-	seldom    seldom
+	places    *places.Pool
+	seldom    places.Seldom
 	memory    *budget
 	quota     quota
 
@@ -46,19 +47,26 @@ type Server struct {
 	closed   bool           // no further bodies
 }
 
+// chance is how long a stranger keeps its place from others of its own source: a
+// login takes a few round trips.
+const chance = 5 * time.Second
+
 // New makes a server that does nothing yet. reg may be nil.
 func New(o Options, in Intake, accounts Accounts, log *zap.Logger, reg prometheus.Registerer) *Server {
 	o = o.withDefaults()
 	s := &Server{
 		o: o, in: in, accounts: accounts, log: log,
-		metrics: newMetrics(reg),
-		guard:   newGuard(o.AuthFailuresPerMinute, o.slowAnswer),
-		handoff: newHandoff(),
-		conns:   make(map[*conn]struct{}),
-		unnamed: make(map[*peer]struct{}),
-		places:  newPlaces(o),
-		memory:  newBudget(o.contentMemory),
-		quota:   quota{by: make(map[account.ID]*window)},
+		metrics:  newMetrics(reg),
+		failures: places.NewFailures(o.AuthFailuresPerMinute, o.slowAnswer),
+		handoff:  newHandoff(),
+		conns:    make(map[*conn]struct{}),
+		unnamed:  make(map[*peer]struct{}),
+		places: places.New(places.Limits{
+			Total: o.MaxConnections, PerIP: o.MaxPerIP, StrangersPerIP: o.MaxStrangersPerIP,
+			ShowTime: o.LoginTimeout, Chance: chance,
+		}),
+		memory: newBudget(o.contentMemory),
+		quota:  quota{by: make(map[account.ID]*window)},
 	}
 	s.bounds(reg)
 	s.content, s.abandon = context.WithCancel(context.Background())
@@ -158,7 +166,7 @@ func (s *Server) closeListeners() {
 // drain ends all conversations. go-smtp's Shutdown only waits, and its Close
 // does nothing after it, so the telling and the closing are ours.
 func (s *Server) drain() {
-	s.guard.close()
+	s.failures.Close()
 	s.mu.Lock()
 	s.draining = true
 	for c := range s.conns {

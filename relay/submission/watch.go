@@ -28,21 +28,21 @@ func (s *Server) watch(done <-chan struct{}) {
 
 // endSessions asks about every key that sessions are open with.
 func (s *Server) endSessions() {
-	for with, peers := range s.places.logins() {
-		_, key, err := account.Authenticate(context.Background(), s.accounts, with.secret)
+	for with, conns := range s.places.Logins() {
+		_, key, err := account.Authenticate(context.Background(), s.accounts, with.Secret)
 		if !errors.Is(err, account.ErrDenied) && (err != nil || key.Allows(account.MailSend)) {
 			continue // it is good, or the store cannot say
 		}
 		n := 0
-		for _, p := range peers {
-			if p.eject(s.words("key_ended")) {
+		for _, c := range conns {
+			if c.(*peer).eject(s.words("key_ended")) {
 				s.metrics.rejected.WithLabelValues("key_ended").Inc()
 				n++
 			}
 		}
 		if n > 0 {
 			s.log.Info("sessions ended with their key or account",
-				zap.String("account", string(with.who)), keyField(with.secret), zap.Int("sessions", n))
+				zap.String("account", string(with.Who)), keyField(with.Secret), zap.Int("sessions", n))
 		}
 	}
 }
