@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"slices"
@@ -32,6 +33,7 @@ import (
 	"tlsrelay/relay/resolve"
 	"tlsrelay/relay/store"
 	"tlsrelay/relay/submission"
+	"tlsrelay/relay/web"
 )
 
 // app is the whole relay: every part built from one Config, none started.
@@ -46,6 +48,7 @@ type app struct {
 	queue      *queue.Queue
 	submission *submission.Server
 	api, admin *httpServer
+	maxHTTP    int                       // connections of each
 	certs      []*submission.Certificate // all that listeners use
 	stopping   atomic.Bool               // no new mail is taken any more
 }
@@ -53,7 +56,9 @@ type app struct {
 // newApp opens the store, builds the parts from the inside out and binds all
 // sockets, so that whatever cannot work is known before anything is promised.
 func newApp(c configs.Config, log *zap.Logger) (a *app, err error) {
-	a = &app{config: c, log: log}
+	a = &app{log: log}
+	c, a.maxHTTP = fitted(c, openFiles(), log)
+	a.config = c
 	defer func() {
 		if err != nil {
 			a.close()
@@ -259,12 +264,27 @@ func (a *app) listenAPI(reg prometheus.Registerer) (err error) {
 			return fmt.Errorf("api: %w", err)
 		}
 	}
-	a.api, err = listenHTTP(c.Listen, config, handler, a.log.Named("api"))
-	if err == nil {
-		a.api.server.WriteTimeout = apiWriteLimit // the operator's may profile for longer
-	}
+	a.api, err = a.listenHTTP(web.Options{
+		Name: "api", Listen: c.Listen, TLS: config, Holds: func(ctx context.Context, secret string) error {
+			_, _, err := account.Authenticate(ctx, a.store, secret)
+			return err
+		},
+	}, handler, reg)
 	return err
 }
+
+func (a *app) listenHTTP(o web.Options, h http.Handler, reg prometheus.Registerer) (*httpServer, error) {
+	o.MaxConnections, o.AuthFailuresPerMinute = a.maxHTTP, a.config.Submission.AuthFailuresPerMinute
+	s, err := web.Listen(o, h, a.log.Named(o.Name), reg)
+	if err != nil {
+		return nil, err
+	}
+	return &httpServer{s}, nil
+}
+
+// adminWriteTime is how long a call of the operator may take: one can act on a million
+// messages. Profiles have as much more as they ask for.
+const adminWriteTime = 10 * time.Minute
 
 func (a *app) listenAdmin(reg *prometheus.Registry) (err error) {
 	c := a.config.Admin
@@ -274,13 +294,13 @@ func (a *app) listenAdmin(reg *prometheus.Registry) (err error) {
 			return fmt.Errorf("admin: %w", err)
 		}
 	}
-	a.admin, err = listenHTTP(c.Listen, config, admin.New(admin.Options{Listen: c.Listen, Token: c.Token, Hosts: c.Hosts}, admin.Deps{
+	a.admin, err = a.listenHTTP(web.Options{Name: "admin", Listen: c.Listen, TLS: config, WriteTime: adminWriteTime}, admin.New(admin.Options{Listen: c.Listen, Token: c.Token, Hosts: c.Hosts}, admin.Deps{
 		Accounts: a.accounts(), Overrides: a.store, Prober: a.engine, Store: a.store, Queue: a.queue, Blocks: a.store,
 		Webhooks: func() any { return a.hooks.Status() },
 		Lanes:    func(limit int) (any, int) { return a.queue.SomeDestinations(limit) },
 		Ready:    a.ready,
 		Metrics:  reg, Log: a.log.Named("admin"),
-	}), a.log.Named("admin"))
+	}), reg)
 	return err
 }
 
@@ -308,8 +328,8 @@ func (a *app) run(ctx context.Context, started func()) error {
 		part{"delivery", a.engine.Run},
 		part{"webhooks", a.hooks.Run},
 		part{"queue", a.queue.Run},
-		part{"admin", a.admin.run},
-		part{"api", a.api.run},
+		part{"admin", a.admin.Run},
+		part{"api", a.api.Run},
 		part{"submission", a.submission.Run},
 	)
 	started()
@@ -327,7 +347,7 @@ func (a *app) run(ctx context.Context, started func()) error {
 func (a *app) close() error {
 	for _, s := range []*httpServer{a.api, a.admin} {
 		if s != nil {
-			s.listener.Close()
+			s.Close()
 		}
 	}
 	if a.store != nil {

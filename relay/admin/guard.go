@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"tlsrelay/relay/web"
 )
 
 // guard lets a request through to next only if it comes from somebody who
@@ -30,6 +32,7 @@ func guard(o Options, next http.Handler) http.Handler {
 			refuse(w, http.StatusMisdirectedRequest, "this Host is not the operator's listener; admin.hosts may name it")
 		case !open && !known && o.Token != "":
 			w.Header().Set("WWW-Authenticate", "Bearer")
+			web.Denied(w, r)
 			refuse(w, http.StatusUnauthorized, "a token is needed")
 		case changes(r) && !ownOrigin(r):
 			refuse(w, http.StatusForbidden, "a change from another origin")
@@ -38,11 +41,20 @@ func guard(o Options, next http.Handler) http.Handler {
 			refuse(w, http.StatusForbidden, "a profile for another site")
 		case changes(r) && !isJSON(r):
 			refuse(w, http.StatusUnsupportedMediaType, "a change must be application/json")
+		case !known && o.Token != "": // open
+			next.ServeHTTP(w, r)
+		case !web.Shown(w, r, operator, "") && changes(r):
+			// What only looks has its answer all the same: a probe must not hear of it.
+			w.Header().Set("Retry-After", "1")
+			refuse(w, http.StatusTooManyRequests, "too many requests of the operator are under way")
 		default:
 			next.ServeHTTP(w, r)
 		}
 	})
 }
+
+// operator is the one account of this listener: without a token it is whoever asks.
+const operator = "operator"
 
 func sameToken(header string, want [32]byte) bool {
 	// Hashing first makes the comparison take the same time for any length.

@@ -7,16 +7,23 @@ import (
 	"strings"
 
 	"tlsrelay/policy/account"
+	"tlsrelay/relay/web"
 )
 
 // admit finds out who calls and on whose behalf, and whether they may.
 func (s *server) admit(r *request, to route) error {
 	var err error
-	if r.owner, r.key, err = s.authenticate(r); err != nil {
+	var secret string
+	if r.owner, r.key, secret, err = s.authenticate(r); err != nil {
 		return err
 	}
+	placed := web.Shown(r.w, r.Request, r.owner.ID, secret)
 	if err := s.limit(r); err != nil {
 		return err
+	}
+	if !placed {
+		r.w.Header().Set("Retry-After", "1")
+		return refused(http.StatusTooManyRequests)
 	}
 	if to.scope != anyKey && !r.key.Allows(to.scope) {
 		return refused(http.StatusForbidden)
@@ -25,21 +32,22 @@ func (s *server) admit(r *request, to route) error {
 	return err
 }
 
-func (s *server) authenticate(r *request) (account.Account, account.Key, error) {
+func (s *server) authenticate(r *request) (owner account.Account, key account.Key, secret string, err error) {
 	header := r.Header.Get("Authorization")
 	if header == "" {
-		return account.Account{}, account.Key{}, unauthenticated()
+		return owner, key, "", unauthenticated()
 	}
 	// The scheme is case-insensitive (RFC 9110 §11.1).
 	scheme, secret, _ := strings.Cut(header, " ")
 	if !strings.EqualFold(scheme, "Bearer") {
-		return account.Account{}, account.Key{}, refused(http.StatusUnauthorized)
+		return owner, key, "", refused(http.StatusUnauthorized)
 	}
-	owner, key, err := account.Authenticate(r.Context(), s.Accounts, strings.TrimSpace(secret))
+	secret = strings.TrimSpace(secret)
+	owner, key, err = account.Authenticate(r.Context(), s.Accounts, secret)
 	if errors.Is(err, account.ErrDenied) {
 		err = refused(http.StatusUnauthorized)
 	}
-	return owner, key, err
+	return owner, key, secret, err
 }
 
 // limit counts the request against its key.

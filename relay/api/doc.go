@@ -8,7 +8,8 @@
 //	routes.go    every route on one screen, with its scope and success code
 //	serve.go     request id, CORS, the checks in order, panics, metrics
 //	router.go    path, cleaned -> resource -> route
-//	caller.go    who calls, on whose behalf, and may they
+//	caller.go    who calls, on whose behalf, and may they; relay/web gives
+//	             places to connections by it
 //	limit.go     how many requests a key has left (429)
 //	request.go   what a handler gets; the body, bounded and decoded
 //	fields.go    one JSON object read field by field, strictly, all faults at once

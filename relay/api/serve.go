@@ -10,6 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"go.uber.org/zap"
+
+	"tlsrelay/relay/web"
 )
 
 // The header names of answers.
@@ -103,6 +105,7 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request, res resource) (v
 func (s *server) refuse(w http.ResponseWriter, r *http.Request, f *fault) int {
 	if f.status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", "Bearer") // RFC 9110 §11.6.1
+		web.Denied(w, r)
 	}
 	if strings.HasPrefix(r.URL.Path, ourPrefix) {
 		write(w, f.status, "application/problem+json", encode(f.problem(w.Header().Get(headerRequestID))))

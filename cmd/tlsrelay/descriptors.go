@@ -1,0 +1,49 @@
+package main
+
+import (
+	"go.uber.org/zap"
+
+	"tlsrelay/configs"
+)
+
+// descriptors is who has how many connections at a time, each of which is an open
+// file. The bounds must fit what the system allows the process: else those who reach
+// theirs take the files of all others, the store's included.
+type descriptors struct {
+	submission, delivery int
+	http                 int // at each of the two listeners
+}
+
+// maxHTTP is how many connections an HTTP listener has at a time.
+const maxHTTP = 2000
+
+// otherFiles is what everything else may have open: the tables of the store, bodies,
+// lookups, webhooks.
+const otherFiles = 1500
+
+// within gives the bounds that fit limit open files: those wanted, or as many of each
+// as there is room for beside a quarter for everything else. limit 0: it is not known.
+func (want descriptors) within(limit int) descriptors {
+	all := want.submission + want.delivery + 2*want.http
+	if limit <= 0 || all+otherFiles <= limit {
+		return want
+	}
+	room := limit - min(otherFiles, limit/4)
+	fit := func(n int) int { return max(1, min(n, n*room/all)) }
+	return descriptors{fit(want.submission), fit(want.delivery), fit(want.http)}
+}
+
+// fitted is a configuration whose bounds of connections fit the files that the process
+// may open, and how many connections an HTTP listener has then.
+func fitted(c configs.Config, limit int, log *zap.Logger) (configs.Config, int) {
+	want := descriptors{c.Submission.MaxConnections, c.Delivery.MaxConnections, maxHTTP}
+	got := want.within(limit)
+	if got != want {
+		log.Warn("the process may open fewer files than it may have connections: there will be fewer (LimitNOFILE, ulimit -n)",
+			zap.Int("open_files", limit), zap.Int("wanted", want.submission+want.delivery+2*want.http+otherFiles),
+			zap.Int("submission.max_connections", got.submission), zap.Int("delivery.max_connections", got.delivery),
+			zap.Int("http_connections", got.http))
+	}
+	c.Submission.MaxConnections, c.Delivery.MaxConnections = got.submission, got.delivery
+	return c, got.http
+}
