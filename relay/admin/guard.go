@@ -14,14 +14,20 @@ import (
 	"tlsrelay/relay/web"
 )
 
-// guard lets a request through to next only if it comes from somebody who
-// could be the operator. A listener on loopback is within
-// reach of every web page the operator's browser shows, so a token alone is
-// not enough and its absence must not be fatal: the Host must be ours (which
-// stops DNS rebinding), and a change must come as JSON without a foreign
-// Origin (which stops forged forms). Whoever has the token is not a page that
-// was rebound, and may call the listener what he likes; so may who only asks
-// whether it is well.
+// guard lets a request through to next only if it comes from somebody who could
+// be the operator. Every web page that the operator's browser shows can reach a
+// listener on loopback, so a token is not enough, and its absence must not be
+// fatal:
+//
+//   - The Host is ours, which stops DNS rebinding.
+//   - Sec-Fetch-Site (W3C Fetch Metadata) names no other site and no other origin
+//     of ours: a page of another port of localhost is same-site. A read changes
+//     nothing, but a page could keep the profiler on, or the queue's lists busy.
+//   - A change comes as JSON and without a foreign Origin, which stops forged
+//     forms, also those of browsers that do not send Sec-Fetch-Site.
+//
+// A caller with the token is no rebound page, and may use any Host; so may a caller
+// that only asks whether the relay is well.
 func guard(o Options, next http.Handler) http.Handler {
 	want := sha256.Sum256([]byte("Bearer " + o.Token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -34,11 +40,10 @@ func guard(o Options, next http.Handler) http.Handler {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			web.Denied(w, r)
 			refuse(w, http.StatusUnauthorized, "a token is needed")
+		case fromOtherPage(r) && !followsLink(r):
+			refuse(w, http.StatusForbidden, "a request of a page that is not the operator's")
 		case changes(r) && !ownOrigin(r):
 			refuse(w, http.StatusForbidden, "a change from another origin")
-		case strings.HasPrefix(r.URL.Path, "/debug/") && r.Header.Get("Sec-Fetch-Site") == "cross-site":
-			// Reading changes nothing, but a page elsewhere could keep the profiler on.
-			refuse(w, http.StatusForbidden, "a profile for another site")
 		case changes(r) && !isJSON(r):
 			refuse(w, http.StatusUnsupportedMediaType, "a change must be application/json")
 		case !known && o.Token != "": // open
@@ -60,6 +65,22 @@ func sameToken(header string, want [32]byte) bool {
 	// Hashing first makes the comparison take the same time for any length.
 	got := sha256.Sum256([]byte(header))
 	return subtle.ConstantTimeCompare(got[:], want[:]) == 1
+}
+
+// fromOtherPage reports whether a browser says that a page of another origin asks.
+// Programs do not send the header. A value that no browser is known to send is
+// another page's.
+func fromOtherPage(r *http.Request) bool {
+	sites := r.Header.Values("Sec-Fetch-Site")
+	return slices.ContainsFunc(sites, func(site string) bool { return site != "same-origin" && site != "none" })
+}
+
+// followsLink reports whether a person follows a link to the web page, from a
+// runbook for instance. The browser then shows it in a window of its own; a page in
+// a frame has another Sec-Fetch-Dest.
+func followsLink(r *http.Request) bool {
+	return r.URL.Path == "/" && r.Method == http.MethodGet &&
+		r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
 }
 
 func changes(r *http.Request) bool {

@@ -7,6 +7,16 @@ import (
 	"testing"
 )
 
+// browser gives the headers by which a browser says who asks.
+func browser(site, mode, dest string) map[string]string {
+	return map[string]string{"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": dest}
+}
+
+func with(headers map[string]string, name, value string) map[string]string {
+	headers[name] = value
+	return headers
+}
+
 // Who may call, one request a line.
 func TestGuard(t *testing.T) {
 	const token = "s3cret"
@@ -40,8 +50,24 @@ func TestGuard(t *testing.T) {
 		{"no token given", "127.0.0.1:8026", token, "GET", "/metrics", "127.0.0.1", nil, 401},
 		{"wrong token", "127.0.0.1:8026", token, "GET", "/metrics", "127.0.0.1", map[string]string{"Authorization": "Bearer s3cres"}, 401},
 		{"health needs none", "127.0.0.1:8026", token, "GET", "/readyz", "127.0.0.1", nil, 200},
-		{"profile for another site", "127.0.0.1:8026", "", "GET", "/debug/pprof/trace", "127.0.0.1:8026", map[string]string{"Sec-Fetch-Site": "cross-site"}, 403},
-		{"page from a link", "127.0.0.1:8026", "", "GET", "/", "127.0.0.1:8026", map[string]string{"Sec-Fetch-Site": "cross-site"}, 200},
+		// What Chromium and Firefox send.
+		{"image on another site", "127.0.0.1:8026", "", "GET", "/debug/pprof/trace", "127.0.0.1:8026", browser("cross-site", "no-cors", "image"), 403},
+		{"image on another port of localhost", "localhost:8026", "", "GET", "/debug/pprof/profile", "localhost:8026", browser("same-site", "no-cors", "image"), 403},
+		{"script on another port of localhost", "localhost:8026", "", "GET", "/admin/v1/queue", "localhost:8026", browser("same-site", "cors", "empty"), 403},
+		{"script of another site, with the token", "localhost:8026", token, "GET", "/metrics", "localhost:8026",
+			with(browser("cross-site", "cors", "empty"), "Authorization", "Bearer s3cret"), 403},
+		{"health for another site", "localhost:8026", "", "GET", "/healthz", "localhost:8026", browser("cross-site", "no-cors", "script"), 403},
+		{"window that another site opens on a profile", "localhost:8026", "", "GET", "/debug/pprof/profile", "localhost:8026", browser("cross-site", "navigate", "document"), 403},
+		{"window that another port opens on a profile", "localhost:8026", "", "GET", "/debug/pprof/profile", "localhost:8026", browser("same-site", "navigate", "document"), 403},
+		{"window that another site opens on a list", "localhost:8026", "", "GET", "/admin/v1/queue", "localhost:8026", browser("cross-site", "navigate", "document"), 403},
+		{"page in a frame of another site", "localhost:8026", "", "GET", "/", "localhost:8026", browser("cross-site", "navigate", "iframe"), 403},
+		{"page from a link", "127.0.0.1:8026", "", "GET", "/", "127.0.0.1:8026", browser("cross-site", "navigate", "document"), 200},
+		{"form of another site to the page", "127.0.0.1:8026", "", "POST", "/", "127.0.0.1:8026", browser("cross-site", "navigate", "document"), 403},
+		{"typed by hand", "localhost:8026", "", "GET", "/debug/pprof/profile", "localhost:8026", browser("none", "navigate", "document"), 200},
+		{"link of our own page", "localhost:8026", "", "GET", "/debug/pprof/", "localhost:8026", browser("same-origin", "navigate", "document"), 200},
+		{"a site that no browser knows", "localhost:8026", "", "GET", "/metrics", "localhost:8026", browser("", "cors", "empty"), 403},
+		{"change from another port of localhost", "localhost:8026", "", "POST", "/admin/v1/queue/drop", "localhost:8026",
+			with(browser("same-site", "cors", "empty"), "Content-Type", "application/json"), 403},
 		{"change as JSON", "127.0.0.1:8026", "", "POST", "/admin/v1/queue/retry", "127.0.0.1", map[string]string{"Content-Type": "application/json; charset=utf-8"}, 200},
 		{"change as a form", "127.0.0.1:8026", "", "POST", "/admin/v1/queue/retry", "127.0.0.1", map[string]string{"Content-Type": "text/plain"}, 415},
 		{"change without a type", "127.0.0.1:8026", "", "DELETE", "/admin/v1/keys/x", "127.0.0.1", nil, 415},
