@@ -84,7 +84,21 @@ func newApp(c configs.Config, log *zap.Logger) (a *app, err error) {
 	if err = a.listenAdmin(reg); err != nil {
 		return a, err
 	}
-	return a, a.listenSubmission(reg)
+	if err = a.listenSubmission(reg); err != nil {
+		return a, err
+	}
+	a.hooks.Exclude(a.listeners())
+	return a, nil
+}
+
+// listeners gives the addresses of all sockets that this process listens on, as bound.
+func (a *app) listeners() (all []netip.AddrPort) {
+	for _, l := range slices.Concat(a.submission.Addrs(), a.submission.AddrsTLS(), []net.Addr{a.api.Addr(), a.admin.Addr()}) {
+		if at, ok := l.(*net.TCPAddr); ok {
+			all = append(all, at.AddrPort())
+		}
+	}
+	return all
 }
 
 // newEngine builds what delivery and the check command share.

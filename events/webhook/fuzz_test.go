@@ -54,7 +54,7 @@ func FuzzCheckURL(f *testing.F) {
 			t.Fatalf("%q passes and, as it is written back, %q does not", raw, u)
 		}
 		dialled := ""
-		c := newClient(Options{AllowInsecure: insecure})
+		c := (&Sender{o: Options{AllowInsecure: insecure}}).newClient()
 		c.Transport.(*http.Transport).DialContext = func(_ context.Context, _, addr string) (net.Conn, error) {
 			dialled = addr
 			return nil, errDialled

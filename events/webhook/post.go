@@ -71,12 +71,10 @@ const (
 )
 
 // newClient makes the client that all posts share. It takes no proxy from the
-// environment: the guard on addresses would guard the way to the proxy.
-func newClient(o Options) *http.Client {
-	dialer := &net.Dialer{Timeout: o.RequestTimeout}
-	if !o.AllowInsecure {
-		dialer.Control = guardian.Safe
-	}
+// environment: mayDial would look at the address of the proxy.
+func (s *Sender) newClient() *http.Client {
+	o := s.o
+	dialer := &net.Dialer{Timeout: o.RequestTimeout, Control: s.mayDial}
 	return &http.Client{
 		Transport: &http.Transport{
 			DialContext:            dialer.DialContext,
@@ -187,7 +185,7 @@ func classOf(err error) Class {
 		timeout net.Error
 	)
 	switch {
-	case errors.Is(err, ssrf.ErrProhibitedIP), errors.Is(err, ssrf.ErrProhibitedNetwork), errors.Is(err, ssrf.ErrProhibitedPort):
+	case errors.Is(err, ErrTarget), errors.Is(err, ssrf.ErrProhibitedIP), errors.Is(err, ssrf.ErrProhibitedNetwork), errors.Is(err, ssrf.ErrProhibitedPort):
 		return ClassTarget
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return ClassTimeout

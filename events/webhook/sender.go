@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/x509"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -21,7 +22,8 @@ type Options struct {
 	RetryAfter    time.Duration // first retry, 2s; doubles
 	RetryMax      time.Duration // up to this, 10m
 	RetryFor      time.Duration // how long after it happened an event is retried, 24h
-	// AllowInsecure permits http and private addresses as targets.
+	// AllowInsecure permits http and private addresses as targets, but never the
+	// listeners of this process (Exclude).
 	AllowInsecure  bool
 	RequestTimeout time.Duration  // of one POST with everything it needs, 30s
 	MaxPosts       int            // under way at once, all endpoints together, 64
@@ -64,6 +66,8 @@ type Sender struct {
 	tokens *tokens
 	tests  tests
 
+	listeners []netip.AddrPort // of this process; see Exclude
+
 	// slots bounds the posts under way. Endpoints that failed or were slow
 	// the last time need one of the doubtful as well, of which there are half
 	// as many, so that they never take the slots of the others.
@@ -79,11 +83,12 @@ type Sender struct {
 func New(o Options, box Outbox, log *zap.Logger, reg prometheus.Registerer) *Sender {
 	o = o.withDefaults()
 	s := &Sender{
-		o: o, box: box, log: log, client: newClient(o),
+		o: o, box: box, log: log,
 		slots:    make(chan struct{}, o.MaxPosts),
 		doubtful: make(chan struct{}, (o.MaxPosts+1)/2),
 		loops:    make(map[string]*loop),
 	}
+	s.client = s.newClient()
 	s.tokens = &tokens{client: s.client, insecure: o.AllowInsecure}
 	s.m = newMetrics(reg, s)
 	return s

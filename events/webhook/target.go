@@ -2,9 +2,12 @@ package webhook
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
+	"syscall"
 
 	"code.dny.dev/ssrf"
 
@@ -54,4 +57,53 @@ func CheckURL(raw string, allowInsecure bool) error {
 func isPort(s string) bool {
 	n, err := strconv.ParseUint(s, 10, 16)
 	return err == nil && n > 0
+}
+
+// Exclude names the addresses at which this process listens. No webhook and no
+// token request goes there, whatever AllowInsecure permits: the operator's listener
+// believes who reaches it. An unspecified address stands for all of this machine.
+// Exclude is called before Run and Test.
+func (s *Sender) Exclude(listeners []netip.AddrPort) { s.listeners = listeners }
+
+// mayDial is the Control of every connection: it sees the address that a name was
+// resolved to, so a name that resolves elsewhere when it is dialled helps nobody.
+func (s *Sender) mayDial(network, address string, c syscall.RawConn) error {
+	at, err := netip.ParseAddrPort(address)
+	if err != nil || slices.ContainsFunc(s.listeners, func(l netip.AddrPort) bool { return reaches(at, l, isOfThisMachine) }) {
+		return ErrTarget
+	}
+	if s.o.AllowInsecure {
+		return nil
+	}
+	return guardian.Safe(network, address, c)
+}
+
+// reaches reports whether a connection to at arrives at a listener. A connection to
+// the unspecified address goes to loopback. ofThisMachine is asked only about the
+// port of a listener.
+func reaches(at, listener netip.AddrPort, ofThisMachine func(netip.Addr) bool) bool {
+	if at.Port() != listener.Port() {
+		return false
+	}
+	to, bound := at.Addr().Unmap().WithZone(""), listener.Addr().Unmap().WithZone("")
+	switch {
+	case to == bound:
+		return true
+	case to.IsUnspecified():
+		return bound.IsLoopback() || bound.IsUnspecified()
+	}
+	return bound.IsUnspecified() && ofThisMachine(to)
+}
+
+// isOfThisMachine reports whether an address is one of this machine now. Where its
+// addresses cannot be read, every address is.
+func isOfThisMachine(addr netip.Addr) bool {
+	if addr.IsLoopback() {
+		return true
+	}
+	all, err := net.InterfaceAddrs()
+	return err != nil || slices.ContainsFunc(all, func(a net.Addr) bool {
+		prefix, err := netip.ParsePrefix(a.String())
+		return err == nil && prefix.Addr().Unmap().WithZone("") == addr
+	})
 }
