@@ -69,7 +69,8 @@ type Store interface {
 	// Accounts lists all accounts in the order they were made.
 	Accounts(ctx context.Context) ([]Account, error)
 	// CreateAccount stores a new account under a fresh ID and returns it;
-	// ErrExists when the kind has that username already.
+	// ErrExists when the kind has that username already, ErrTooMany when there are
+	// MaxAccounts.
 	CreateAccount(ctx context.Context, a Account) (Account, error)
 	// UpdateAccount changes one account: change is called with the stored
 	// account, alone, and its result stored unless it returns an error.
@@ -81,7 +82,7 @@ type Store interface {
 	Key(ctx context.Context, id string) (Key, error)
 	// Keys lists an account's keys in the order they were made.
 	Keys(ctx context.Context, owner ID) ([]Key, error)
-	// PutKey stores a new key.
+	// PutKey stores a new key; ErrTooMany when its owner has MaxKeys.
 	PutKey(ctx context.Context, k Key) error
 	// UpdateKey changes the name or the scopes of a key: change is called with
 	// the stored key, alone, and its result stored unless it returns an error.

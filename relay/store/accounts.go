@@ -14,19 +14,59 @@ import (
 
 	"tlsrelay/events/webhook"
 	"tlsrelay/policy/account"
+	"tlsrelay/policy/domain"
 )
 
 // memory is a copy of what every message asks for, so that reading it costs
 // nothing and a revoked key is shut out at once. It changes after the
 // database has.
+//
+// What one account has is found without a look at what the others have: a tenant
+// with much of its own does not slow their calls down.
 type memory struct {
 	mu          sync.RWMutex
 	accounts    map[account.ID]account.Account
+	named       map[accountName]account.ID
 	keys        map[string]account.Key
-	overrides   map[overrideID]account.Override
+	keysOf      map[account.ID]map[string]bool // their ids
+	overrides   map[account.ID]map[domain.Name]account.Override
 	endpoints   map[string]webhook.Endpoint
 	endpointsOf map[string][]webhook.Endpoint // by account, oldest first
 	sent        sentTo
+}
+
+// accountName is what no two accounts have in common: the parent and its subusers
+// share their names, the customers' are apart.
+type accountName struct {
+	customer bool
+	name     string
+}
+
+func nameOf(a account.Account) accountName {
+	return accountName{a.Kind == account.KindCustomer, a.Username}
+}
+
+// putAccount adds an account, or replaces it.
+func (m *memory) putAccount(a account.Account) {
+	if old, ok := m.accounts[a.ID]; ok {
+		delete(m.named, nameOf(old))
+	}
+	m.accounts[a.ID], m.named[nameOf(a)] = a, a.ID
+}
+
+// putKey adds a key, or replaces it.
+func (m *memory) putKey(k account.Key) {
+	m.keys[k.ID] = k
+	if m.keysOf[k.Owner] == nil {
+		m.keysOf[k.Owner] = make(map[string]bool)
+	}
+	m.keysOf[k.Owner][k.ID] = true
+}
+
+// deleteKey removes a key.
+func (m *memory) deleteKey(id string) {
+	delete(m.keysOf[m.keys[id].Owner], id)
+	delete(m.keys, id)
 }
 
 const counterAccounts = pCounter + "accounts" // the highest id given out
@@ -56,7 +96,19 @@ func (s *Store) loadMemory(en *engine) error {
 	m := &s.mem
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.accounts, m.keys, m.overrides, m.endpoints = accounts, keys, overrides, endpoints
+	m.accounts, m.named = accounts, make(map[accountName]account.ID)
+	for id, a := range accounts {
+		m.named[nameOf(a)] = id
+	}
+	m.keys, m.keysOf = make(map[string]account.Key), make(map[account.ID]map[string]bool)
+	for _, k := range keys {
+		m.putKey(k)
+	}
+	m.overrides = make(map[account.ID]map[domain.Name]account.Override)
+	for _, o := range overrides {
+		m.putOverride(o)
+	}
+	m.endpoints = endpoints
 	m.groupEndpoints()
 	m.sent.at = nil // a removal may have been lost
 	return nil
@@ -146,10 +198,9 @@ func (s *Store) Account(_ context.Context, id account.ID) (account.Account, erro
 func (s *Store) AccountNamed(_ context.Context, kind account.Kind, name string) (account.Account, error) {
 	s.mem.mu.RLock()
 	defer s.mem.mu.RUnlock()
-	for _, a := range s.mem.accounts {
-		if a.Kind == kind && a.Username == name {
-			return a, nil
-		}
+	id, ok := s.mem.named[accountName{kind == account.KindCustomer, name}]
+	if a := s.mem.accounts[id]; ok && a.Kind == kind {
+		return a, nil
 	}
 	return account.Account{}, account.ErrNotFound
 }
@@ -177,6 +228,9 @@ func (s *Store) CreateAccount(_ context.Context, a account.Account) (account.Acc
 	if err := s.nameFree(a); err != nil {
 		return account.Account{}, err
 	}
+	if a.Kind != account.KindParent && s.countAccounts() > account.MaxAccounts { // with the parent
+		return account.Account{}, account.ErrTooMany
+	}
 	last, err := s.lastAccount()
 	if err != nil {
 		return account.Account{}, err
@@ -194,11 +248,17 @@ func (s *Store) CreateAccount(_ context.Context, a account.Account) (account.Acc
 			b.Set([]byte(counterAccounts), strconv.AppendUint(nil, last, 10), nil),
 			b.Set(accountKey(a.ID), text, nil),
 		)
-	}, func(m *memory) { m.accounts[a.ID] = a })
+	}, func(m *memory) { m.putAccount(a) })
 	if err != nil {
 		return account.Account{}, err
 	}
 	return a, nil
+}
+
+func (s *Store) countAccounts() int {
+	s.mem.mu.RLock()
+	defer s.mem.mu.RUnlock()
+	return len(s.mem.accounts)
 }
 
 func accountKey(id account.ID) []byte { return append([]byte(pAccount), id...) }
@@ -226,14 +286,10 @@ func (s *Store) lastAccount() (uint64, error) {
 func (s *Store) nameFree(a account.Account) error {
 	s.mem.mu.RLock()
 	defer s.mem.mu.RUnlock()
-	for _, b := range s.mem.accounts {
-		if b.ID == a.ID {
-			continue
-		}
-		sameNames := (a.Kind == account.KindCustomer) == (b.Kind == account.KindCustomer)
-		if sameNames && b.Username == a.Username || a.Kind == account.KindParent && b.Kind == account.KindParent {
-			return account.ErrExists
-		}
+	id, taken := s.mem.named[nameOf(a)]
+	_, parent := s.mem.accounts[account.Parent]
+	if taken && id != a.ID || parent && a.Kind == account.KindParent && a.ID != account.Parent {
+		return account.ErrExists
 	}
 	return nil
 }
@@ -254,7 +310,7 @@ func (s *Store) UpdateAccount(ctx context.Context, id account.ID, change func(*a
 	if err := s.nameFree(a); err != nil {
 		return account.Account{}, err
 	}
-	if err := s.put(accountKey(id), a, func(m *memory) { m.accounts[id] = a }); err != nil {
+	if err := s.put(accountKey(id), a, func(m *memory) { m.putAccount(a) }); err != nil {
 		return account.Account{}, err
 	}
 	return a, nil
@@ -290,15 +346,16 @@ func (s *Store) DeleteAccount(ctx context.Context, id account.ID) error {
 		}
 		return errors.Join(errs...)
 	}, func(m *memory) {
+		delete(m.named, nameOf(m.accounts[id]))
 		delete(m.accounts, id)
 		for _, k := range keys {
-			delete(m.keys, k.ID)
+			m.deleteKey(k.ID)
 		}
+		delete(m.keysOf, id)
 		for _, p := range points {
-			delete(m.endpoints, p.ID)
+			m.deleteEndpoint(p.ID)
 		}
-		m.groupEndpoints()
-		maps.DeleteFunc(m.overrides, func(o overrideID, _ account.Override) bool { return o.who == id })
+		delete(m.overrides, id)
 	})
 }
 
@@ -326,10 +383,8 @@ func (s *Store) Keys(_ context.Context, owner account.ID) ([]account.Key, error)
 	s.mem.mu.RLock()
 	defer s.mem.mu.RUnlock()
 	var keys []account.Key
-	for _, k := range s.mem.keys {
-		if k.Owner == owner {
-			keys = append(keys, copyKey(k))
-		}
+	for id := range s.mem.keysOf[owner] {
+		keys = append(keys, copyKey(s.mem.keys[id]))
 	}
 	slices.SortFunc(keys, func(a, b account.Key) int {
 		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
@@ -337,15 +392,22 @@ func (s *Store) Keys(_ context.Context, owner account.ID) ([]account.Key, error)
 	return keys, nil
 }
 
-// PutKey stores a new key; account.ErrNotFound when its owner is gone.
+// PutKey stores a new key; account.ErrNotFound when its owner is gone,
+// account.ErrTooMany when the owner has account.MaxKeys.
 func (s *Store) PutKey(ctx context.Context, k account.Key) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	if _, err := s.Account(ctx, k.Owner); err != nil {
 		return err
 	}
+	s.mem.mu.RLock()
+	full := len(s.mem.keysOf[k.Owner]) >= account.MaxKeys && !s.mem.keysOf[k.Owner][k.ID]
+	s.mem.mu.RUnlock()
+	if full {
+		return account.ErrTooMany
+	}
 	k = copyKey(k)
-	return s.put(keyKey(k.ID), k, func(m *memory) { m.keys[k.ID] = k })
+	return s.put(keyKey(k.ID), k, func(m *memory) { m.putKey(k) })
 }
 
 // UpdateKey changes a key and returns it as stored.
@@ -362,7 +424,7 @@ func (s *Store) UpdateKey(ctx context.Context, id string, change func(*account.K
 	}
 	k.ID, k.Hash, k.Owner = was.ID, was.Hash, was.Owner
 	k = copyKey(k)
-	if err := s.put(keyKey(id), k, func(m *memory) { m.keys[id] = k }); err != nil {
+	if err := s.put(keyKey(id), k, func(m *memory) { m.putKey(k) }); err != nil {
 		return account.Key{}, err
 	}
 	return copyKey(k), nil
@@ -377,6 +439,6 @@ func (s *Store) DeleteKey(ctx context.Context, id string) error {
 	}
 	return s.change(
 		func(b *pebble.Batch) error { return b.Delete(keyKey(id), nil) },
-		func(m *memory) { delete(m.keys, id) },
+		func(m *memory) { m.deleteKey(id) },
 	)
 }

@@ -28,10 +28,33 @@ func (m *memory) groupEndpoints() {
 		m.endpointsOf[e.Account] = append(m.endpointsOf[e.Account], e)
 	}
 	for _, es := range m.endpointsOf {
-		slices.SortFunc(es, func(a, b webhook.Endpoint) int {
-			return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
-		})
+		sortEndpoints(es)
 	}
+}
+
+// putEndpoint adds an endpoint, or replaces it.
+func (m *memory) putEndpoint(e webhook.Endpoint) {
+	m.deleteEndpoint(e.ID)
+	m.endpoints[e.ID] = e
+	m.endpointsOf[e.Account] = append(m.endpointsOf[e.Account], e)
+	sortEndpoints(m.endpointsOf[e.Account])
+}
+
+// deleteEndpoint removes an endpoint.
+func (m *memory) deleteEndpoint(id string) {
+	who := m.endpoints[id].Account
+	m.endpointsOf[who] = slices.DeleteFunc(m.endpointsOf[who], func(e webhook.Endpoint) bool { return e.ID == id })
+	if len(m.endpointsOf[who]) == 0 {
+		delete(m.endpointsOf, who)
+	}
+	delete(m.endpoints, id)
+}
+
+// sortEndpoints puts the oldest first.
+func sortEndpoints(es []webhook.Endpoint) {
+	slices.SortFunc(es, func(a, b webhook.Endpoint) int {
+		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
+	})
 }
 
 // Endpoint finds an endpoint by id; ok is false when it was deleted.
@@ -58,10 +81,7 @@ func (s *Store) PutEndpoint(_ context.Context, e webhook.Endpoint) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	e = copyEndpoint(e)
-	return s.put(endpointKey(e.ID), e, func(m *memory) {
-		m.endpoints[e.ID] = e
-		m.groupEndpoints()
-	})
+	return s.put(endpointKey(e.ID), e, func(m *memory) { m.putEndpoint(e) })
 }
 
 // DeleteEndpoint removes an endpoint and what waits for it. A row that is
@@ -77,10 +97,10 @@ func (s *Store) DeleteEndpoint(ctx context.Context, account, id string) error {
 	if !ok || e.Account != account {
 		return webhook.ErrNotFound
 	}
-	return s.change(func(b *pebble.Batch) error { return deleteEndpoint(b, id) }, func(m *memory) {
-		delete(m.endpoints, id)
-		m.groupEndpoints()
-	})
+	return s.change(
+		func(b *pebble.Batch) error { return deleteEndpoint(b, id) },
+		func(m *memory) { m.deleteEndpoint(id) },
+	)
 }
 
 func deleteEndpoint(b *pebble.Batch, id string) error {

@@ -27,7 +27,7 @@ func (id overrideID) key() []byte {
 func (s *Store) Override(_ context.Context, who account.ID, d domain.Name) (account.Override, error) {
 	s.mem.mu.RLock()
 	defer s.mem.mu.RUnlock()
-	o, ok := s.mem.overrides[overrideID{who, d}]
+	o, ok := s.mem.overrides[who][d]
 	if !ok {
 		return o, account.ErrNotFound
 	}
@@ -39,10 +39,8 @@ func (s *Store) Overrides(_ context.Context, who account.ID) ([]account.Override
 	s.mem.mu.RLock()
 	defer s.mem.mu.RUnlock()
 	var all []account.Override
-	for id, o := range s.mem.overrides {
-		if id.who == who {
-			all = append(all, o)
-		}
+	for _, o := range s.mem.overrides[who] {
+		all = append(all, o)
 	}
 	slices.SortFunc(all, func(a, b account.Override) int {
 		return cmp.Compare(a.Domain.String(), b.Domain.String())
@@ -50,15 +48,32 @@ func (s *Store) Overrides(_ context.Context, who account.ID) ([]account.Override
 	return all, nil
 }
 
-// PutOverride stores a rule; account.ErrNotFound when its account is gone.
+// putOverride adds a rule, or replaces it.
+func (m *memory) putOverride(o account.Override) {
+	if m.overrides[o.Account] == nil {
+		m.overrides[o.Account] = make(map[domain.Name]account.Override)
+	}
+	m.overrides[o.Account][o.Domain] = o
+}
+
+// PutOverride stores a rule; account.ErrNotFound when its account is gone,
+// account.ErrTooMany when the rule is new and the account has
+// account.MaxOverrides.
 func (s *Store) PutOverride(ctx context.Context, o account.Override) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	if _, err := s.Account(ctx, o.Account); err != nil {
 		return err
 	}
-	id := idOfOverride(o)
-	return s.put(id.key(), o, func(m *memory) { m.overrides[id] = o })
+	s.mem.mu.RLock()
+	own := s.mem.overrides[o.Account]
+	_, known := own[o.Domain]
+	full := !known && len(own) >= account.MaxOverrides
+	s.mem.mu.RUnlock()
+	if full {
+		return account.ErrTooMany
+	}
+	return s.put(idOfOverride(o).key(), o, func(m *memory) { m.putOverride(o) })
 }
 
 // DeleteOverride removes a rule.
@@ -71,6 +86,6 @@ func (s *Store) DeleteOverride(ctx context.Context, who account.ID, d domain.Nam
 	id := overrideID{who, d}
 	return s.change(
 		func(b *pebble.Batch) error { return b.Delete(id.key(), nil) },
-		func(m *memory) { delete(m.overrides, id) },
+		func(m *memory) { delete(m.overrides[who], d) },
 	)
 }

@@ -1,0 +1,80 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"tlsrelay/policy/account"
+)
+
+// The account beyond the bound is refused; one that goes makes room. What is known of
+// accounts by name and of keys by owner follows each change.
+func TestAccountsAndKeysAreBounded(t *testing.T) {
+	s, err := Open(Options{Dir: "data", FS: vfs.NewMem()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ctx := t.Context()
+	sub := func(name string) account.Account { return account.Account{Kind: account.KindSubuser, Username: name} }
+	if _, err := s.CreateAccount(ctx, account.Account{Kind: account.KindParent, Username: "root"}); err != nil {
+		t.Fatal(err)
+	}
+	a, err := s.CreateAccount(ctx, sub("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.mem.mu.Lock()
+	for i := range account.MaxAccounts - 2 {
+		b := sub(fmt.Sprint("x", i))
+		b.ID = account.ID(fmt.Sprint("x", i)) // never one that is given out
+		s.mem.putAccount(b)
+	}
+	s.mem.mu.Unlock()
+	if _, err := s.CreateAccount(ctx, sub("last")); err != nil {
+		t.Errorf("the last one: %v", err)
+	}
+	if _, err := s.CreateAccount(ctx, sub("more")); !errors.Is(err, account.ErrTooMany) {
+		t.Errorf("one more: %v", err)
+	}
+	if _, err := s.UpdateAccount(ctx, a.ID, func(a *account.Account) error { a.Username = "b"; return nil }); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.AccountNamed(ctx, account.KindSubuser, "a"); !errors.Is(err, account.ErrNotFound) {
+		t.Errorf("by its old name: %v", err)
+	}
+	if b, err := s.AccountNamed(ctx, account.KindSubuser, "b"); err != nil || b.ID != a.ID {
+		t.Errorf("by its new name: %v, %v", b, err)
+	}
+
+	for i := range account.MaxKeys {
+		if err := s.PutKey(ctx, account.Key{ID: fmt.Sprint(i), Owner: a.ID}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.PutKey(ctx, account.Key{ID: "more", Owner: a.ID}); !errors.Is(err, account.ErrTooMany) {
+		t.Errorf("one key more: %v", err)
+	}
+	if err := s.PutKey(ctx, account.Key{ID: "7", Owner: a.ID, Name: "changed"}); err != nil {
+		t.Errorf("a key that is there: %v", err)
+	}
+	if err := errors.Join(s.DeleteKey(ctx, "8"), s.PutKey(ctx, account.Key{ID: "more", Owner: a.ID})); err != nil {
+		t.Errorf("in place of another: %v", err)
+	}
+	if keys, err := s.Keys(ctx, a.ID); err != nil || len(keys) != account.MaxKeys {
+		t.Errorf("%d keys, %v", len(keys), err)
+	}
+
+	if err := s.DeleteAccount(ctx, a.ID); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Key(ctx, "7"); !errors.Is(err, account.ErrNotFound) {
+		t.Errorf("a key outlives its account: %v", err)
+	}
+	if _, err := s.CreateAccount(ctx, sub("b")); err != nil {
+		t.Errorf("in place of another, under its name: %v", err)
+	}
+}
