@@ -27,6 +27,9 @@ import (
 	"tlsrelay/events"
 )
 
+// MaxPerAccount is how many webhooks an account may have, as at SendGrid.
+const MaxPerAccount = 5
+
 // Endpoint is one webhook of an account (contract §5.2).
 type Endpoint struct {
 	ID           string `json:"id"` // UUID

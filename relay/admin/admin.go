@@ -48,12 +48,13 @@ type Deps struct {
 
 type server struct {
 	Deps
-	told told
+	told   told
+	checks chan struct{} // a slot of each check under way
 }
 
 // New makes the handler of the operator's listener.
 func New(o Options, d Deps) http.Handler {
-	s := &server{Deps: d}
+	s := &server{Deps: d, checks: make(chan struct{}, maxChecks)}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(d.Metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", s.healthy)
@@ -139,6 +140,8 @@ func (s *server) serve(c call) http.HandlerFunc {
 			refuse(w, http.StatusNotFound, "not found")
 		case errors.Is(err, account.ErrExists):
 			refuse(w, http.StatusConflict, "exists already")
+		case errors.Is(err, account.ErrTooMany):
+			refuse(w, http.StatusConflict, "there are as many already as there may be")
 		default:
 			s.Log.Error("a call of the operator's listener failed", zap.String("path", r.URL.Path), zap.Error(err))
 			refuse(w, http.StatusInternalServerError, "internal error; the log says more")

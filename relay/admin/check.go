@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"net/http"
 	"time"
 
@@ -52,5 +53,19 @@ func (s *server) check(r *http.Request) (any, error) {
 		}
 	}
 	in.Change(&sender.Account)
-	return s.Prober.Probe(r.Context(), address.Destination(), sender), nil
+	select {
+	case s.checks <- struct{}{}:
+		defer func() { <-s.checks }()
+	default:
+		return nil, problem{http.StatusTooManyRequests, "too many checks are under way; try again"}
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
+	defer cancel()
+	return s.Prober.Probe(ctx, address.Destination(), sender), nil
 }
+
+// The bounds of the operator's checks, whose slots no tenant can take.
+const (
+	maxChecks    = 16 // under way
+	checkTimeout = 2 * time.Minute
+)

@@ -19,7 +19,8 @@ import (
 
 // Options are the settings of the API. The zero Options are safe.
 type Options struct {
-	// RequestsPerMinute is how many requests one key may make; 0: no limit.
+	// RequestsPerMinute is how many requests one key may make, and a tenth of what all
+	// keys of an account may make; 0: no limit.
 	RequestsPerMinute int
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
@@ -56,7 +57,7 @@ type Checker interface {
 }
 
 // Tester posts a batch of sample events to an endpoint, signed and authorized
-// as it says. Its error is for the log. webhook.Sender implements it.
+// as it says, and ends with ctx. Its error is for the log. webhook.Sender implements it.
 type Tester interface {
 	Test(ctx context.Context, e webhook.Endpoint) error
 }
@@ -66,13 +67,13 @@ type server struct {
 	Options
 	Deps
 	mux      *http.ServeMux
-	limits   limiter
+	limits   struct{ key, account limiter }
 	requests *prometheus.CounterVec
-	// checks holds a place for every look at a domain under way: each dials
-	// up to twenty addresses.
-	checks chan struct{}
-	// changing serialises what is read, checked and written back: the number
-	// of keys, the webhooks of an account.
+	metrics  metrics
+
+	checks, tests slots
+	// changing serialises what is read, checked and written back: the webhooks of
+	// an account.
 	changing sync.Mutex
 }
 
@@ -86,10 +87,12 @@ func New(o Options, d Deps, reg prometheus.Registerer) http.Handler {
 	}
 	s := &server{
 		Options: o, Deps: d,
-		limits:   limiter{perMinute: o.RequestsPerMinute},
 		requests: newRequestCounter(reg),
-		checks:   make(chan struct{}, maxChecks),
+		checks:   slots{perAccount: 4, total: 64, grace: 10 * time.Second},
+		tests:    slots{perAccount: 2, total: 32, grace: 5 * time.Second},
 	}
+	s.limits.key.perMinute, s.limits.account.perMinute = o.RequestsPerMinute, accountShare*o.RequestsPerMinute
+	s.newMetrics(reg)
 	s.mux = s.newMux(s.routes())
 	return s
 }

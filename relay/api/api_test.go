@@ -8,12 +8,14 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/sendgrid/sendgrid-go"
 	"github.com/sendgrid/sendgrid-go/helpers/eventwebhook"
 	"go.uber.org/zap/zapcore"
@@ -187,15 +189,6 @@ func TestRevokedKeyStaysRevoked(t *testing.T) {
 		if revoked && res.StatusCode != 404 || !revoked && res.StatusCode != 200 {
 			t.Errorf("revoked after read %d: PATCH %d %s", n, res.StatusCode, body)
 		}
-	}
-}
-
-// A test that would be one too many is told so at once.
-func TestTooManyWebhookTests(t *testing.T) {
-	w := newWorld(t, Options{})
-	w.test.err = webhook.ErrBusy
-	if res, body := w.get(t, "POST", "/v3/user/webhooks/event/test", "full", `{"url":"https://hooks.example.com/"}`); res.StatusCode != 429 {
-		t.Errorf("%d %s", res.StatusCode, body)
 	}
 }
 
@@ -375,39 +368,6 @@ func TestKeyLimitAtOnce(t *testing.T) {
 	}
 }
 
-// A check that finds all places taken is told to come again.
-func TestTooManyChecks(t *testing.T) {
-	hold, entered := make(chan struct{}), make(chan struct{})
-	w := newWorldWith(t, Options{}, func(d *Deps) { d.Checker = slowChecker{d.Checker, hold, entered} })
-	done := make(chan int, maxChecks)
-	for range maxChecks {
-		go func() {
-			req, _ := http.NewRequest("POST", w.server.URL+"/relay/v1/check", strings.NewReader(`{"domain":"example.com"}`))
-			req.Header.Set("Authorization", "Bearer "+w.vars["full"])
-			res, err := plainClient().Do(req)
-			if err != nil {
-				done <- 0
-				return
-			}
-			res.Body.Close()
-			done <- res.StatusCode
-		}()
-	}
-	for range maxChecks {
-		<-entered
-	}
-	res, body := w.get(t, "POST", "/relay/v1/check", "full", `{"domain":"example.com"}`)
-	if res.StatusCode != 503 || res.Header.Get("Retry-After") == "" || !strings.Contains(body, `"status":503`) {
-		t.Errorf("%d %s", res.StatusCode, body)
-	}
-	close(hold)
-	for range maxChecks {
-		if code := <-done; code != 200 {
-			t.Errorf("a check under way: %d", code)
-		}
-	}
-}
-
 // Requests are counted by route, never by the path that was asked for.
 func TestRequestsAreCounted(t *testing.T) {
 	reg := prometheus.NewRegistry()
@@ -416,11 +376,12 @@ func TestRequestsAreCounted(t *testing.T) {
 		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", path, nil))
 	}
 	families, err := reg.Gather()
-	if err != nil || len(families) != 1 || families[0].GetName() != "tlsrelay_api_requests_total" {
+	i := slices.IndexFunc(families, func(f *dto.MetricFamily) bool { return f.GetName() == "tlsrelay_api_requests_total" })
+	if err != nil || i < 0 {
 		t.Fatal(families, err)
 	}
 	got := map[string]float64{}
-	for _, m := range families[0].GetMetric() {
+	for _, m := range families[i].GetMetric() {
 		var labels []string
 		for _, l := range m.GetLabel() {
 			labels = append(labels, l.GetValue())

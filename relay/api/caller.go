@@ -50,20 +50,27 @@ func (s *server) authenticate(r *request) (owner account.Account, key account.Ke
 	return owner, key, secret, err
 }
 
-// limit counts the request against its key.
+// limit counts the request against its key and against the account of the key: a
+// hundred keys are not a hundred shares. The headers speak of the key, unless it is
+// the account that has nothing left.
 func (s *server) limit(r *request) error {
-	if s.limits.perMinute <= 0 {
+	if s.RequestsPerMinute <= 0 {
 		return nil
 	}
 	now := s.Now()
-	a := s.limits.take(r.key.ID, now)
+	of, a := boundRequests, s.limits.key.take(r.key.ID, now)
+	if !a.exceeded {
+		if all := s.limits.account.take(string(r.owner.ID), now); all.exceeded {
+			of, a = boundAccountRequests, all
+		}
+	}
 	h := r.w.Header()
 	h.Set("X-RateLimit-Limit", strconv.Itoa(a.limit))
 	h.Set("X-RateLimit-Remaining", strconv.Itoa(a.remaining))
 	h.Set("X-RateLimit-Reset", strconv.FormatInt(a.reset, 10))
 	if a.exceeded {
 		h.Set("Retry-After", strconv.FormatInt(a.reset-now.Unix(), 10))
-		return refused(http.StatusTooManyRequests)
+		return s.atBound(of, refused(http.StatusTooManyRequests))
 	}
 	return nil
 }

@@ -2,17 +2,9 @@ package api
 
 import (
 	"context"
-	"net/http"
-	"time"
 
 	"tlsrelay/policy/account"
 	"tlsrelay/policy/domain"
-)
-
-// Bounds on looking at domains.
-const (
-	maxChecks    = 16 // at once
-	checkTimeout = 2 * time.Minute
 )
 
 // check looks at a domain's hosts under the account's demands, changed by
@@ -44,16 +36,14 @@ func (s *server) check(r *request) (any, error) {
 	}
 	change.apply(&sender.Account)
 
-	select {
-	case s.checks <- struct{}{}:
-		defer func() { <-s.checks }()
-	default:
-		r.w.Header().Set("Retry-After", "5")
-		return nil, &fault{status: http.StatusServiceUnavailable, detail: "too many checks are under way; try again"}
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
-	defer cancel()
-	return s.Checker.Check(ctx, to.String(), sender)
+	var report any
+	err = s.within(r, &s.checks, boundChecks, func(ctx context.Context) (err error) {
+		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+		defer cancel()
+		report, err = s.Checker.Check(ctx, to.String(), sender)
+		return err
+	})
+	return report, err
 }
 
 func parseDomain(given string) (domain.Name, error) {

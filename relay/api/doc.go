@@ -10,7 +10,9 @@
 //	router.go    path, cleaned -> resource -> route
 //	caller.go    who calls, on whose behalf, and may they; relay/web gives
 //	             places to connections by it
-//	limit.go     how many requests a key has left (429)
+//	limit.go     how many requests a key and its account have left (429)
+//	bounds.go    what an account can make grow, and what holds it
+//	slots.go     the slots of calls that wait for hosts of the caller's choosing
 //	request.go   what a handler gets; the body, bounded and decoded
 //	fields.go    one JSON object read field by field, strictly, all faults at once
 //	fault.go     errors, in SendGrid's envelope or as problem details (RFC 9457)

@@ -3,6 +3,8 @@ package api
 import (
 	"encoding/json"
 	"errors"
+	"net/http"
+	"strconv"
 	"time"
 
 	"tlsrelay/policy/account"
@@ -69,7 +71,11 @@ func (s *server) putDomain(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.Overrides.PutOverride(r.Context(), rule); err != nil {
+	switch err := s.Overrides.PutOverride(r.Context(), rule); {
+	case errors.Is(err, account.ErrTooMany):
+		text := "Cannot create more than " + strconv.Itoa(account.MaxOverrides) + " domain rules"
+		return nil, s.atBound(boundRules, worded(http.StatusForbidden, text, aboutField("", text)))
+	case err != nil:
 		return nil, err
 	}
 	after := viewDomain(rule, s.Now())

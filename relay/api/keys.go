@@ -7,9 +7,6 @@ import (
 	"tlsrelay/policy/account"
 )
 
-// maxKeys is how many keys an account may have (contract §3.1).
-const maxKeys = 100
-
 // The forms in which a key is shown; the order of fields is SendGrid's.
 type (
 	keyName struct {
@@ -67,17 +64,11 @@ func (s *server) createKey(r *request) (any, error) {
 	if k.ID, k.Hash, err = account.SplitSecret(secret); err != nil {
 		return nil, err
 	}
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	have, err := s.Accounts.Keys(r.Context(), r.on.ID)
-	if err != nil {
-		return nil, err
-	}
-	if len(have) >= maxKeys {
-		return nil, worded(http.StatusForbidden, "Cannot create more than 100 API Keys",
-			aboutField("", "Cannot create more than 100 API Keys"))
-	}
-	if err := s.Accounts.PutKey(r.Context(), k); err != nil {
+	switch err := s.Accounts.PutKey(r.Context(), k); {
+	case errors.Is(err, account.ErrTooMany):
+		const text = "Cannot create more than 100 API Keys"
+		return nil, s.atBound(boundKeys, worded(http.StatusForbidden, text, aboutField("", text)))
+	case err != nil:
 		return nil, err
 	}
 	s.audit(r, "api key created", k.ID, nil, viewKey(k))
@@ -197,8 +188,6 @@ func (s *server) changeKey(r *request, change func(account.Key) (account.Key, er
 }
 
 func (s *server) deleteKey(r *request) (any, error) {
-	s.changing.Lock()
-	defer s.changing.Unlock()
 	k, err := s.findKey(r)
 	if err != nil {
 		return nil, err

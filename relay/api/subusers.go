@@ -134,6 +134,9 @@ func (s *server) createSubuser(r *request) (any, error) {
 	switch {
 	case errors.Is(err, account.ErrExists):
 		return nil, exists
+	case errors.Is(err, account.ErrTooMany):
+		text := "Cannot create more than " + strconv.Itoa(account.MaxAccounts) + " subusers"
+		return nil, s.atBound(boundSubusers, worded(http.StatusForbidden, text, aboutField("", text)))
 	case err != nil:
 		return nil, err
 	}

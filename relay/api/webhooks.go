@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -11,9 +12,6 @@ import (
 
 	"tlsrelay/events/webhook"
 )
-
-// maxWebhooks is how many webhooks an account may have (contract §5.2).
-const maxWebhooks = 5
 
 // noSuchWebhook is SendGrid's own text for an unknown id.
 func noSuchWebhook() *fault {
@@ -122,7 +120,7 @@ func (s *server) addWebhook(r *request, o *object) (any, error) {
 		return nil, err
 	}
 	if len(all) >= maxWebhooks {
-		return nil, invalidField("", "You have reached the maximum number of webhooks.")
+		return nil, s.atBound(boundWebhooks, invalidField("", "You have reached the maximum number of webhooks."))
 	}
 	if err := unusedURL(all, e); err != nil {
 		return nil, err
@@ -220,9 +218,9 @@ func (s *server) testWebhook(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = s.Tester.Test(r.Context(), e)
-	if errors.Is(err, webhook.ErrBusy) {
-		return nil, refused(http.StatusTooManyRequests)
+	err = s.within(r, &s.tests, boundTests, func(ctx context.Context) error { return s.Tester.Test(ctx, e) })
+	if f := (*fault)(nil); errors.As(err, &f) {
+		return nil, f
 	}
 	if err != nil {
 		s.Log.Info("a webhook test failed", zap.String("account", string(r.on.ID)),

@@ -1,0 +1,234 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tlsrelay/policy"
+	"tlsrelay/policy/account"
+	"tlsrelay/policy/domain"
+)
+
+// party is accounts that take slots for calls that never end by themselves.
+type party struct {
+	t  *testing.T
+	s  slots
+	by map[string][]context.Context
+	// leave gives back the slot of a context.
+	leave map[context.Context]func()
+}
+
+func newParty(t *testing.T, perAccount, total int) *party {
+	return &party{
+		t: t, by: map[string][]context.Context{}, leave: map[context.Context]func(){},
+		s: slots{perAccount: perAccount, total: total, grace: 10 * time.Second, gaveWay: prometheus.NewCounter(prometheus.CounterOpts{Name: "x"})},
+	}
+}
+
+func (p *party) enter(who string, want error) {
+	p.t.Helper()
+	ctx, leave, err := p.s.enter(p.t.Context(), account.ID(who))
+	if !errors.Is(err, want) {
+		p.t.Errorf("%s: %v, want %v", who, err, want)
+	}
+	if err == nil {
+		p.by[who] = append(p.by[who], ctx)
+		p.leave[ctx] = leave
+	}
+}
+
+// gone says which calls of an account were ended, the oldest being 0.
+func (p *party) gone(who string) (ended []int) {
+	for i, ctx := range p.by[who] {
+		if ctx.Err() != nil {
+			ended = append(ended, i)
+		}
+	}
+	return ended
+}
+
+// Who gets a slot, and who gives way.
+func TestSlots(t *testing.T) {
+	for name, play := range map[string]func(p *party){
+		"an account at its bound": func(p *party) {
+			for range 4 {
+				p.enter("a", nil)
+			}
+			p.enter("a", errAccountFull)
+			p.enter("b", nil)
+			p.leave[p.by["a"][2]]()
+			p.enter("a", nil)
+			if len(p.gone("b")) > 0 {
+				p.t.Error("b gave way")
+			}
+		},
+		"the account with the most gives way, its oldest call": func(p *party) {
+			for _, who := range strings.Fields("b a a b a a c c c c") { // all ten
+				p.enter(who, nil)
+			}
+			p.enter("d", nil)
+			p.enter("d", nil)
+			if got := fmt.Sprint(p.gone("a"), p.gone("b"), p.gone("c"), p.gone("d")); got != "[0] [] [0] []" {
+				p.t.Error(got)
+			}
+		},
+		"no account takes more than others have": func(p *party) {
+			for i := range 5 {
+				p.enter(fmt.Sprint(i), nil)
+				p.enter(fmt.Sprint(i), nil)
+			}
+			p.enter("a", nil)        // now 0 has one
+			p.enter("a", errAllFull) // it would be the second, and nobody has three
+		},
+		"many accounts with one call each": func(p *party) {
+			for i := range 10 {
+				p.enter(fmt.Sprint(i), nil)
+			}
+			p.enter("a", errAllFull)
+			time.Sleep(10 * time.Second)
+			p.enter("a", nil)
+			p.enter("b", nil)
+			if got := fmt.Sprint(p.gone("0"), p.gone("1"), p.gone("2"), p.gone("a")); got != "[0] [0] [] []" {
+				p.t.Error(got)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newParty(t, 4, 10)
+				play(p)
+				if n := p.s.len(); n > 10 {
+					t.Errorf("%d calls are under way", n)
+				}
+				for _, leave := range p.leave {
+					leave()
+				}
+				if n := p.s.len(); n != 0 {
+					t.Errorf("%d slots are not given back", n)
+				}
+			})
+		})
+	}
+}
+
+// A key that acts for others has the share of its own account, and is told when to
+// come again; those it acts for have all of theirs.
+func TestChecksCountAgainstTheKeysAccount(t *testing.T) {
+	hold, entered := make(chan struct{}), make(chan struct{})
+	w := newWorldWith(t, Options{RequestsPerMinute: 1000}, func(d *Deps) { d.Checker = slowChecker{d.Checker, hold, entered} })
+	const body = `{"domain":"example.com"}`
+	const most = 4
+	done := make(chan int)
+	check := func(key string) {
+		go func() {
+			req, _ := http.NewRequest("POST", w.server.URL+"/relay/v1/check", strings.NewReader(body))
+			req.Header.Set("Authorization", "Bearer "+w.vars[key])
+			if key == "full" {
+				req.Header.Set("On-Behalf-Of", "sub1")
+			}
+			res, err := plainClient().Do(req)
+			if err != nil {
+				done <- 0
+				return
+			}
+			res.Body.Close()
+			done <- res.StatusCode
+		}()
+		<-entered
+	}
+	for range most {
+		check("full")
+	}
+	res, text := w.get(t, "POST", "/relay/v1/check", "full", body)
+	if res.StatusCode != 429 || res.Header.Get("Content-Type") != "application/problem+json" || !strings.Contains(text, "of this account") {
+		t.Errorf("one more: %d %v %s", res.StatusCode, res.Header, text)
+	}
+	for name, want := range map[string]string{
+		"Retry-After": "5", "X-RateLimit-Limit": "4", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": fmt.Sprint(testNow.Unix() + 5),
+	} {
+		if got := res.Header.Get(name); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	for range most {
+		check("sub1")
+	}
+	close(hold)
+	for range 2 * most {
+		if code := <-done; code != 200 {
+			t.Errorf("a check under way: %d", code)
+		}
+	}
+}
+
+// A hundred keys of an account are not a hundred shares.
+func TestRateOfAnAccount(t *testing.T) {
+	w := newWorld(t, Options{RequestsPerMinute: 2})
+	served := 0
+	for i := range 15 {
+		secret := account.NewSecret()
+		k := account.Key{Owner: "1", Name: "x"}
+		k.ID, k.Hash, _ = account.SplitSecret(secret)
+		if err := w.store.PutKey(t.Context(), k); err != nil {
+			t.Fatal(err)
+		}
+		w.vars["many"] = secret
+		for range 2 {
+			res, _ := w.get(t, "GET", "/v3/scopes", "many", "")
+			switch {
+			case res.StatusCode == 200:
+				served++
+			case res.StatusCode != 429 || res.Header.Get("X-RateLimit-Limit") != "20" || res.Header.Get("Retry-After") != "30":
+				t.Errorf("key %d: %d %v", i, res.StatusCode, res.Header)
+			}
+		}
+	}
+	if served != 20 {
+		t.Errorf("%d requests are served, want ten times two", served)
+	}
+	if res, _ := w.get(t, "GET", "/v3/scopes", "sub1", ""); res.StatusCode != 200 {
+		t.Errorf("another account: %d", res.StatusCode)
+	}
+}
+
+// The rule beyond the bound is refused, in the words of the hundred-and-first key;
+// those that are there can still be changed, and another account has its own.
+func TestDomainRuleLimit(t *testing.T) {
+	w := newWorld(t, Options{})
+	for i := range account.MaxOverrides {
+		name, err := domain.Parse(fmt.Sprintf("d%d.example", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.store.PutOverride(t.Context(), account.Override{Account: "2", Domain: name, Settings: policy.Settings{RequireTLS: true}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put := func(key, domain string) (int, string) {
+		res, body := w.get(t, "PUT", "/relay/v1/domains/"+domain, key, `{"require_tls":true}`)
+		return res.StatusCode, body
+	}
+	if code, body := put("sub1", "more.example"); code != 403 || !strings.Contains(body, "Cannot create more than 10000 domain rules") {
+		t.Errorf("one more: %d %s", code, body)
+	}
+	if code, body := put("sub1", "d7.example"); code != 200 {
+		t.Errorf("a change: %d %s", code, body)
+	}
+	if code, body := put("full", "more.example"); code != 200 {
+		t.Errorf("another account: %d %s", code, body)
+	}
+	if res, body := w.get(t, "DELETE", "/relay/v1/domains/d7.example", "sub1", ""); res.StatusCode != 204 {
+		t.Errorf("%d %s", res.StatusCode, body)
+	}
+	if code, body := put("sub1", "more.example"); code != 200 {
+		t.Errorf("in place of another: %d %s", code, body)
+	}
+}
