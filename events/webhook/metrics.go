@@ -68,6 +68,10 @@ func newMetrics(reg prometheus.Registerer, s *Sender) *metrics {
 			Name: "tlsrelay_webhook_endpoints_failing",
 			Help: "Endpoints whose last POST failed.",
 		}, func() float64 { return float64(s.failing()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tlsrelay_webhook_tokens",
+			Help: "Access tokens that are kept, at most 10000.",
+		}, func() float64 { return float64(s.tokens.len()) }),
 	)
 	return m
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -15,12 +16,20 @@ import (
 
 // tokens fetches access tokens by the client credentials grant (RFC 6749
 // §4.4) and keeps them until they expire.
+//
+// What others decide about it is bounded: the answer of a token endpoint
+// (maxAnswer), the token in it (maxToken), its life (maxTokenLife), the time of a
+// fetch (that of the POST it is for) and the number of tokens kept, of an account
+// and of all. An endpoint has one loop, so it fetches one token at a time; a fetch
+// that fails is a failed POST, and backs off like one.
 type tokens struct {
 	client   *http.Client
 	insecure bool
 
-	mu   sync.Mutex
-	kept map[credentials]token
+	mu    sync.Mutex
+	kept  map[string][]keptToken // by account, the one fetched last at the end
+	count int                    // of all accounts
+	swept time.Time              // when those past their end were last dropped
 }
 
 // credentials are all that a token depends on: an endpoint whose secret was
@@ -32,13 +41,24 @@ type token struct {
 	until time.Time
 }
 
+type keptToken struct {
+	credentials
+	token
+}
+
 const (
 	// How long a token without expires_in is kept; a 401 ends it earlier.
 	defaultTokenLife = 10 * time.Minute
+	maxTokenLife     = 24 * time.Hour
 	// A token this close to its end might expire on the way.
 	tokenMargin = 30 * time.Second
-	// maxToken bounds an access token, of which many are kept.
+	// maxToken bounds an access token in octets.
 	maxToken = 4 << 10
+	// maxTokens is how many tokens are kept, of all accounts: 40 MB at most. One that
+	// is not kept is fetched again.
+	maxTokens = 10_000
+	// How often tokens past their end are looked for.
+	sweepTokens = time.Minute
 )
 
 func credentialsOf(e Endpoint) credentials {
@@ -48,41 +68,89 @@ func credentialsOf(e Endpoint) credentials {
 // get gives the token for e; cached reports that it is an old one.
 func (t *tokens) get(ctx context.Context, e Endpoint) (value string, cached bool, err error) {
 	c := credentialsOf(e)
-	t.mu.Lock()
-	k, ok := t.kept[c]
-	t.mu.Unlock()
-	if ok && time.Now().Before(k.until) {
+	if k, ok := t.find(e.Account, c); ok && time.Now().Before(k.until) {
 		return k.value, true, nil
 	}
 	if err := CheckURL(c.url, t.insecure); err != nil {
 		return "", false, err
 	}
-	if k, err = t.fetch(ctx, c); err != nil {
+	k, err := t.fetch(ctx, c)
+	if err != nil {
 		return "", false, err
 	}
-	t.keep(c, k)
+	t.keep(e.Account, keptToken{c, k})
 	return k.value, false, nil
 }
 
-func (t *tokens) forget(e Endpoint) {
+func (t *tokens) find(account string, c credentials) (token, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.kept, credentialsOf(e))
-}
-
-func (t *tokens) keep(c credentials, k token) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	now := time.Now()
-	for old, o := range t.kept {
-		if !now.Before(o.until) {
-			delete(t.kept, old)
+	for _, k := range t.kept[account] {
+		if k.credentials == c {
+			return k.token, true
 		}
 	}
-	if t.kept == nil {
-		t.kept = make(map[credentials]token)
+	return token{}, false
+}
+
+func (t *tokens) forget(e Endpoint) {
+	c := credentialsOf(e)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.drop(e.Account, func(k keptToken) bool { return k.credentials == c })
+}
+
+// keep keeps a token. The account gives up the one it fetched first when it has as
+// many as webhooks; when all accounts together have too many, any one goes.
+func (t *tokens) keep(account string, k keptToken) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sweep(time.Now())
+	t.drop(account, func(old keptToken) bool { return old.credentials == k.credentials })
+	if own := t.kept[account]; len(own) >= MaxPerAccount {
+		oldest := own[0].credentials
+		t.drop(account, func(old keptToken) bool { return old.credentials == oldest })
 	}
-	t.kept[c] = k
+	for other := range t.kept {
+		if t.count < maxTokens {
+			break
+		}
+		t.drop(other, func(keptToken) bool { return true })
+	}
+	if t.kept == nil {
+		t.kept = make(map[string][]keptToken)
+	}
+	t.kept[account] = append(t.kept[account], k)
+	t.count++
+}
+
+// sweep drops what is past its end. The caller holds t.mu.
+func (t *tokens) sweep(now time.Time) {
+	if now.Sub(t.swept) < sweepTokens {
+		return
+	}
+	t.swept = now
+	for account := range t.kept {
+		t.drop(account, func(k keptToken) bool { return !now.Before(k.until) })
+	}
+}
+
+// drop drops tokens of an account. The caller holds t.mu.
+func (t *tokens) drop(account string, which func(keptToken) bool) {
+	own := t.kept[account]
+	left := slices.DeleteFunc(own, which)
+	t.count -= len(own) - len(left)
+	if len(left) == 0 {
+		delete(t.kept, account)
+	} else {
+		t.kept[account] = left
+	}
+}
+
+func (t *tokens) len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.count
 }
 
 var errTokenRefused = errors.New("token endpoint refused the client")
@@ -140,7 +208,7 @@ func readToken(text []byte) (token, error) {
 	}
 	life := defaultTokenLife
 	if n, err := answer.ExpiresIn.Float64(); err == nil && n > 0 {
-		life = time.Duration(min(n, 86400) * float64(time.Second))
+		life = time.Duration(min(n, maxTokenLife.Seconds()) * float64(time.Second))
 		life -= min(tokenMargin, life/10)
 	}
 	return token{answer.AccessToken, time.Now().Add(life)}, nil

@@ -1,13 +1,19 @@
 package webhook
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
@@ -124,5 +130,155 @@ func TestReadToken(t *testing.T) {
 		if got := time.Until(k.until); life > 0 && (got > life || got < life-5*time.Second) {
 			t.Errorf("%s: kept for %v", text, got)
 		}
+	}
+}
+
+// Whatever a token endpoint does, it costs a bounded number of octets and a bounded
+// time, and the webhook is not called without a token.
+func TestHostileTokenEndpoints(t *testing.T) {
+	huge := func(w io.Writer) (n int64) {
+		part := bytes.Repeat([]byte("x"), 64<<10)
+		io.WriteString(w, `{"access_token":"`)
+		for n < 100<<20 {
+			k, err := w.Write(part)
+			if n += int64(k); err != nil {
+				return n
+			}
+		}
+		io.WriteString(w, `"}`)
+		return n
+	}
+	for name, serve := range map[string]func(w http.ResponseWriter, r *http.Request) (written int64){
+		"100 MB": func(w http.ResponseWriter, _ *http.Request) int64 { return huge(w) },
+		"100 MB in 100 KB": func(w http.ResponseWriter, _ *http.Request) int64 {
+			w.Header().Set("Content-Encoding", "gzip")
+			z := gzip.NewWriter(w)
+			huge(z)
+			z.Close()
+			return 0
+		},
+		"endless white space": func(w http.ResponseWriter, r *http.Request) (n int64) {
+			for {
+				k, err := io.WriteString(w, strings.Repeat(" ", 4096))
+				if n += int64(k); err != nil {
+					return n
+				}
+			}
+		},
+		"drip": func(w http.ResponseWriter, r *http.Request) int64 {
+			for {
+				if _, err := io.WriteString(w, " "); err != nil || r.Context().Err() != nil {
+					return 0
+				}
+				w.(http.Flusher).Flush()
+				time.Sleep(time.Millisecond)
+			}
+		},
+		"silence": func(_ http.ResponseWriter, r *http.Request) int64 { hang(r); return 0 },
+		"redirect": func(w http.ResponseWriter, r *http.Request) int64 {
+			http.Redirect(w, r, "/token", http.StatusTemporaryRedirect)
+			return 0
+		},
+		"array": func(w http.ResponseWriter, _ *http.Request) int64 { io.WriteString(w, `["access_token"]`); return 0 },
+		"two lines": func(w http.ResponseWriter, _ *http.Request) int64 {
+			io.WriteString(w, `{"access_token":"x\r\nEvil: 1"}`)
+			return 0
+		},
+		"odd lifetime": func(w http.ResponseWriter, _ *http.Request) int64 {
+			io.WriteString(w, `{"access_token":"x","expires_in":"soon"}`)
+			return 0
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var written, asked atomic.Int64
+			iss := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				asked.Add(1)
+				io.Copy(io.Discard, r.Body) // else the server does not see the end of the connection
+				written.Add(serve(w, r))
+			}))
+			rec := receive(t, nil)
+			o := quick(rec)
+			o.RequestTimeout = 500 * time.Millisecond
+			s := New(o, newMemory(), zap.NewNop(), nil)
+			e := rec.endpoint("e")
+			e.OAuthTokenURL, e.OAuthClientID, e.OAuthClientSecret = iss.URL, "me", "s:cret"
+			begun := time.Now()
+			a := s.post(context.Background(), e, []byte("[{}]\r\n"))
+			took := time.Since(begun)
+			s.client.CloseIdleConnections()
+			iss.Close()
+			if a.class != ClassOAuth || a.verdict() != unreached || s.tokens.len() != 0 {
+				t.Errorf("%+v, %d tokens kept", a, s.tokens.len())
+			}
+			rec.none(t)
+			// What the sockets hold is beside what is read.
+			if written.Load() > 16<<20 || took > 10*time.Second || asked.Load() != 1 {
+				t.Errorf("%d octets, %v, asked %d times", written.Load(), took, asked.Load())
+			}
+		})
+	}
+}
+
+// A token endpoint that fails is asked as seldom as a webhook that fails, twice each
+// time: with the credentials in either place.
+func TestFailingTokenEndpointIsLeftInPeace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := Endpoint{ID: "e", Account: "1", URL: "https://hooks.example/", Enabled: true, Deferred: true,
+			OAuthTokenURL: "https://tokens.example/", OAuthClientID: "me", OAuthClientSecret: "s"}
+		box := newMemory(e)
+		asked := 0
+		inFalseTime(t, Options{AllowInsecure: true}, box, func(r *http.Request, _ []byte) (int, error) {
+			if r.URL.Host != "tokens.example" {
+				t.Errorf("a POST to %s without a token", r.URL)
+			}
+			asked++
+			return 401, nil
+		})
+		box.commit("e", 3)
+		advance(time.Hour)
+		turns.Lock()
+		defer turns.Unlock()
+		// 2 s, doubling up to ten minutes: nine tries until then, and five after.
+		if asked < 20 || asked > 40 {
+			t.Errorf("the token endpoint was asked %d times in an hour", asked)
+		}
+	})
+}
+
+// An account that changes its credentials at every event keeps as many tokens as it
+// may have webhooks; many accounts that do so keep a bounded number, and a token in
+// use stays.
+func TestTokensKeptAreBounded(t *testing.T) {
+	var kept tokens
+	at := time.Now().Add(time.Hour)
+	put := func(account string, i int) {
+		kept.keep(account, keptToken{credentials{id: fmt.Sprint(i)}, token{"x", at}})
+	}
+	for i := range 1000 {
+		put("evil", i)
+	}
+	if n := len(kept.kept["evil"]); n != MaxPerAccount || kept.len() != n {
+		t.Errorf("%d tokens of one account, %d in all", n, kept.len())
+	}
+	if _, ok := kept.find("evil", credentials{id: "999"}); !ok {
+		t.Error("the last token is not kept")
+	}
+	for i := range 3 * maxTokens {
+		put(fmt.Sprint(i/MaxPerAccount), i)
+	}
+	sum := 0
+	for _, own := range kept.kept {
+		sum += len(own)
+	}
+	if kept.len() > maxTokens || sum != kept.len() {
+		t.Errorf("%d tokens are counted, %d kept", kept.len(), sum)
+	}
+	at = time.Now().Add(-time.Second)
+	put("late", 0)
+	kept.swept = time.Time{}
+	at = time.Now().Add(time.Hour)
+	put("next", 0)
+	if _, ok := kept.find("late", credentials{id: "0"}); ok {
+		t.Error("a token past its end is kept")
 	}
 }

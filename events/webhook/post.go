@@ -95,10 +95,10 @@ func (s *Sender) post(ctx context.Context, e Endpoint, body []byte) answer {
 	start := time.Now()
 	ctx, cancel := lingering(ctx, s.o.RequestTimeout)
 	defer cancel()
-	a, cached := s.try(ctx, e, body)
+	a, cached := s.try(ctx, e, body, s.tokens)
 	if a.code == http.StatusUnauthorized && cached {
 		s.tokens.forget(e)
-		a, _ = s.try(ctx, e, body)
+		a, _ = s.try(ctx, e, body, s.tokens)
 	}
 	a.took = time.Since(start)
 	return a
@@ -116,9 +116,8 @@ func lingering(ctx context.Context, timeout time.Duration) (context.Context, con
 	return c, func() { stop(); cancel() }
 }
 
-// try makes one POST. cached reports that it went with an access token from
-// the cache.
-func (s *Sender) try(ctx context.Context, e Endpoint, body []byte) (a answer, cached bool) {
+// try makes one POST. cached reports that it went with a token that was kept.
+func (s *Sender) try(ctx context.Context, e Endpoint, body []byte, from *tokens) (a answer, cached bool) {
 	if CheckURL(e.URL, s.o.AllowInsecure) != nil {
 		return answer{class: ClassTarget, err: ErrTarget}, false
 	}
@@ -141,7 +140,7 @@ func (s *Sender) try(ctx context.Context, e Endpoint, body []byte) (a answer, ca
 	}
 	if e.OAuthTokenURL != "" {
 		var token string
-		if token, cached, err = s.tokens.get(ctx, e); err != nil {
+		if token, cached, err = from.get(ctx, e); err != nil {
 			return answer{class: ClassOAuth, err: bare(err)}, false
 		}
 		req.Header.Set("Authorization", "Bearer "+token)

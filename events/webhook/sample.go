@@ -5,33 +5,28 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"tlsrelay/events"
 )
 
+// testLimit is how long a test call takes, access token included.
+const testLimit = 10 * time.Second
+
 // Test posts a sample event of every kind to e once, whatever e is switched
 // on for, signed and with an access token if e asks for them. Unlike the
-// normal path it does not retry; the error says what went wrong and holds no
-// secret. It is ErrBusy when others test as well: a test neither waits for a slot
-// nor takes one from events.
+// normal path it does not retry, waits for no slot and takes none from events, uses
+// no token that is kept and leaves none behind. It ends with ctx, and after ten
+// seconds. The error says what went wrong and holds no secret.
 func (s *Sender) Test(ctx context.Context, e Endpoint) error {
-	done, ok := s.tests.begin(e.Account)
-	if !ok {
-		return ErrBusy
-	}
-	defer done()
 	ctx, cancel := context.WithTimeout(ctx, testLimit)
 	defer cancel()
-	defer s.tokens.forget(e) // who tests may try a thousand clients
 	var objects [][]byte
 	for _, ev := range samples(time.Now()) {
 		objects = append(objects, ev.AppendJSON(nil))
 	}
-	a := s.post(ctx, e, events.AppendBody(nil, objects...))
+	a, _ := s.try(ctx, e, events.AppendBody(nil, objects...), s.newTokens())
 	s.m.posts.WithLabelValues(string(a.class)).Inc()
 	switch {
 	case a.class == ClassOK:
@@ -40,43 +35,6 @@ func (s *Sender) Test(ctx context.Context, e Endpoint) error {
 		return fmt.Errorf("webhook test: %s: %w", a.class, a.err)
 	}
 	return fmt.Errorf("webhook test: answered %d", a.code)
-}
-
-// ErrBusy is the error of a test that would be one too many at a time.
-var ErrBusy = errors.New("webhook: too many tests at a time")
-
-const (
-	maxTests       = 32 // under way at a time
-	testsByAccount = 2
-	testLimit      = 10 * time.Second
-)
-
-// tests counts the tests under way.
-type tests struct {
-	mu      sync.Mutex
-	all     int
-	account map[string]int
-}
-
-func (t *tests) begin(account string) (done func(), ok bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.all >= maxTests || t.account[account] >= testsByAccount {
-		return nil, false
-	}
-	if t.account == nil {
-		t.account = make(map[string]int)
-	}
-	t.all++
-	t.account[account]++
-	return func() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		t.all--
-		if t.account[account]--; t.account[account] == 0 {
-			delete(t.account, account)
-		}
-	}, true
 }
 
 // samples gives one event of each kind. Their message is a new one every

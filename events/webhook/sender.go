@@ -64,7 +64,6 @@ type Sender struct {
 	m      *metrics
 	client *http.Client
 	tokens *tokens
-	tests  tests
 
 	listeners []netip.AddrPort // of this process; see Exclude
 
@@ -89,10 +88,12 @@ func New(o Options, box Outbox, log *zap.Logger, reg prometheus.Registerer) *Sen
 		loops:    make(map[string]*loop),
 	}
 	s.client = s.newClient()
-	s.tokens = &tokens{client: s.client, insecure: o.AllowInsecure}
+	s.tokens = s.newTokens()
 	s.m = newMetrics(reg, s)
 	return s
 }
+
+func (s *Sender) newTokens() *tokens { return &tokens{client: s.client, insecure: s.o.AllowInsecure} }
 
 // Run drains the outbox until ctx ends and everything under way has ended
 // with it. It returns nil. A Sender runs once at a time.

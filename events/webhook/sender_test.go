@@ -453,33 +453,6 @@ func TestErrorsHoldNoSecrets(t *testing.T) {
 	}
 }
 
-// Tests have places of their own, two for each account.
-func TestTestsAreBounded(t *testing.T) {
-	var n tests
-	var done []func()
-	for i := range maxTests / testsByAccount {
-		for range testsByAccount {
-			d, ok := n.begin(fmt.Sprint(i))
-			if !ok {
-				t.Fatalf("account %d has no place", i)
-			}
-			done = append(done, d)
-		}
-		if _, ok := n.begin(fmt.Sprint(i)); ok {
-			t.Fatal("one too many of an account")
-		}
-	}
-	if _, ok := n.begin("another"); ok {
-		t.Error("one too many in all")
-	}
-	for _, d := range done {
-		d()
-	}
-	if _, ok := n.begin("another"); !ok || len(n.account) != 1 || n.all != 1 {
-		t.Errorf("places are not given back: %+v", n.account)
-	}
-}
-
 // An access token that nobody would send is none.
 func TestLongTokenIsRefused(t *testing.T) {
 	for size, good := range map[int]bool{maxToken: true, maxToken + 1: false} {
