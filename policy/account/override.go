@@ -62,7 +62,7 @@ type OverrideStore interface {
 	// Overrides lists an account's rules by domain.
 	Overrides(ctx context.Context, who ID) ([]Override, error)
 	// PutOverride stores a rule, new or changed, durably; ErrTooMany when it is new
-	// and the account has MaxOverrides.
+	// and there is no room for it (OverridesFull).
 	PutOverride(ctx context.Context, o Override) error
 	// DeleteOverride removes a rule; ErrNotFound when there is none.
 	DeleteOverride(ctx context.Context, who ID, d domain.Name) error

@@ -23,7 +23,8 @@ import (
 //	                  each ends after ten seconds; 429        slots.go, webhooks.go
 //	keys              100 of an account; 403                  policy/account/bounds.go
 //	subusers          100,000 accounts in all; 403            policy/account/bounds.go
-//	domain_rules      10,000 of an account; 403               policy/account/bounds.go
+//	domain_rules      10,000 of an account, 1,000,000 of all,
+//	                  and 100 of each in any case; 403        policy/account/bounds.go
 //	webhooks          5 of an account; 400                    webhooks.go
 //
 // Nothing but the size of a field or a body holds what is stored once: settings, the

@@ -199,8 +199,7 @@ func TestRateOfAnAccount(t *testing.T) {
 	}
 }
 
-// The rule beyond the bound is refused, in the words of the hundred-and-first key;
-// those that are there can still be changed, and another account has its own.
+// The rule beyond the bound is refused, with the number; those that are there can still be changed, and another account has its own.
 func TestDomainRuleLimit(t *testing.T) {
 	w := newWorld(t, Options{})
 	for i := range account.MaxOverrides {
@@ -216,7 +215,7 @@ func TestDomainRuleLimit(t *testing.T) {
 		res, body := w.get(t, "PUT", "/relay/v1/domains/"+domain, key, `{"require_tls":true}`)
 		return res.StatusCode, body
 	}
-	if code, body := put("sub1", "more.example"); code != 403 || !strings.Contains(body, "Cannot create more than 10000 domain rules") {
+	if code, body := put("sub1", "more.example"); code != 403 || !strings.Contains(body, "Cannot create more domain rules: an account may have 10000") {
 		t.Errorf("one more: %d %s", code, body)
 	}
 	if code, body := put("sub1", "d7.example"); code != 200 {

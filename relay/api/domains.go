@@ -73,7 +73,8 @@ func (s *server) putDomain(r *request) (any, error) {
 	}
 	switch err := s.Overrides.PutOverride(r.Context(), rule); {
 	case errors.Is(err, account.ErrTooMany):
-		text := "Cannot create more than " + strconv.Itoa(account.MaxOverrides) + " domain rules"
+		text := "Cannot create more domain rules: an account may have " + strconv.Itoa(account.MaxOverrides) +
+			", and fewer while all accounts have " + strconv.Itoa(account.MaxOverridesOfAll)
 		return nil, s.atBound(boundRules, worded(http.StatusForbidden, text, aboutField("", text)))
 	case err != nil:
 		return nil, err

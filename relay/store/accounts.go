@@ -24,15 +24,16 @@ import (
 // What one account has is found without a look at what the others have: a tenant
 // with much of its own does not slow their calls down.
 type memory struct {
-	mu          sync.RWMutex
-	accounts    map[account.ID]account.Account
-	named       map[accountName]account.ID
-	keys        map[string]account.Key
-	keysOf      map[account.ID]map[string]bool // their ids
-	overrides   map[account.ID]map[domain.Name]account.Override
-	endpoints   map[string]webhook.Endpoint
-	endpointsOf map[string][]webhook.Endpoint // by account, oldest first
-	sent        sentTo
+	mu            sync.RWMutex
+	accounts      map[account.ID]account.Account
+	named         map[accountName]account.ID
+	keys          map[string]account.Key
+	keysOf        map[account.ID]map[string]bool // their ids
+	overrides     map[account.ID]map[domain.Name]account.Override
+	overrideCount int // of all accounts
+	endpoints     map[string]webhook.Endpoint
+	endpointsOf   map[string][]webhook.Endpoint // by account, oldest first
+	sent          sentTo
 }
 
 // accountName is what no two accounts have in common: the parent and its subusers
@@ -104,7 +105,7 @@ func (s *Store) loadMemory(en *engine) error {
 	for _, k := range keys {
 		m.putKey(k)
 	}
-	m.overrides = make(map[account.ID]map[domain.Name]account.Override)
+	m.overrides, m.overrideCount = make(map[account.ID]map[domain.Name]account.Override), 0
 	for _, o := range overrides {
 		m.putOverride(o)
 	}
@@ -355,6 +356,7 @@ func (s *Store) DeleteAccount(ctx context.Context, id account.ID) error {
 		for _, p := range points {
 			m.deleteEndpoint(p.ID)
 		}
+		m.overrideCount -= len(m.overrides[id])
 		delete(m.overrides, id)
 	})
 }

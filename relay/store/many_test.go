@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"tlsrelay/policy/account"
+	"tlsrelay/policy/domain"
 )
 
 // The account beyond the bound is refused; one that goes makes room. What is known of
@@ -76,5 +77,52 @@ func TestAccountsAndKeysAreBounded(t *testing.T) {
 	}
 	if _, err := s.CreateAccount(ctx, sub("b")); err != nil {
 		t.Errorf("in place of another, under its name: %v", err)
+	}
+}
+
+// When all accounts together have as many rules as may be, an account still has its
+// first hundred, and changes what it has. The count follows each change.
+func TestRulesOfAllAreBounded(t *testing.T) {
+	s, err := Open(Options{Dir: "data", FS: vfs.NewMem()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ctx := t.Context()
+	a, err := s.CreateAccount(ctx, account.Account{Kind: account.KindSubuser, Username: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(i int) error {
+		d, err := domain.Parse(fmt.Sprintf("d%d.example", i))
+		return errors.Join(err, s.PutOverride(ctx, account.Override{Account: a.ID, Domain: d}))
+	}
+	setOthers := func(n int) {
+		s.mem.mu.Lock()
+		defer s.mem.mu.Unlock()
+		s.mem.overrideCount = n + len(s.mem.overrides[a.ID])
+	}
+	setOthers(account.MaxOverridesOfAll)
+	for i := range account.SureOverrides {
+		if err := put(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := put(account.SureOverrides); !errors.Is(err, account.ErrTooMany) {
+		t.Errorf("one more: %v", err)
+	}
+	if err := put(0); err != nil {
+		t.Errorf("a change: %v", err)
+	}
+	setOthers(0)
+	if err := put(account.SureOverrides); err != nil {
+		t.Errorf("with room: %v", err)
+	}
+	d, _ := domain.Parse("d0.example")
+	if err := s.DeleteOverride(ctx, a.ID, d); err != nil || s.mem.overrideCount != account.SureOverrides {
+		t.Errorf("%d are counted, %v", s.mem.overrideCount, err)
+	}
+	if err := s.DeleteAccount(ctx, a.ID); err != nil || s.mem.overrideCount != 0 {
+		t.Errorf("%d are counted, %v", s.mem.overrideCount, err)
 	}
 }

@@ -53,12 +53,19 @@ func (m *memory) putOverride(o account.Override) {
 	if m.overrides[o.Account] == nil {
 		m.overrides[o.Account] = make(map[domain.Name]account.Override)
 	}
+	was := len(m.overrides[o.Account])
 	m.overrides[o.Account][o.Domain] = o
+	m.overrideCount += len(m.overrides[o.Account]) - was
+}
+
+// deleteOverride removes a rule that is there.
+func (m *memory) deleteOverride(who account.ID, d domain.Name) {
+	delete(m.overrides[who], d)
+	m.overrideCount--
 }
 
 // PutOverride stores a rule; account.ErrNotFound when its account is gone,
-// account.ErrTooMany when the rule is new and the account has
-// account.MaxOverrides.
+// account.ErrTooMany when the rule is new and there is no room for it.
 func (s *Store) PutOverride(ctx context.Context, o account.Override) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -68,7 +75,7 @@ func (s *Store) PutOverride(ctx context.Context, o account.Override) error {
 	s.mem.mu.RLock()
 	own := s.mem.overrides[o.Account]
 	_, known := own[o.Domain]
-	full := !known && len(own) >= account.MaxOverrides
+	full := !known && account.OverridesFull(len(own), s.mem.overrideCount)
 	s.mem.mu.RUnlock()
 	if full {
 		return account.ErrTooMany
@@ -86,6 +93,6 @@ func (s *Store) DeleteOverride(ctx context.Context, who account.ID, d domain.Nam
 	id := overrideID{who, d}
 	return s.change(
 		func(b *pebble.Batch) error { return b.Delete(id.key(), nil) },
-		func(m *memory) { delete(m.overrides[who], d) },
+		func(m *memory) { m.deleteOverride(who, d) },
 	)
 }
