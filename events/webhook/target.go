@@ -7,11 +7,11 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"code.dny.dev/ssrf"
-
-	"tlsrelay/policy/domain"
+	"golang.org/x/net/idna"
 )
 
 // ErrTarget is the error of a URL that this relay does not post to.
@@ -38,12 +38,9 @@ func CheckURL(raw string, allowInsecure bool) error {
 	if u.Port() != "" && !isPort(u.Port()) {
 		return ErrTarget
 	}
-	// A host that is neither an address nor a domain name is an address in a
-	// spelling that net/http or a resolver knows (127.0.0.1., 0x7f.1, digits of
-	// other scripts), or nothing that can be asked.
 	addr, err := netip.ParseAddr(u.Hostname())
 	if err != nil {
-		if _, err := domain.Parse(u.Hostname()); err != nil {
+		if !isName(u.Hostname()) {
 			return ErrTarget
 		}
 		return nil
@@ -52,6 +49,27 @@ func CheckURL(raw string, allowInsecure bool) error {
 		return ErrTarget
 	}
 	return nil
+}
+
+// names maps a host as net/http does before it asks for its address. Underscores
+// pass: hosts in private networks have them.
+var names = idna.New(idna.MapForLookup(), idna.StrictDomainName(false), idna.VerifyDNSLength(true), idna.BidiRule())
+
+// isName reports whether a host that is no address is a domain name. A resolver
+// takes 127.0.0.1., 0x7f.1 and digits of other scripts for addresses: a name does
+// not end in a number (RFC 1123 §2.1).
+func isName(host string) bool {
+	ascii, err := names.ToASCII(strings.TrimSuffix(host, "."))
+	if err != nil || strings.Trim(ascii, ".") != ascii {
+		return false
+	}
+	for _, c := range ascii {
+		if !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789-_.", c) {
+			return false
+		}
+	}
+	last := ascii[strings.LastIndexByte(ascii, '.')+1:]
+	return strings.Trim(last, "0123456789") != "" && !strings.HasPrefix(last, "0x")
 }
 
 func isPort(s string) bool {
