@@ -17,7 +17,7 @@ import (
 	"syscall"
 	"time"
 
-	"tlsrelay/relay/submission"
+	"tlsrelay/relay/certificate"
 )
 
 // postfixProcess is Postfix in the relay's place: its own configuration and
@@ -116,7 +116,7 @@ func (p *postfixProcess) configure(g *rig, s scenario) error {
 	p.addr = ln.Addr().String()
 	port := ln.Addr().(*net.TCPAddr).Port
 	ln.Close()
-	cert, key, err := submission.SelfSigned(p.dir, "postfix.example")
+	cert, key, err := certificate.SelfSigned(p.dir, "postfix.example")
 	if err != nil {
 		return err
 	}

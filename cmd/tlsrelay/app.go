@@ -28,6 +28,7 @@ import (
 	"tlsrelay/relay"
 	"tlsrelay/relay/admin"
 	"tlsrelay/relay/api"
+	"tlsrelay/relay/certificate"
 	"tlsrelay/relay/deliver"
 	"tlsrelay/relay/queue"
 	"tlsrelay/relay/resolve"
@@ -48,9 +49,9 @@ type app struct {
 	queue      *queue.Queue
 	submission *submission.Server
 	api, admin *httpServer
-	maxHTTP    int                       // connections of each
-	certs      []*submission.Certificate // all that listeners use
-	stopping   atomic.Bool               // no new mail is taken any more
+	maxHTTP    int                 // connections of each
+	certs      []*certificate.Pair // all that listeners use
+	stopping   atomic.Bool         // no new mail is taken any more
 }
 
 // newApp opens the store, builds the parts from the inside out and binds all
@@ -231,11 +232,11 @@ func (a *app) serverTLS(cert, key string) (*tls.Config, error) {
 	if cert == "" {
 		var err error
 		listen := slices.Concat(a.config.Submission.Listen, a.config.Submission.ListenTLS)
-		if cert, key, err = submission.SelfSigned(a.config.DataDir, a.config.Hostname, listen...); err != nil {
+		if cert, key, err = certificate.SelfSigned(a.config.DataDir, a.config.Hostname, listen...); err != nil {
 			return nil, err
 		}
 	}
-	c, err := submission.LoadCertificate(cert, key, a.log.Named("tls"))
+	c, err := certificate.Load(cert, key, a.log.Named("tls"))
 	if err != nil {
 		return nil, err
 	}

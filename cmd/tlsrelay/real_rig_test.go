@@ -37,7 +37,7 @@ import (
 	"time"
 
 	"tlsrelay/configs"
-	"tlsrelay/relay/submission"
+	"tlsrelay/relay/certificate"
 )
 
 // realPatience bounds one run of a program and every wait for one.
@@ -106,7 +106,7 @@ func (r *rig) submissionPort() string {
 // certificate is the file of the relay's own, self-signed certificate.
 func (r *rig) certificate() string {
 	r.t.Helper()
-	file, _, err := submission.SelfSigned(r.config.DataDir, r.config.Hostname)
+	file, _, err := certificate.SelfSigned(r.config.DataDir, r.config.Hostname)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,6 +24,7 @@ import (
 
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
+	"tlsrelay/relay/certificate"
 	"tlsrelay/relay/relaytest"
 )
 
@@ -189,11 +191,20 @@ type world struct {
 }
 
 var testCert = sync.OnceValues(func() (tls.Certificate, *x509.CertPool) {
-	certPEM, keyPEM, err := makeSelfSigned(host, nil, time.Now())
+	dir, err := os.MkdirTemp("", "submission")
 	if err != nil {
 		panic(err)
 	}
-	cert, err := tls.X509KeyPair(certPEM, keyPEM)
+	defer os.RemoveAll(dir)
+	certFile, keyFile, err := certificate.SelfSigned(dir, host)
+	if err != nil {
+		panic(err)
+	}
+	cert, err := tls.LoadX509KeyPair(certFile, keyFile)
+	if err != nil {
+		panic(err)
+	}
+	certPEM, err := os.ReadFile(certFile)
 	if err != nil {
 		panic(err)
 	}

@@ -1,4 +1,4 @@
-package submission
+package certificate
 
 import (
 	"crypto/x509"
@@ -11,6 +11,8 @@ import (
 
 	"go.uber.org/zap"
 )
+
+const host = "relay.example"
 
 func TestSelfSignedIsMadeOnce(t *testing.T) {
 	dir := t.TempDir()
@@ -28,7 +30,7 @@ func TestSelfSignedIsMadeOnce(t *testing.T) {
 	if info, _ := os.Stat(keyFile); info.Mode().Perm() != 0o600 {
 		t.Errorf("key is %v", info.Mode())
 	}
-	c, err := LoadCertificate(certFile, keyFile, zap.NewNop())
+	c, err := Load(certFile, keyFile, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +82,7 @@ func TestChangedCertificateIsReadAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := LoadCertificate(certFile, keyFile, zap.NewNop())
+	c, err := Load(certFile, keyFile, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +126,7 @@ func write(t *testing.T, name string, b []byte) {
 
 func TestMissingCertificateIsAnError(t *testing.T) {
 	none := filepath.Join(t.TempDir(), "none")
-	if _, err := LoadCertificate(none, none, zap.NewNop()); err == nil {
+	if _, err := Load(none, none, zap.NewNop()); err == nil {
 		t.Error("no error")
 	}
 }

@@ -1,4 +1,7 @@
-package submission
+// Package certificate reads the certificate that a listener shows its clients,
+// and makes a self-signed one where the operator has none. The listeners of
+// submission, the API and the operator all use it.
+package certificate
 
 import (
 	"crypto/ecdsa"
@@ -23,9 +26,9 @@ import (
 	"tlsrelay/policy/domain"
 )
 
-// Certificate is a certificate in two files that is read again when they
-// change, so that a renewal needs no restart.
-type Certificate struct {
+// Pair is a certificate chain and its key, in two PEM files. They are read
+// again when they change, so that a renewal needs no restart.
+type Pair struct {
 	certFile, keyFile string
 	log               *zap.Logger
 
@@ -38,10 +41,11 @@ type Certificate struct {
 // lookEvery bounds how often the files are looked at.
 const lookEvery = time.Second
 
-// LoadCertificate reads a PEM certificate chain and its key.
-func LoadCertificate(certFile, keyFile string, log *zap.Logger) (*Certificate, error) {
-	c := &Certificate{certFile: certFile, keyFile: keyFile, log: log}
-	stamp, err := c.files()
+// Load reads a certificate chain and its key. log hears of every later change
+// of the files.
+func Load(certFile, keyFile string, log *zap.Logger) (*Pair, error) {
+	p := &Pair{certFile: certFile, keyFile: keyFile, log: log}
+	stamp, err := p.files()
 	if err != nil {
 		return nil, err
 	}
@@ -49,71 +53,71 @@ func LoadCertificate(certFile, keyFile string, log *zap.Logger) (*Certificate, e
 	if err != nil {
 		return nil, fmt.Errorf("certificate %s: %w", certFile, err)
 	}
-	c.cert, c.stamp, c.looked = &cert, stamp, time.Now()
-	return c, nil
+	p.cert, p.stamp, p.looked = &cert, stamp, time.Now()
+	return p, nil
 }
 
 // TLS gives a server configuration that uses the certificate.
-func (c *Certificate) TLS() *tls.Config {
-	return &tls.Config{GetCertificate: c.Get, MinVersion: tls.VersionTLS12}
+func (p *Pair) TLS() *tls.Config {
+	return &tls.Config{GetCertificate: p.Get, MinVersion: tls.VersionTLS12}
 }
 
 // Get is for tls.Config.GetCertificate. When the files cannot be read, or do
 // not fit each other because a renewal is half done, the old one stays.
-func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if time.Since(c.looked) >= lookEvery {
-		c.looked = time.Now()
-		c.reload()
+func (p *Pair) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if time.Since(p.looked) >= lookEvery {
+		p.looked = time.Now()
+		p.reload()
 	}
-	return c.cert, nil
+	return p.cert, nil
 }
 
-func (c *Certificate) reload() {
-	stamp, err := c.files()
-	if err == nil && stamp == c.stamp {
+func (p *Pair) reload() {
+	stamp, err := p.files()
+	if err == nil && stamp == p.stamp {
 		return
 	}
 	if err == nil {
-		err = c.read(stamp)
+		err = p.read(stamp)
 	}
 	if err != nil {
-		c.log.Warn("certificate could not be read again, the old one stays in use",
-			zap.String("file", c.certFile), zap.Error(err))
+		p.log.Warn("certificate could not be read again, the old one stays in use",
+			zap.String("file", p.certFile), zap.Error(err))
 		return
 	}
-	c.log.Info("certificate read again", zap.String("file", c.certFile))
+	p.log.Info("certificate read again", zap.String("file", p.certFile))
 }
 
-func (c *Certificate) read(stamp string) error {
-	cert, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+func (p *Pair) read(stamp string) error {
+	cert, err := tls.LoadX509KeyPair(p.certFile, p.keyFile)
 	if err == nil {
-		c.cert, c.stamp = &cert, stamp
+		p.cert, p.stamp = &cert, stamp
 	}
 	return err
 }
 
 // Reread reads the files now, whether they look changed or not. On an error the
 // old certificate stays in use. It logs nothing.
-func (c *Certificate) Reread() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.looked = time.Now()
-	stamp, err := c.files()
+func (p *Pair) Reread() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.looked = time.Now()
+	stamp, err := p.files()
 	if err != nil {
 		return err
 	}
-	return c.read(stamp)
+	return p.read(stamp)
 }
 
 // File is the name of the certificate's file.
-func (c *Certificate) File() string { return c.certFile }
+func (p *Pair) File() string { return p.certFile }
 
 // files describes both files so that a change shows.
-func (c *Certificate) files() (string, error) {
+func (p *Pair) files() (string, error) {
 	stamp := ""
-	for _, name := range []string{c.certFile, c.keyFile} {
+	for _, name := range []string{p.certFile, p.keyFile} {
 		info, err := os.Stat(name)
 		if err != nil {
 			return "", fmt.Errorf("certificate: %w", err)
