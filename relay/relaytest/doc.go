@@ -13,6 +13,7 @@
 //	handshake.go   ... and what happens after the 220 to STARTTLS
 //	hello.go       the few fields of a ClientHello that scripts look at
 //	receiver.go    Receiver: an endpoint for webhooks
+//	smuggling.go   what some servers take for the end of a message
 //	series.go      a look at metrics: no series is born late
 //	tb.go          the same with a testing.TB at hand
 //

@@ -38,7 +38,7 @@ func (s *session) Auth(mech string) (sasl.Server, error) {
 		return nil, refusal(503, "5.5.1", "Already authenticated")
 	case s.envelope() != nil:
 		return nil, refusal(503, "5.5.1", "AUTH is not allowed during a mail transaction")
-	case !s.conn.authAllowed():
+	case !s.conn.AuthAllowed():
 		return nil, refusal(538, "5.7.11", "Encryption required for authentication: issue STARTTLS first")
 	}
 	switch mech {
@@ -65,12 +65,12 @@ func (s *session) check(name, secret string) error {
 		// RFC 4954 §6: try again with the same credentials.
 		return s.unavailable(refusal(454, "4.7.0", noAuthority), err)
 	}
-	cause := s.srv.places.Login(&s.conn.peer.seat, owner.ID, secret, time.Now())
+	cause := s.srv.places.Login(&s.peer.seat, owner.ID, secret, time.Now())
 	if cause != "" {
 		if cause != "gave_way" { // else it is counted
-			s.srv.shortOf(places.Loss{Cause: cause, IP: s.conn.peer.ip})
+			s.srv.shortOf(places.Loss{Cause: cause, IP: s.peer.ip})
 		}
-		s.conn.hangup = true
+		s.conn.HangUp("")
 		return refusal(421, "4.3.2", s.srv.o.Hostname+" Too many connections, try again later")
 	}
 	s.secret = secret
@@ -83,7 +83,7 @@ const maxFailures = 5
 
 // failed gives the reply to a login that failed, at once or after a while.
 func (s *session) failed(secret string, reply error) error {
-	p := s.conn.peer
+	p := s.peer
 	p.failures++
 	s.srv.metrics.authFailures.Inc()
 	slowed, begins := s.srv.failures.Failed(p.ip, time.Now(), p.failures == 1)
@@ -100,7 +100,7 @@ func (s *session) failed(secret string, reply error) error {
 	}
 	s.srv.failures.Hold(s.srv.content, p.ip)
 	s.srv.metrics.rejected.WithLabelValues("auth_failures").Inc()
-	s.conn.hangup, s.conn.parting = true, "421 4.7.0 "+s.srv.o.Hostname+" Too many failed authentications, closing connection"
+	s.conn.HangUp("421 4.7.0 " + s.srv.o.Hostname + " Too many failed authentications, closing connection")
 	return reply
 }
 

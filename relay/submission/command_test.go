@@ -3,7 +3,6 @@ package submission
 import (
 	"strings"
 	"testing"
-	"unicode"
 )
 
 // What ordinary clients write otherwise than RFC 5321 has it is understood.
@@ -89,30 +88,4 @@ func TestUnauthenticated(t *testing.T) {
 	if got := c.cmd("530", "MAIL FROM:<a@sender.example>"); got != text {
 		t.Error(got)
 	}
-}
-
-// FuzzTidy: a command keeps its meaning, and no line becomes two.
-func FuzzTidy(f *testing.F) {
-	f.Add("MAIL FROM : <a@b.example> AUTH=x SIZE=1")
-	f.Add(`RCPT TO:<"a>b AUTH=\"c"@d.example> NOTIFY=NEVER`)
-	f.Add("RCPT TO:postmaster ")
-	f.Add("RCPT TO:<postmaster>NOTIFY=NEVER")
-	f.Add("MAIL FROM:< AUTH=")
-	f.Fuzz(func(t *testing.T, line string) {
-		if strings.ContainsFunc(line, unicode.IsControl) {
-			return // neither a line nor an address has any
-		}
-		got := tidy(line, host)
-		if strings.ContainsFunc(got, unicode.IsControl) || len(got) > len(line)+len("<@>")+len(host) {
-			t.Fatalf("%q became %q", line, got)
-		}
-		if again := tidy(got, host); again != got {
-			t.Fatalf("%q became %q and %q", line, got, again)
-		}
-		p, ok := splitPath(line)
-		q, still := splitPath(got)
-		if ok != still || p.path != q.path && !strings.EqualFold(p.path, "postmaster") {
-			t.Fatalf("%q became %q: %q, then %q", line, got, p.path, q.path)
-		}
-	})
 }

@@ -1,16 +1,10 @@
 package submission
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
-	"net/mail"
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
-
-	"tlsrelay/relay"
 )
 
 func TestContentAsItIsStored(t *testing.T) {
@@ -70,9 +64,9 @@ func TestContentAsItIsStored(t *testing.T) {
 			}
 			c.expect("250 2.0.0 Ok")
 			for _, a := range w.in.all() {
-				date, id := "Date: "+a.m.Accepted.Format(dateLayout)+"\r\n", "Message-ID: <"+a.m.ID.String()+"@relay.example>\r\n"
+				date, id := "Date: "+a.m.Accepted.Format(time.RFC1123Z)+"\r\n", "Message-ID: <"+a.m.ID.String()+"@relay.example>\r\n"
 				want := strings.NewReplacer("%s", "", "{date}", date, "{id}", id).Replace(tt.want)
-				rcv, rest, _ := strings.Cut(a.body, a.m.Accepted.Format(dateLayout)+"\r\n")
+				rcv, rest, _ := strings.Cut(a.body, a.m.Accepted.Format(time.RFC1123Z)+"\r\n")
 				if !strings.HasPrefix(rcv, "Received: from client.example ([127.0.0.1])\r\n\tby relay.example with ESMTPA id "+a.m.ID.String()) ||
 					!strings.Contains(rcv, "\r\n\tfor <b@rcpt.example>;\r\n\t") {
 					t.Errorf("trace %q", rcv)
@@ -123,7 +117,7 @@ func TestContentRefused(t *testing.T) {
 func TestSMTPID(t *testing.T) {
 	w := start(t, nil)
 	c := w.ready()
-	long := "<" + strings.Repeat("x", maxMessageID) + ">"
+	long := "<" + strings.Repeat("x", 998) + ">"
 	for field, want := range map[string]string{
 		"Message-ID: <m@x>":         "<m@x>",
 		"Message-ID: m@x":           "<m@x>",
@@ -145,216 +139,48 @@ func TestSMTPID(t *testing.T) {
 	}
 }
 
-func TestSMTPAPI(t *testing.T) {
-	long := strings.Repeat("x", 5000)
-	var rcpts []relay.Recipient
-	for _, s := range []string{"B@rcpt.example", "c@bücher.example", "B@rcpt.example"} {
-		a, err := relay.ParseAddress(s, true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		rcpts = append(rcpts, relay.Recipient{Address: a})
-	}
-	for _, tt := range []struct{ in, category, args, fault string }{
-		{in: `{}`, args: "map[]"},
-		{in: `{"category": "a"}`, category: `"a"`, args: "map[]"},
-		{in: `{"category": ["a", "b"]}`, category: `["a","b"]`, args: "map[]"},
-		{in: `{"category": null, "unique_args": null}`, args: "map[]"},
-		{in: `{"filters": {}, "asm_group_id": 1, "ip_pool": "p"}`, args: "map[]"},
-		{in: `{"unique_args": {"a": "1", "b": 2, "c": false, "d": null}}`, args: "map[a:1 b:2 c:false d:]"},
-		{in: `=?UTF-8?B?eyJjYXRlZ29yeSI6ImEifQ==?=`, category: `"a"`, args: "map[]"},
-		{in: `=?UTF-8?Q?=7B=22category=22=3A?= =?UTF-8?Q?=22a=22=7D?=`, category: `"a"`, args: "map[]"},
-		{in: `{"category": "=?UTF-8?Q?a?="}`, category: `"=?UTF-8?Q?a?="`, args: "map[]"},
-		{in: `{"unique_args": {"a": "` + long + `", "b": "` + long[2:] + `"}}`, args: ""},
-		{in: ``, args: "map[]"},
-		{in: ` `, args: "map[]"},
-		{in: `[]`, args: "map[]"},
-		{in: `[ ]`, args: "map[]"},
-		{in: `null`, args: "map[]"},
-		{in: `""`, args: "map[]"},
-		{in: `=?UTF-8?B??=`, args: "map[]"},
-		{in: `{"to":[],"sub":{},"section":{ },"send_at":null,"send_each_at":"","unique_args":[],"category":[],"filters":[]}`, args: "map[]"},
-		{in: `{"to":null,"send_at":0,"send_each_at":[],"unique_args":"","category":"","filters":{}}`, args: "map[]"},
-		{in: `{"to":["B@Rcpt.EXAMPLE","c@xn--bcher-kva.example", "B@rcpt.example"]}`, args: "map[]"},
-		{in: `{"to":["The B <B@rcpt.example>","c@bücher.example."]}`, args: "map[]"},
-		{in: `{"to":["", null]}`, args: "map[]"},
-		{in: `{"to":["B@rcpt.example"]}`, fault: "Invalid SMTPAPI header: to is not supported"},
-		{in: `{"to":["b@rcpt.example","c@bücher.example"]}`, fault: "Invalid SMTPAPI header: to is not supported"},
-		{in: `{"to":["B@rcpt.example","c@bücher.example","d@rcpt.example"]}`, fault: "Invalid SMTPAPI header: to is not supported"},
-		{in: `{"to":"B@rcpt.example"}`, fault: "Invalid SMTPAPI header: to is not supported"},
-		{in: `{"to":["nobody"]}`, fault: "Invalid SMTPAPI header: to is not supported"},
-		{in: `{"to":{"B@rcpt.example":1}}`, fault: "Invalid SMTPAPI header: to is not supported"},
-		{in: `{"category": 7}`, category: `"7"`, args: "map[]"},
-		{in: `{"category": 0}`, category: `"0"`, args: "map[]"},
-		{in: `{"category": [1, "a" , 2.50, true, null, ""]}`, category: `["1","a","2.50","true"]`, args: "map[]"},
-		{in: `{"category": [null]}`, args: "map[]"},
-		{in: `{"category": [["a"]]}`, fault: "Invalid SMTPAPI header: category is neither a string nor an array of strings"},
-		{in: `{"category": {"a": 1}}`, fault: "Invalid SMTPAPI header: category is neither a string nor an array of strings"},
-		{in: `{"unique_args": {"a": [], "b": {}, "c": ""}}`, args: "map[a: b: c:]"},
-		{in: `{"filters": {"clicktrack": {"settings": {"enable": 1}}, "opentrack": {"settings": {"enable": 1}}}}`, args: "map[]"},
-		{in: `{"filters": {"bcc": {"settings": {"enable": 0, "email": "x@y.example"}}, "footer": {"settings": {"enable": "0"}}, "template": {"settings": {"enable": false}}}}`, args: "map[]"},
-		{in: `{"filters": {"bcc": {}, "footer": {"settings": []}, "templates": null, "template": 0}}`, args: "map[]"},
-		{in: `{"filters": {"bcc": {"settings": {"enable": 1, "email": "x@y.example"}}}}`, fault: "Invalid SMTPAPI header: filter bcc is not supported"},
-		{in: `{"filters": {"bcc": {"enable": true}}}`, fault: "Invalid SMTPAPI header: filter bcc is not supported"},
-		{in: `{"filters": {"footer": {"settings": {"enable": "1", "text/plain": "x"}}}}`, fault: "Invalid SMTPAPI header: filter footer is not supported"},
-		{in: `{"filters": {"template": {"settings": {"enable": "true"}}}}`, fault: "Invalid SMTPAPI header: filter template is not supported"},
-		{in: `{"filters": {"templates": {"settings": {"template_id": "5997"}}}}`, fault: "Invalid SMTPAPI header: filter templates is not supported"},
-		{in: `{"filters": {"Footer": 1}}`, fault: "Invalid SMTPAPI header: filter footer is not supported"},
-		{in: `{"filters": ["bcc"]}`, fault: "Invalid SMTPAPI header: filters is not an object"},
-		{in: `["a"]`, fault: "Invalid SMTPAPI header"},
-		{in: `7`, fault: "Invalid SMTPAPI header"},
-		{in: `"x"`, fault: "Invalid SMTPAPI header"},
-		{in: `{"category": "a"`, fault: "Invalid SMTPAPI header"},
-		{in: `{} {}`, fault: "Invalid SMTPAPI header"},
-		{in: `{"sub": {"-name-": [""]}}`, fault: "Invalid SMTPAPI header: sub is not supported"},
-		{in: `{"section": {"a": "b"}}`, fault: "Invalid SMTPAPI header: section is not supported"},
-		{in: `{"send_at": 1}`, fault: "Invalid SMTPAPI header: send_at is not supported"},
-		{in: `{"send_each_at": [1]}`, fault: "Invalid SMTPAPI header: send_each_at is not supported"},
-		{in: `{"category": ["1","2","3","4","5","6","7","8","9","10","11"]}`, fault: "Invalid SMTPAPI header: more than 10 categories"},
-		{in: `{"category": "` + long + long + `"}`, fault: "Invalid SMTPAPI header: category has more than 10000 bytes"},
-		{in: `{"unique_args": ["a"]}`, fault: "Invalid SMTPAPI header: unique_args is not an object"},
-		{in: `{"unique_args": {"a": {"b": 1}}}`, fault: "Invalid SMTPAPI header: a value in unique_args is not a string"},
-		{in: `{"unique_args": {"a": "` + long + `", "b": "` + long + `"}}`, fault: "Invalid SMTPAPI header: unique_args has more than 10000 bytes"},
+// The bound is about what is stored: making CRLF of LF lets nothing grow beyond
+// it, and CRs that go do not count.
+func TestSizeIsThatOfMendedContent(t *testing.T) {
+	const limit = 5000
+	w := start(t, func(o *Options) { o.MaxMessageBytes = limit })
+	c := w.ready()
+	head := "Subject: a\r\n\r\n"
+	room := limit - len(head) - 2
+	for content, want := range map[string]string{
+		head + strings.Repeat("\n", room/2):                  "250 2.0.0",
+		head + strings.Repeat("\n", room/2+1):                "552 5.3.4",
+		head + strings.Repeat("\r", 2*limit) + "\r\nx":       "250 2.0.0",
+		head + strings.Repeat("\r", room) + "x":              "552 5.3.4",
+		head + strings.Repeat("\r", room-1) + "x":            "250 2.0.0",
+		strings.Repeat("X: y\n", limit/6-2) + "\nx":          "250 2.0.0",
+		strings.Repeat("X: y\n", limit/6) + "\nx":            "552 5.3.4",
+		strings.Repeat("X: y\n", limit/6-2) + "\n" + "x\n\n": "250 2.0.0",
 	} {
-		api, err := parseSMTPAPI(tt.in, rcpts)
-		switch {
-		case err != nil && err.Error() != tt.fault, err == nil && tt.fault != "":
-			t.Errorf("%.60s: %v", tt.in, err)
-		case err != nil:
-		case string(api.category) != tt.category, tt.args != "" && fmt.Sprint(api.uniqueArgs) != tt.args:
-			t.Errorf("%.60s: %s %v", tt.in, api.category, api.uniqueArgs)
+		if got := c.data(content); !strings.HasPrefix(got, want) {
+			t.Errorf("%d octets, %.20q: %s, want %s", len(content), content, got, want)
+		}
+	}
+	for _, a := range w.in.all() {
+		if _, body, _ := strings.Cut(a.body, "\r\n\r\n"); len(body) > limit {
+			t.Errorf("%d octets are stored", len(body))
 		}
 	}
 }
 
-func FuzzSMTPAPI(f *testing.F) {
-	f.Add(`{"category": ["a"], "unique_args": {"a": 1}}`)
-	f.Add(`=?UTF-8?B?eyJjYXRlZ29yeSI6ImEifQ==?=`)
-	f.Add(`{"category": [1, null, [], "a"], "to": ["A <a@b.example>", ""], "filters": {"bcc": {"settings": {"enable": 1}}}}`)
-	f.Fuzz(func(t *testing.T, value string) {
-		api, err := parseSMTPAPI(value, nil)
-		if err != nil {
-			if !strings.HasPrefix(err.Error(), "Invalid SMTPAPI header") || strings.ContainsAny(err.Error(), "\r\n") {
-				t.Fatalf("reply %q", err)
-			}
-			return
+// A large draft is a file: content that comes in pieces of a line each is not
+// written so.
+func TestSmallPiecesAreGathered(t *testing.T) {
+	w := start(t, nil)
+	c := w.ready()
+	for _, line := range []string{"0123456789\n", "..\r\n"} {
+		before := w.in.writes.Load()
+		const size = 1 << 20
+		if got := c.data("Subject: a\r\n\r\n" + strings.Repeat(line, size/len(line))); !strings.HasPrefix(got, "250") {
+			t.Fatal(got)
 		}
-		if len(api.category) > 0 && !json.Valid(api.category) {
-			t.Fatalf("category %q", api.category)
+		if n := w.in.writes.Load() - before; n > size/1000 {
+			t.Errorf("%q: %d writes", line, n)
 		}
-	})
-}
-
-// FuzzHeader holds the splitter to what it must never do: lose, add or
-// reorder an octet of what is kept.
-func FuzzHeader(f *testing.F) {
-	f.Add([]byte("A: b\r\n c\r\nX-SMTPAPI: {}\r\n\t{}\r\nDate : d\r\n"))
-	f.Add([]byte("Received: x\r\nnot a field\r\nX-SMTPAPI: {}\r\n"))
-	f.Add([]byte(" folded first\r\nX-SMTPAPI:"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		h := parseHeader(b)
-		var all, dropped []byte
-		for fl := range fields(b) {
-			if len(all) < len(b)-len(h.rest) && fl.is("X-SMTPAPI") {
-				dropped = append(dropped, fl.raw...)
-			}
-			all = append(all, fl.raw...)
-			_ = fl.value()
-		}
-		if !bytes.Equal(all, b) {
-			t.Fatalf("the fields of %q are not all of it", b)
-		}
-		if !bytes.HasSuffix(b, h.rest) || len(h.rest) < len(b) && len(h.rest) > 0 && !fieldless(h.rest) {
-			t.Fatalf("the rest of %q is %q", b, h.rest)
-		}
-		if n := mboxLines(b); n > 0 && n < len(b) && b[n-1] != '\n' {
-			t.Fatalf("%q has an mbox line of %d octets", b, n)
-		}
-		kept := bytes.Join(h.keep, nil)
-		if len(kept)+len(dropped)+len(h.rest) != len(b) {
-			t.Fatalf("%q keeps %q and drops %q", b, kept, dropped)
-		}
-		for fl := range fields(kept) {
-			if fl.is("X-SMTPAPI") {
-				t.Fatalf("%q still has it: %q", b, kept)
-			}
-		}
-	})
-}
-
-func fieldless(b []byte) bool {
-	for f := range fields(b) {
-		if f.name != nil {
-			return false
-		}
-	}
-	return true
-}
-
-// FuzzPath: whatever go-smtp would take, what we read is one valid address
-// that comes back as itself.
-func FuzzPath(f *testing.F) {
-	f.Add(`RCPT TO:<"a>b\"c"@d.example> NOTIFY=NEVER`)
-	f.Add(`MAIL FROM: a@b.example SIZE=1`)
-	f.Add(`RCPT TO:<a@b`)
-	f.Fuzz(func(t *testing.T, line string) {
-		p, ok := splitPath(line)
-		if !ok {
-			return
-		}
-		a, err := relay.ParseAddress(p.path, true)
-		if err != nil {
-			return
-		}
-		again, ok := splitPath("RCPT TO:<" + a.String() + "> NOTIFY=NEVER")
-		if b, err := relay.ParseAddress(again.path, true); !ok || err != nil || b != a {
-			t.Fatalf("%q -> %q -> %q %v", line, a, again.path, err)
-		}
-	})
-}
-
-// What every recipient's events repeat is bounded by how often that is.
-func TestRepeatable(t *testing.T) {
-	for _, c := range []struct {
-		category string
-		rcpts    int
-		want     bool
-	}{
-		{`"newsletter"`, 1000, true},
-		{`"` + strings.Repeat("a", 9990) + `"`, 1000, true},
-		{`"` + strings.Repeat("<", 9990) + `"`, 1, true},
-		{`"` + strings.Repeat("<", 9990) + `"`, 1000, false},
-	} {
-		m := submitted{env: &envelope{rcpts: make([]relay.Recipient, c.rcpts)}, api: smtpAPI{category: json.RawMessage(c.category)}}
-		if got := m.repeatable(); got != c.want {
-			t.Errorf("%.20s for %d: %v", c.category, c.rcpts, got)
-		}
-	}
-}
-
-func TestReceived(t *testing.T) {
-	only, _ := relay.ParseAddress(`"a b"@c.example`, false)
-	tr := trace{
-		hello: "evil\r\nX: y", ip: netip.MustParseAddr("2001:db8::1"), host: host, id: relay.MessageID{}.String(), at: time.Unix(0, 0).UTC(),
-		esmtp: true, tls: "TLS 1.2:TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", only: only,
-	}
-	got := string(tr.received(nil))
-	want := "Received: from [IPv6:2001:db8::1] ([IPv6:2001:db8::1])\r\n\tby relay.example with ESMTPS id AAAAAAAAAAAAAAAAAAAAAA\r\n" +
-		"\t(TLS 1.2:TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256)\r\n\tfor <\"a b\"@c.example>;\r\n\tThu, 01 Jan 1970 00:00:00 +0000\r\n"
-	if got != want {
-		t.Errorf("%q", got)
-	}
-	if m, err := mail.ReadMessage(strings.NewReader(got + "\r\n")); err != nil || len(m.Header) != 1 {
-		t.Error(m, err)
-	}
-	for address, want := range map[string]string{"b@bücher.example": "for <b@xn--bcher-kva.example>", "bücher@x.example": ""} {
-		tr.only, _ = relay.ParseAddress(address, true)
-		got := string(tr.received(nil))
-		if hasEightBit([]byte(got)) || want != "" && !strings.Contains(got, want) || want == "" && strings.Contains(got, "for <") {
-			t.Errorf("%s: %q", address, got)
-		}
-	}
-	if p := (trace{}).protocol(); p != "SMTP" {
-		t.Error(p)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"tlsrelay/policy/account"
 	"tlsrelay/relay/places"
+	"tlsrelay/relay/submission/wire"
 )
 
 // listener is one bound socket.
@@ -45,7 +46,7 @@ func (s *Server) acceptLoop(ctx context.Context, l listener) error {
 
 // welcome starts a conversation, or turns the client away.
 func (s *Server) welcome(raw net.Conn, implicit bool) {
-	p := &peer{Conn: raw, ip: places.AddressOf(raw), idle: s.o.IdleTimeout}
+	p := &peer{Conn: raw, srv: s, ip: places.AddressOf(raw), idle: s.o.IdleTimeout}
 	behind := trusts(s.o.ProxyProtocol, p.ip)
 	if behind {
 		p.ip = netip.Addr{}
@@ -71,7 +72,7 @@ func (s *Server) welcome(raw net.Conn, implicit bool) {
 
 // converse begins a conversation with a client that has a place.
 func (s *Server) converse(p *peer, implicit bool) {
-	if !s.adopt(newConn(s, p, implicit)) {
+	if !s.adopt(wire.New(&s.wire, p, implicit)) {
 		p.Close()
 	}
 }
@@ -145,18 +146,18 @@ func (s *Server) reached(bound string, who account.ID) {
 // handoff is the net.Listener that go-smtp accepts from: both fresh
 // connections and those that come out of STARTTLS.
 type handoff struct {
-	conns chan *conn
+	conns chan *wire.Conn
 	done  chan struct{}
 	once  sync.Once
 }
 
 func newHandoff() *handoff {
-	return &handoff{conns: make(chan *conn), done: make(chan struct{})}
+	return &handoff{conns: make(chan *wire.Conn), done: make(chan struct{})}
 }
 
 // give reports whether c found a taker. The channel has no buffer, so that
 // nothing given is forgotten at the end.
-func (h *handoff) give(c *conn) bool {
+func (h *handoff) give(c *wire.Conn) bool {
 	select {
 	case h.conns <- c:
 		return true

@@ -1,6 +1,11 @@
 package submission
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"crypto/tls"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // metrics counts what happens at the door. No label holds anything a client
 // can make up.
@@ -76,8 +81,8 @@ func (s *Server) bounds(reg prometheus.Registerer) {
 	limit("connections_limit", "submission connections", int64(s.o.MaxConnections))
 	limit("strangers_limit", "those that have shown no key", int64(s.places.Strangers()))
 	limit("strangers_per_ip_limit", "those that have shown no key, from one address", int64(s.o.MaxStrangersPerIP))
-	gauge("content_bytes", "Memory of messages that are on their way in, in octets.", func() float64 { return float64(s.memory.inUse()) })
-	limit("content_bytes_limit", "memory of messages that are on their way in; an account may have as much as it leaves free", s.memory.total)
+	gauge("content_bytes", "Memory of messages that are on their way in, in octets.", func() float64 { return float64(s.memory.InUse()) })
+	limit("content_bytes_limit", "memory of messages that are on their way in; an account may have as much as it leaves free", s.o.contentMemory)
 }
 
 func (m *metrics) opened(implicit bool) {
@@ -87,6 +92,15 @@ func (m *metrics) opened(implicit bool) {
 	}
 	m.connections.WithLabelValues(kind).Inc()
 	m.current.Inc()
+}
+
+// handshake counts a handshake by its version; 0: it failed.
+func (m *metrics) handshake(version uint16) {
+	if version == 0 {
+		m.rejected.WithLabelValues("tls_handshake").Inc()
+		return
+	}
+	m.tls.WithLabelValues(strings.TrimPrefix(tls.VersionName(version), "TLS ")).Inc()
 }
 
 // finished counts a message by the code of its reply.

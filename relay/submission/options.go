@@ -43,7 +43,7 @@ type Options struct {
 	DrainTimeout          time.Duration // for transactions in progress when stopping; 0: 30 seconds
 
 	slowAnswer    time.Duration // 0: 3 seconds
-	contentMemory int64         // for what is being read, in octets; 0: memoryForContent
+	contentMemory int64         // for what is being read, in octets; 0: 256 MiB
 
 	lookEvery time.Duration // after keys and accounts that have ended; 0: half a second
 }
@@ -58,7 +58,7 @@ func (o Options) withDefaults() Options {
 	orDefault(&o.DrainTimeout, 30*time.Second)
 	orDefault(&o.LoginTimeout, time.Minute)
 	orDefault(&o.slowAnswer, 3*time.Second)
-	orDefault(&o.contentMemory, memoryForContent)
+	orDefault(&o.contentMemory, 256<<20)
 	orDefault(&o.lookEvery, 500*time.Millisecond)
 	if o.TLS != nil {
 		o.TLS = o.TLS.Clone()

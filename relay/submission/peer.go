@@ -15,6 +15,7 @@ import (
 // get their deadlines: one record may take many reads to arrive.
 type peer struct {
 	net.Conn
+	srv  *Server
 	ip   netip.Addr // of the client; not known before a balancer's PROXY header
 	idle time.Duration
 	seat places.Seat
@@ -83,14 +84,47 @@ func (p *peer) ending() (words string, late bool) {
 	return p.parting, !p.login.IsZero() && !time.Now().Before(p.login)
 }
 
-// bound fixes when reads end, whatever trickles in until then. A zero time
+// Bound implements wire.Socket: it fixes when reads end, whatever trickles in until then. A zero time
 // gives each read its own idle time again: slow but steady content may take
 // as long as it likes.
-func (p *peer) bound(until time.Time) {
+func (p *peer) Bound(until time.Time) {
 	p.mu.Lock()
 	p.until = until
 	p.mu.Unlock()
 }
+
+// maxCommands is how many commands a client may give before it has logged in. A
+// login takes half a dozen.
+const maxCommands = 100
+
+// Command implements wire.Socket: it bounds the commands of a client that has not
+// logged in.
+func (p *peer) Command() (parting string) {
+	if p.commands >= 0 {
+		p.commands++
+	}
+	if p.commands <= maxCommands {
+		return ""
+	}
+	p.srv.metrics.rejected.WithLabelValues("commands_before_login").Inc()
+	return p.srv.words("commands_before_login")
+}
+
+// Farewell implements wire.Socket.
+func (p *peer) Farewell() string {
+	words, late := p.ending()
+	if words == "" && late {
+		p.srv.metrics.rejected.WithLabelValues("login_timeout").Inc()
+		words = p.srv.words("login_timeout")
+	}
+	return words
+}
+
+// Rest implements wire.Socket.
+func (p *peer) Rest(resting bool) { p.resting.Store(resting) }
+
+// Eager implements wire.Socket.
+func (p *peer) Eager(eager bool) { p.eager = eager }
 
 // Read implements net.Conn.
 func (p *peer) Read(b []byte) (int, error) {
@@ -129,8 +163,8 @@ func (p *peer) inTime(until time.Time) time.Time {
 	return until
 }
 
-// interrupt ends the read that is waiting, and all later ones.
-func (p *peer) interrupt() {
+// Interrupt implements wire.Socket: it ends the read that is waiting, and all later ones.
+func (p *peer) Interrupt() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stop()

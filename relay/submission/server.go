@@ -11,8 +11,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
-	"tlsrelay/policy/account"
 	"tlsrelay/relay/places"
+	"tlsrelay/relay/submission/limit"
+	"tlsrelay/relay/submission/wire"
 )
 
 // Server accepts mail. Make it with [New], bind its sockets with
@@ -25,13 +26,14 @@ type Server struct {
 	metrics  *metrics
 	failures *places.Failures
 	smtp     *smtp.Server
+	wire     wire.Config
 	handoff  *handoff
 
-	listeners []listener
-	places    *places.Pool
-	seldom    places.Seldom
-	memory    *budget
-	quota     quota
+	listeners  []listener
+	places     *places.Pool
+	seldom     places.Seldom
+	memory     *limit.Memory
+	recipients limit.Recipients
 
 	// content is the context of Intake.Accept: it outlives Run's until the
 	// drain is over, because a message in hand is worth finishing.
@@ -39,7 +41,7 @@ type Server struct {
 	abandon context.CancelFunc
 
 	mu       sync.Mutex
-	conns    map[*conn]struct{}
+	conns    map[*wire.Conn]struct{}
 	unnamed  map[*peer]struct{} // whose PROXY header is awaited
 	draining bool
 	headers  sync.WaitGroup // readers of PROXY headers
@@ -59,28 +61,32 @@ func New(o Options, in Intake, accounts Accounts, log *zap.Logger, reg prometheu
 		metrics:  newMetrics(reg),
 		failures: places.NewFailures(o.AuthFailuresPerMinute, o.slowAnswer),
 		handoff:  newHandoff(),
-		conns:    make(map[*conn]struct{}),
+		conns:    make(map[*wire.Conn]struct{}),
 		unnamed:  make(map[*peer]struct{}),
 		places: places.New(places.Limits{
 			Total: o.MaxConnections, PerIP: o.MaxPerIP, StrangersPerIP: o.MaxStrangersPerIP,
 			ShowTime: o.LoginTimeout, Chance: chance,
 		}),
-		memory: newBudget(o.contentMemory),
-		quota:  quota{by: make(map[account.ID]*window)},
+		memory: limit.NewMemory(o.contentMemory),
 	}
 	s.bounds(reg)
 	s.content, s.abandon = context.WithCancel(context.Background())
 	s.smtp = s.newSMTP()
+	s.wire = wire.Config{
+		Hostname: o.Hostname, TLS: o.TLS, AllowPlaintextAuth: o.AllowPlaintextAuth,
+		MaxMessageBytes: o.MaxMessageBytes, IdleTimeout: o.IdleTimeout,
+		Adopt: s.adopt, Closed: s.forget, Handshake: s.metrics.handshake,
+	}
 	return s
 }
 
-// newSMTP sets go-smtp's server up. It never sees TLS: conn does that.
+// newSMTP sets go-smtp's server up. It never sees TLS: wire does that.
 func (s *Server) newSMTP() *smtp.Server {
 	g := smtp.NewServer(smtp.BackendFunc(s.newSession))
 	g.Domain = s.o.Hostname
 	g.MaxRecipients = 0 // it does not know of all (session.keep)
 	g.MaxMessageBytes = s.o.MaxMessageBytes
-	g.MaxLineLength = 0 // it would count content; input.go bounds commands
+	g.MaxLineLength = 0 // it would count content; wire bounds commands
 	g.AllowInsecureAuth = true
 	g.EnableSMTPUTF8, g.EnableREQUIRETLS, g.EnableDSN = true, true, true
 	g.ErrorLog = quietLog{s.log}
@@ -170,7 +176,7 @@ func (s *Server) drain() {
 	s.mu.Lock()
 	s.draining = true
 	for c := range s.conns {
-		c.drain()
+		c.Drain()
 	}
 	for p := range s.unnamed {
 		p.Close()
@@ -200,16 +206,16 @@ func (s *Server) cutOff() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
-		c.peer.Close()
+		c.Socket.Close()
 	}
 }
 
 // adopt gives c to go-smtp. false: the server is stopping.
-func (s *Server) adopt(c *conn) bool {
+func (s *Server) adopt(c *wire.Conn) bool {
 	s.mu.Lock()
 	s.conns[c] = struct{}{}
 	if s.draining {
-		c.drain()
+		c.Drain()
 	}
 	s.mu.Unlock()
 	if s.handoff.give(c) {
@@ -219,7 +225,7 @@ func (s *Server) adopt(c *conn) bool {
 	return false
 }
 
-func (s *Server) forget(c *conn) {
+func (s *Server) forget(c *wire.Conn) {
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()

@@ -14,6 +14,8 @@ import (
 
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
+	"tlsrelay/relay/submission/limit"
+	"tlsrelay/relay/submission/wire"
 )
 
 // session is what go-smtp's conversation means. Reset and Logout are called
@@ -21,7 +23,8 @@ import (
 // runs beside all other methods.
 type session struct {
 	srv   *Server
-	conn  *conn
+	conn  *wire.Conn
+	peer  *peer
 	hello func() string // as of the last greeting; not for Data, which may run beside the next
 
 	// secret is what AUTH succeeded with, "" before: it is asked again at
@@ -46,7 +49,7 @@ type envelope struct {
 
 	given   int             // recipients, also those that are not kept
 	size    int64           // of what is kept of them
-	memory  share           // for that
+	memory  limit.Share     // for that
 	refusal *smtp.SMTPError // of the message, whatever it is; nil: none so far
 }
 
@@ -56,7 +59,8 @@ var (
 )
 
 func (s *Server) newSession(c *smtp.Conn) (smtp.Session, error) {
-	return &session{srv: s, conn: c.Conn().(*conn), hello: c.Hostname}, nil
+	conn := c.Conn().(*wire.Conn)
+	return &session{srv: s, conn: conn, peer: conn.Socket.(*peer), hello: c.Hostname}, nil
 }
 
 // Reset implements smtp.Session.
@@ -71,11 +75,19 @@ func (s *session) Logout() error {
 func (s *session) setEnvelope(e *envelope) {
 	s.mu.Lock()
 	if s.env != nil {
-		s.env.memory.hold(0)
+		s.env.memory.Resize(0)
 	}
 	s.env = e
 	s.mu.Unlock()
-	s.conn.setBusy(e != nil)
+	s.conn.SetBusy(e != nil)
+}
+
+// recipients gives what RCPT has added to env: recipients, and the reply to a message
+// that is refused for them.
+func (s *session) recipients(env *envelope) ([]relay.Recipient, *smtp.SMTPError) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return env.rcpts, env.refusal
 }
 
 func (s *session) envelope() *envelope {
@@ -101,20 +113,20 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 		}
 	}
 	switch {
-	case s.srv.quota.exhausted(who.ID, who.MaxRecipientsPerHour, time.Now()):
+	case s.srv.recipients.Exhausted(who.ID, who.MaxRecipientsPerHour, time.Now()):
 		return s.srv.atQuota(who)
-	case s.srv.memory.exhausted(who.ID):
+	case s.srv.memory.Exhausted(who.ID):
 		return s.srv.outOfMemory(who.ID)
 	}
-	if opts.RequireTLS && s.conn.tls == nil {
+	if opts.RequireTLS && s.conn.Secured() == "" {
 		return refusal(530, "5.7.10", "REQUIRETLS needs TLS here: issue STARTTLS first")
 	}
 	if len(opts.EnvelopeID) > maxEnvelopeID {
 		return refusal(501, "5.5.4", "ENVID is too long")
 	}
-	env := &envelope{account: who.ID, key: s.key, authed: authed, hello: s.hello(), esmtp: s.conn.esmtp, opts: *opts}
+	env := &envelope{account: who.ID, key: s.key, authed: authed, hello: s.hello(), esmtp: s.conn.ESMTP(), opts: *opts}
 	env.opts.Auth, env.opts.EnvelopeID = nil, strings.Clone(opts.EnvelopeID)
-	env.memory = share{of: s.srv.memory, who: who.ID}
+	env.memory = s.srv.memory.Share(who.ID)
 	if from != "" {
 		if env.from, err = s.address(opts.UTF8, badSender); err != nil {
 			return err
@@ -135,7 +147,7 @@ func (s *session) sender() (who account.Account, authed bool, err error) {
 		switch {
 		case errors.Is(err, account.ErrDenied), err == nil && !key.Allows(account.MailSend):
 			s.secret, s.key = "", ""
-			s.conn.hangup, s.conn.parting = true, s.srv.words("key_ended")
+			s.conn.HangUp(s.srv.words("key_ended"))
 			return who, false, refusal(530, "5.7.0", badGrant)
 		case err != nil:
 			return who, false, s.unavailable(refusal(451, "4.3.0", noAuthority), err)
@@ -166,13 +178,13 @@ func (s *session) unavailable(reply, err error) error {
 // often not offered, and a client that sees none does not know why.
 func (s *session) unauthenticated() error {
 	text := "Unauthenticated senders not allowed"
-	if s.conn.tls == nil && s.srv.o.TLS != nil {
+	if s.conn.Secured() == "" && s.srv.o.TLS != nil {
 		text += ": say STARTTLS first, then AUTH"
 	}
 	return refusal(530, "5.7.0", text)
 }
 
-func (s *session) trusted() bool { return trusts(s.srv.o.Trusted, s.conn.peer.ip) }
+func (s *session) trusted() bool { return trusts(s.srv.o.Trusted, s.peer.ip) }
 
 func trusts(networks []netip.Prefix, ip netip.Addr) bool {
 	for _, n := range networks {
@@ -215,16 +227,18 @@ const recipientSize = 256
 // the message, for a refusal of one recipient is a matter of that recipient to most
 // clients.
 func (s *session) keep(env *envelope, rcpt relay.Recipient) error {
+	s.mu.Lock() // for the Data of a BDAT that was given up, which may take env for its own
+	defer s.mu.Unlock()
 	if env.given >= s.srv.o.MaxRecipients {
 		return refusal(452, "4.5.3", "Maximum limit of "+strconv.Itoa(s.srv.o.MaxRecipients)+" recipients reached")
 	}
 	env.given++
-	env.size += int64(recipientSize + len(s.conn.raw))
+	env.size += int64(recipientSize + len(s.conn.Line()))
 	switch {
 	case env.refusal != nil:
-	case !env.memory.hold(env.size):
+	case !env.memory.Resize(env.size):
 		env.rcpts, env.refusal = nil, s.srv.outOfMemory(env.account)
-		env.memory.hold(0)
+		env.memory.Resize(0)
 	default:
 		env.rcpts = append(env.rcpts, rcpt)
 	}
@@ -262,12 +276,12 @@ func notify(words []smtp.DSNNotify) relay.Notify {
 // address reads the address of the current command; bad is the reply to one
 // that has no meaning.
 func (s *session) address(smtputf8 bool, bad *smtp.SMTPError) (relay.Address, error) {
-	p, ok := splitPath(s.conn.raw)
+	path, ok := wire.Path(s.conn.Line())
 	if !ok {
 		return relay.Address{}, bad
 	}
 	// What is kept of the line is not to keep the line, which may be long.
-	a, err := relay.ParseAddress(strings.Clone(p.path), smtputf8)
+	a, err := relay.ParseAddress(strings.Clone(path), smtputf8)
 	switch {
 	case errors.Is(err, relay.ErrAddressUTF8):
 		return relay.Address{}, refusal(553, "5.6.7", "Address needs SMTPUTF8")

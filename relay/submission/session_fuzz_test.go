@@ -65,7 +65,7 @@ func FuzzSessionAfterLogin(f *testing.F) {
 		}
 	})
 	f.Cleanup(func() {
-		if n := w.srv.memory.inUse(); n != 0 {
+		if n := w.srv.memory.InUse(); n != 0 {
 			f.Errorf("%d octets are still counted", n)
 		}
 	})

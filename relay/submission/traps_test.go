@@ -193,7 +193,7 @@ func TestTrap7LongLinesInChunksAndContent(t *testing.T) {
 	}
 	// While a command has its bound.
 	c = w.dial()
-	c.send("EHLO " + strings.Repeat("x", maxLine))
+	c.send("EHLO " + strings.Repeat("x", 12288))
 	c.expect("500 5.5.2 Line too long")
 	_, _ = io.ReadAll(c.r)
 	// Which leaves room for what RFC 4954 promises to AUTH.

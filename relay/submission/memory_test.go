@@ -8,54 +8,6 @@ import (
 	"tlsrelay/policy/account"
 )
 
-// However many accounts want all they can have, one of them has as much as it leaves
-// free, and there is room for the next.
-func TestBudgetIsShared(t *testing.T) {
-	const total = 1 << 30
-	b := newBudget(total)
-	for n := range 20 {
-		who := account.ID(fmt.Sprint(n))
-		s := share{of: b, who: who}
-		for s.hold(s.has + freeShare + shareStep) {
-		}
-		if want := int64(total) >> (n + 1); s.has < want-shareStep || s.has > want && s.has > 0 {
-			t.Errorf("account %d has %d octets, want %d", n, s.has, want)
-		}
-		if full := b.exhausted(who); full != (s.has > 0) {
-			t.Errorf("account %d with %d octets is at its bound: %v", n, s.has, full)
-		}
-		if b.inUse() > total {
-			t.Fatalf("%d octets are in use", b.inUse())
-		}
-	}
-	one := share{of: b, who: "0", has: b.by["0"]}
-	if before := b.inUse(); !one.hold(0) || b.inUse() != before-total/2 || len(b.by) != 15 {
-		t.Errorf("%d octets are in use by %d accounts", b.inUse(), len(b.by))
-	}
-}
-
-func TestShare(t *testing.T) {
-	b := newBudget(1 << 20)
-	s := share{of: b, who: "1"}
-	for _, step := range []struct {
-		want int64
-		ok   bool
-		has  int64
-	}{
-		{freeShare, true, 0},
-		{freeShare + 1, true, shareStep},
-		{100_000, true, 6 * shareStep},
-		{90_000, true, 6 * shareStep},
-		{600_000, false, 6 * shareStep},
-		{50_000, true, 3 * shareStep},
-		{10, true, 0},
-	} {
-		if ok := s.hold(step.want); ok != step.ok || s.has != step.has || b.inUse() != s.has || b.by["1"] != s.has {
-			t.Errorf("hold(%d): %v, %d; in use %d", step.want, ok, s.has, b.inUse())
-		}
-	}
-}
-
 // An account that has as much content on its way in as it may is told so at the end
 // of content and at MAIL, its client is heard out, and others do not notice.
 func TestContentMemoryIsBounded(t *testing.T) {
@@ -93,7 +45,7 @@ func TestContentMemoryIsBounded(t *testing.T) {
 			waitFor(t, "the bound is reached", func() bool {
 				return value(t, w.srv.metrics.bounded.WithLabelValues("content_memory")) > 0
 			})
-			if n := w.srv.memory.inUse(); n > 1<<20 {
+			if n := w.srv.memory.InUse(); n > 1<<20 {
 				t.Errorf("%d octets are in use", n)
 			}
 			good := w.dial()
@@ -119,7 +71,7 @@ func TestContentMemoryIsBounded(t *testing.T) {
 			if refused == 0 || refused == len(all) || len(w.in.all()) != 1+len(all)-refused {
 				t.Errorf("%d of %d were refused, %d messages came", refused, len(all), len(w.in.all()))
 			}
-			if n := w.srv.memory.inUse(); n != 0 {
+			if n := w.srv.memory.InUse(); n != 0 {
 				t.Errorf("%d octets are still in use", n)
 			}
 			all[0].envelope()
@@ -140,7 +92,7 @@ func TestRecipientMemoryIsBounded(t *testing.T) {
 		c.cmd("250 2.1.5", fmt.Sprintf("RCPT TO:%s<r%d@rcpt.example>", padding, i))
 	}
 	c.cmd("452 4.5.3", "RCPT TO:<one@too.many>")
-	if n := w.srv.memory.inUse(); n != 0 {
+	if n := w.srv.memory.InUse(); n != 0 {
 		t.Errorf("%d octets are in use for a message that is refused", n)
 	}
 	c.cmd("354", "DATA")
@@ -155,7 +107,7 @@ func TestRecipientMemoryIsBounded(t *testing.T) {
 	for i := range 999 {
 		c.cmd("250 2.1.5", fmt.Sprintf("RCPT TO:<r%d@rcpt.example>", i))
 	}
-	if n := w.srv.memory.inUse(); n < 999*recipientSize || n > 1<<19 {
+	if n := w.srv.memory.InUse(); n < 999*recipientSize || n > 1<<19 {
 		t.Errorf("%d octets are in use", n)
 	}
 	full := w.ready()
@@ -164,12 +116,13 @@ func TestRecipientMemoryIsBounded(t *testing.T) {
 		full.cmd("250 2.1.5", fmt.Sprintf("RCPT TO:<r%d@rcpt.example>", i))
 	}
 	waiting := w.ready()
-	for w.srv.memory.take("2", shareStep) { // others of the same account
+	others := w.srv.memory.Share("2") // of the same account
+	for n := int64(0); others.Resize(n); n += 16 << 10 {
 	}
 	waiting.cmd("452 4.3.1 Too much content", "MAIL FROM:<a@sender.example>")
 	for _, c := range []*client{c, full} {
 		c.cmd("250", "RSET")
 	}
 	waiting.cmd("250", "MAIL FROM:<a@sender.example>")
-	w.srv.memory.take("2", -w.srv.memory.by["2"])
+	others.Resize(0)
 }

@@ -1,8 +1,7 @@
-package submission
+package content
 
 import (
 	"encoding/json"
-	"errors"
 	"maps"
 	"mime"
 	"net/mail"
@@ -12,54 +11,35 @@ import (
 	"tlsrelay/relay"
 )
 
-// Bounds of contract §7.
+// Bounds of X-SMTPAPI, as SendGrid has them.
 const (
 	maxCategories = 10
 	maxUniqueArgs = 10_000 // octets of all names and values together
 	maxCategory   = 10_000 // octets of all categories together; every event repeats them
 )
 
-// smtpAPI is what the relay takes from an X-SMTPAPI header.
-type smtpAPI struct {
-	category   json.RawMessage // string or array of strings, nil if absent
-	uniqueArgs map[string]string
-}
-
-// errSMTPAPI is what SendGrid calls a header that it cannot read.
-//
-//lint:ignore ST1005 the words are those of the reply
-var errSMTPAPI = errors.New("Invalid SMTPAPI header")
-
-func smtpAPIError(about string) error {
-	return errors.New(errSMTPAPI.Error() + ": " + about)
-}
-
-// parseSMTPAPI reads the unfolded value of an X-SMTPAPI header. An error's
-// text is fit for a reply. Keys that would change who gets what, or when, are
+// readSMTPAPI reads the unfolded value of an X-SMTPAPI header. Keys that would change who gets what, or when, are
 // refused and not ignored: the sender would believe in them. Where they ask
 // for nothing, or for what is done anyway, there is nothing to refuse.
-func parseSMTPAPI(value string, rcpts []relay.Recipient) (smtpAPI, error) {
+func (s *Summary) readSMTPAPI(value string, rcpts []relay.Recipient) error {
 	object, err := smtpAPIObject(value)
 	if err != nil {
-		return smtpAPI{}, err
+		return err
 	}
 	for _, key := range []string{"to", "sub", "section", "send_at", "send_each_at"} {
 		raw := object[key]
 		if !absent(raw) && isOn(raw) && !(key == "to" && areAll(raw, rcpts)) {
-			return smtpAPI{}, smtpAPIError(key + " is not supported")
+			return smtpAPIFault(": " + key + " is not supported")
 		}
 	}
 	if err := checkFilters(object["filters"]); err != nil {
-		return smtpAPI{}, err
+		return err
 	}
-	var api smtpAPI
-	if api.category, err = parseCategory(object["category"]); err != nil {
-		return smtpAPI{}, err
+	if s.Category, err = parseCategory(object["category"]); err != nil {
+		return err
 	}
-	if api.uniqueArgs, err = parseUniqueArgs(object["unique_args"]); err != nil {
-		return smtpAPI{}, err
-	}
-	return api, nil
+	s.UniqueArgs, err = parseUniqueArgs(object["unique_args"])
+	return err
 }
 
 // smtpAPIObject decodes the JSON object. Some clients write it in encoded
@@ -164,12 +144,12 @@ func checkFilters(raw json.RawMessage) error {
 		return nil
 	}
 	if json.Unmarshal(raw, &filters) != nil {
-		return smtpAPIError("filters is not an object")
+		return smtpAPIFault(": " + "filters is not an object")
 	}
 	for _, name := range changing {
 		for key, filter := range filters {
 			if strings.EqualFold(key, name) && isEnabled(filter) {
-				return smtpAPIError("filter " + name + " is not supported")
+				return smtpAPIFault(": " + "filter " + name + " is not supported")
 			}
 		}
 	}
@@ -200,7 +180,7 @@ const noCategory = "category is neither a string nor an array of strings"
 
 func parseCategory(raw json.RawMessage) (json.RawMessage, error) {
 	if len(raw) > maxCategory {
-		return nil, smtpAPIError("category has more than 10000 bytes")
+		return nil, smtpAPIFault(": " + "category has more than 10000 bytes")
 	}
 	var many []json.RawMessage
 	if json.Unmarshal(raw, &many) != nil {
@@ -222,7 +202,7 @@ func parseCategory(raw json.RawMessage) (json.RawMessage, error) {
 	case n == 0:
 		return nil, nil
 	case n > maxCategories:
-		return nil, smtpAPIError("more than 10 categories")
+		return nil, smtpAPIFault(": " + "more than 10 categories")
 	}
 	kept[0] = '['
 	return append(kept, ']'), nil
@@ -232,7 +212,7 @@ func parseCategory(raw json.RawMessage) (json.RawMessage, error) {
 func category(raw json.RawMessage) (json.RawMessage, error) {
 	switch _, ok := text(raw); {
 	case !ok:
-		return nil, smtpAPIError(noCategory)
+		return nil, smtpAPIFault(": " + noCategory)
 	case absent(raw):
 		return nil, nil
 	case raw[0] == '"':
@@ -248,20 +228,20 @@ func parseUniqueArgs(raw json.RawMessage) (map[string]string, error) {
 	}
 	var object map[string]json.RawMessage
 	if json.Unmarshal(raw, &object) != nil {
-		return nil, smtpAPIError("unique_args is not an object")
+		return nil, smtpAPIFault(": " + "unique_args is not an object")
 	}
 	args := make(map[string]string, len(object))
 	size := 0
 	for name, v := range object {
 		s, ok := text(v)
 		if !ok {
-			return nil, smtpAPIError("a value in unique_args is not a string")
+			return nil, smtpAPIFault(": " + "a value in unique_args is not a string")
 		}
 		args[name] = s
 		size += len(name) + len(s)
 	}
 	if size > maxUniqueArgs {
-		return nil, smtpAPIError("unique_args has more than 10000 bytes")
+		return nil, smtpAPIFault(": " + "unique_args has more than 10000 bytes")
 	}
 	return args, nil
 }

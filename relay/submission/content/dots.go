@@ -1,20 +1,20 @@
-package submission
+package content
 
 import "bytes"
 
-// undot takes the dot-stuffing out of the content of DATA (RFC 5321 §4.5.2)
+// Undot takes the dot-stuffing out of the content of DATA (RFC 5321 §4.5.2)
 // without copying it. Only CRLF "." CRLF ends the content; every other
 // look-alike is content.
 //
 // Behind a bare LF a dot is stuffing only if another one follows. A client
 // that takes LF for a line end and stuffs never sends a single dot there, and
 // one that does not stuff there means the dot that it sends.
-type undot struct {
+type Undot struct {
 	at      place
 	cr, cr2 bool // the last octet was CR, and the one before it
-	// doubtful: the end that came stood behind CR CR LF. Some servers take
+	// Doubtful: the end that came stood behind CR CR LF. Some servers take
 	// that for a line end and some do not, so they disagree about the end.
-	doubtful bool
+	Doubtful bool
 }
 
 // place is where the next octet stands.
@@ -28,9 +28,9 @@ const (
 	midLine
 )
 
-// next passes the content in w to sink and says how much of w is used up and
+// Next passes the content in w to sink and says how much of w is used up and
 // whether the end came. It leaves at most two octets, which need a third.
-func (u *undot) next(w []byte, sink func([]byte)) (used int, end bool) {
+func (u *Undot) Next(w []byte, sink func([]byte)) (used int, end bool) {
 	emit := func(b []byte) {
 		if len(b) > 0 {
 			sink(b)
@@ -45,14 +45,14 @@ func (u *undot) next(w []byte, sink func([]byte)) (used int, end bool) {
 				continue
 			}
 			rest := w[i:]
-			if u.at != atDot && len(rest) < 3 && bytes.HasPrefix(endOfData, rest) {
+			if u.at != atDot && len(rest) < 3 && bytes.HasPrefix(EndOfData, rest) {
 				emit(w[from:i])
 				return i, false
 			}
 			emit(w[from:i])
-			if u.at != atDot && bytes.HasPrefix(rest, endOfData) {
-				u.doubtful = u.at == atDoubtful
-				return i + len(endOfData), true
+			if u.at != atDot && bytes.HasPrefix(rest, EndOfData) {
+				u.Doubtful = u.at == atDoubtful
+				return i + len(EndOfData), true
 			}
 			i++
 			from, u.cr, u.cr2 = i, false, false
@@ -77,7 +77,7 @@ func (u *undot) next(w []byte, sink func([]byte)) (used int, end bool) {
 }
 
 // look notes how b ends, which goes on where the last piece ended.
-func (u *undot) look(b []byte) {
+func (u *Undot) look(b []byte) {
 	switch n := len(b); {
 	case n > 1:
 		u.cr, u.cr2 = b[n-1] == '\r', b[n-2] == '\r'
@@ -87,7 +87,7 @@ func (u *undot) look(b []byte) {
 }
 
 // behindLF is where the octet after a line feed stands.
-func (u *undot) behindLF() place {
+func (u *Undot) behindLF() place {
 	switch {
 	case !u.cr:
 		return atBare
@@ -97,4 +97,5 @@ func (u *undot) behindLF() place {
 	return atLine
 }
 
-var endOfData = []byte(".\r\n")
+// EndOfData is the line that ends the content of DATA (RFC 5321 §4.1.1.4).
+var EndOfData = []byte(".\r\n")

@@ -1,4 +1,4 @@
-package submission
+package wire
 
 import "strings"
 
@@ -58,6 +58,12 @@ func withoutParameter(parameters, name string) string {
 		}
 	}
 	return b.String()
+}
+
+// Path is the address in a MAIL or RCPT command; false: the command has none.
+func Path(line string) (path string, ok bool) {
+	p, ok := splitPath(line)
+	return p.path, ok
 }
 
 // pathCommand is MAIL or RCPT in its parts.

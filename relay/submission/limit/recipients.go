@@ -1,4 +1,4 @@
-package submission
+package limit
 
 import (
 	"sync"
@@ -7,10 +7,10 @@ import (
 	"tlsrelay/policy/account"
 )
 
-// quota counts the recipients that an account has submitted mail for in the last
+// Recipients counts the recipients that an account has submitted mail for in the last
 // hour, of accounts that may not have more than so many: a key that has leaked then
-// does so much harm and no more. It is kept in memory, so a restart begins anew.
-type quota struct {
+// does so much harm and no more. It is kept in memory, so a restart begins anew. The zero value is ready to use.
+type Recipients struct {
 	mu sync.Mutex
 	by map[account.ID]*window
 }
@@ -35,18 +35,22 @@ func (w *window) at(now time.Time) *window {
 	return w
 }
 
-// take counts n more recipients of an account, if it may have them.
-func (q *quota) take(who account.ID, n, limit int, now time.Time) bool {
+// Take counts n more recipients of an account that may have limit of them in an hour,
+// if it may have these; 0: as many as it likes.
+func (r *Recipients) Take(who account.ID, n, limit int, now time.Time) bool {
 	if limit <= 0 {
 		return true
 	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	w := q.by[who]
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w := r.by[who]
 	if w == nil {
-		q.sweep(now)
+		if r.by == nil {
+			r.by = make(map[account.ID]*window)
+		}
+		r.sweep(now)
 		w = &window{newest: now.Unix() / 60}
-		q.by[who] = w
+		r.by[who] = w
 	}
 	if w.at(now).sum+n > limit {
 		return false
@@ -56,33 +60,33 @@ func (q *quota) take(who account.ID, n, limit int, now time.Time) bool {
 	return true
 }
 
-// give takes back what came to nothing.
-func (q *quota) give(who account.ID, n int, now time.Time) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if w := q.by[who]; w != nil {
+// GiveBack takes back what came to nothing.
+func (r *Recipients) GiveBack(who account.ID, n int, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if w := r.by[who]; w != nil {
 		back := min(n, w.at(now).minutes[w.newest%int64(len(w.minutes))])
 		w.minutes[w.newest%int64(len(w.minutes))] -= back
 		w.sum -= back
 	}
 }
 
-// exhausted reports whether an account may have none at all now.
-func (q *quota) exhausted(who account.ID, limit int, now time.Time) bool {
+// Exhausted reports whether an account may have none at all now.
+func (r *Recipients) Exhausted(who account.ID, limit int, now time.Time) bool {
 	if limit <= 0 {
 		return false
 	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	w := q.by[who]
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w := r.by[who]
 	return w != nil && w.at(now).sum >= limit
 }
 
 // sweep forgets the accounts that have had none for an hour.
-func (q *quota) sweep(now time.Time) {
-	for who, w := range q.by {
+func (r *Recipients) sweep(now time.Time) {
+	for who, w := range r.by {
 		if w.at(now).sum == 0 {
-			delete(q.by, who)
+			delete(r.by, who)
 		}
 	}
 }

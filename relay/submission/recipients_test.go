@@ -4,74 +4,10 @@ import (
 	"context"
 	"strings"
 	"testing"
-	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
-
-	"pgregory.net/rapid"
-
-	"tlsrelay/policy/account"
 )
-
-func TestQuotaSlides(t *testing.T) {
-	q := quota{by: make(map[account.ID]*window)}
-	now := time.Unix(1_000_000_000, 0)
-	for i, step := range []struct {
-		after time.Duration
-		n     int
-		ok    bool
-	}{
-		{0, 40, true}, {30 * time.Minute, 60, true}, {time.Second, 1, false}, {29 * time.Minute, 1, false},
-		{2 * time.Minute, 41, false}, {0, 40, true}, {28 * time.Minute, 1, false}, {2 * time.Minute, 60, true},
-		{48 * time.Hour, 100, true}, {0, 1, false}, {time.Hour + time.Minute, 101, false},
-	} {
-		now = now.Add(step.after)
-		if ok := q.take("2", step.n, 100, now); ok != step.ok {
-			t.Errorf("step %d: %v", i, ok)
-		}
-	}
-	if !q.take("3", 100, 100, now) || !q.exhausted("3", 100, now) || q.exhausted("2", 100, now) || len(q.by) != 1 {
-		t.Errorf("%d accounts are remembered", len(q.by))
-	}
-	q.give("3", 1, now)
-	if !q.take("3", 1, 100, now) || q.take("3", 1, 100, now) {
-		t.Error("what was given back")
-	}
-	if !q.take("3", 1000, 0, now) || q.exhausted("3", 0, now) {
-		t.Error("a bound that is off")
-	}
-}
-
-// Whatever comes when, no hour has more than is allowed.
-func TestQuotaHoldsForEveryHour(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		type one struct {
-			at time.Time
-			n  int
-		}
-		q := quota{by: make(map[account.ID]*window)}
-		now := time.Unix(1_000_000_000, 0)
-		var taken []one
-		for range rapid.IntRange(1, 100).Draw(t, "messages") {
-			now = now.Add(time.Duration(rapid.IntRange(0, 1200).Draw(t, "pause")) * time.Second)
-			n := rapid.IntRange(1, 60).Draw(t, "n")
-			last := 0
-			for _, m := range taken {
-				if now.Sub(m.at) <= time.Hour {
-					last += m.n
-				}
-			}
-			ok := q.take("2", n, 100, now)
-			if ok {
-				taken = append(taken, one{now, n})
-			}
-			if ok && last+n > 100 {
-				t.Fatalf("%d in an hour", last+n)
-			}
-		}
-	})
-}
 
 // An account that has had its recipients of the hour is told so at MAIL or at the
 // end of content. Others, and what was refused for something else, do not count.
