@@ -14,7 +14,8 @@ import (
 	"tlsrelay/relay/places"
 )
 
-// user is the one user name; who it is says the key (contract §7).
+// user is the user name of all clients, as at SendGrid. The key says which account
+// it is.
 const user = "apikey"
 
 const (
@@ -24,9 +25,9 @@ const (
 	noAuthority = "Authentication failed: Could not authenticate"
 )
 
-// authenticated is the reply to AUTH that succeeded. It travels as an error,
-// because go-smtp lets only errors bring their own words.
-var authenticated = refusal(235, "2.7.0", "Authentication successful")
+// authenticated is the reply to AUTH that succeeded. It is an error, because go-smtp
+// takes a reply text only from errors.
+var authenticated = newReply(235, "2.7.0", "Authentication successful")
 
 // AuthMechanisms implements smtp.AuthSession.
 func (s *session) AuthMechanisms() []string { return []string{sasl.Plain, sasl.Login} }
@@ -35,11 +36,11 @@ func (s *session) AuthMechanisms() []string { return []string{sasl.Plain, sasl.L
 func (s *session) Auth(mech string) (sasl.Server, error) {
 	switch {
 	case s.secret != "":
-		return nil, refusal(503, "5.5.1", "Already authenticated")
+		return nil, newReply(503, "5.5.1", "Already authenticated")
 	case s.envelope() != nil:
-		return nil, refusal(503, "5.5.1", "AUTH is not allowed during a mail transaction")
+		return nil, newReply(503, "5.5.1", "AUTH is not allowed during a mail transaction")
 	case !s.conn.AuthAllowed():
-		return nil, refusal(538, "5.7.11", "Encryption required for authentication: issue STARTTLS first")
+		return nil, newReply(538, "5.7.11", "Encryption required for authentication: issue STARTTLS first")
 	}
 	switch mech {
 	case sasl.Plain:
@@ -50,20 +51,20 @@ func (s *session) Auth(mech string) (sasl.Server, error) {
 	return nil, smtp.ErrAuthUnknownMechanism
 }
 
-// check decides about a user name and a secret. White space around them is of
-// the file or the form they come from; neither can have any.
+// check logs a client in. It trims white space: it comes from the file or the form
+// that the user name or the secret was in, and neither has any.
 func (s *session) check(name, secret string) error {
 	name, secret = strings.TrimSpace(name), strings.TrimSpace(secret)
 	if name != user {
-		return s.failed(secret, refusal(535, "5.7.8", badUser))
+		return s.failed(secret, newReply(535, "5.7.8", badUser))
 	}
 	owner, key, err := account.Authenticate(s.srv.content, s.srv.accounts, secret)
 	switch {
 	case errors.Is(err, account.ErrDenied), err == nil && !key.Allows(account.MailSend):
-		return s.failed(secret, refusal(535, "5.7.8", badGrant))
+		return s.failed(secret, newReply(535, "5.7.8", badGrant))
 	case err != nil:
 		// RFC 4954 §6: try again with the same credentials.
-		return s.unavailable(refusal(454, "4.7.0", noAuthority), err)
+		return s.unavailable(newReply(454, "4.7.0", noAuthority), err)
 	}
 	cause := s.srv.places.Login(&s.peer.seat, owner.ID, secret, time.Now())
 	if cause != "" {
@@ -71,7 +72,7 @@ func (s *session) check(name, secret string) error {
 			s.srv.shortOf(places.Loss{Cause: cause, IP: s.peer.ip})
 		}
 		s.conn.HangUp("")
-		return refusal(421, "4.3.2", s.srv.o.Hostname+" Too many connections, try again later")
+		return newReply(421, "4.3.2", s.srv.o.Hostname+" Too many connections, try again later")
 	}
 	s.secret = secret
 	return authenticated
@@ -81,7 +82,7 @@ func (s *session) check(name, secret string) error {
 // try the mechanisms one after another.
 const maxFailures = 5
 
-// failed gives the reply to a login that failed, at once or after a while.
+// failed returns the reply to a login that failed, after a delay if there were too many.
 func (s *session) failed(secret string, reply error) error {
 	p := s.peer
 	p.failures++
@@ -104,7 +105,7 @@ func (s *session) failed(secret string, reply error) error {
 	return reply
 }
 
-// keyField names the key that a secret claims to be of: its id is public.
+// keyField names the key that a secret claims to be. The id of a key is public.
 func keyField(secret string) zap.Field {
 	secret = strings.TrimSpace(secret)
 	id, _, whole := strings.Cut(strings.TrimPrefix(secret, "SG."), ".")
@@ -126,16 +127,16 @@ func (p plain) Next(response []byte) (challenge []byte, done bool, err error) {
 	}
 	parts := bytes.Split(response, []byte{0})
 	if len(parts) != 3 {
-		return nil, false, refusal(501, "5.5.2", "Malformed PLAIN response")
+		return nil, false, newReply(501, "5.5.2", "Malformed PLAIN response")
 	}
-	// An authorization identity other than one's own asks for another's rights.
+	// An authorization identity is the account to act for: no other one than its own.
 	if id := strings.TrimSpace(string(parts[0])); id != "" && id != user {
-		return nil, false, p.session.failed(string(parts[2]), refusal(535, "5.7.8", badUser))
+		return nil, false, p.session.failed(string(parts[2]), newReply(535, "5.7.8", badUser))
 	}
 	return nil, false, p.session.check(string(parts[1]), string(parts[2]))
 }
 
-// login is the LOGIN mechanism, which no RFC describes and all clients speak.
+// login is the LOGIN mechanism. No RFC describes it, and all clients speak it.
 type login struct {
 	session *session
 	name    *string

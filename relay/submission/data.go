@@ -16,20 +16,20 @@ import (
 	"tlsrelay/relay/submission/limit"
 )
 
-// chunkBuffers lend the room that BDAT content passes through.
+// chunkBuffers are for reading the content of BDAT.
 var chunkBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
-// Data implements smtp.Session, for DATA and, in a goroutine of its own, for
-// BDAT. Success is returned as a 250 too, so that it can name the message.
+// Data implements smtp.Session. go-smtp calls it for DATA, and for BDAT in a goroutine
+// of its own. It returns success as a 250, too, to tell the id of the message.
 func (s *session) Data(r io.Reader) error {
 	env := s.envelope()
 	if env == nil || !s.srv.beginBody() {
 		if chunked(r) {
 			if _, err := io.Copy(io.Discard, r); err != nil {
-				givenUp()
+				endChunks()
 			}
 		}
-		return refusal(451, "4.3.2", "Service shutting down, try again later")
+		return newReply(451, "4.3.2", "Service shutting down, try again later")
 	}
 	defer s.srv.bodies.Done()
 	m := newSubmitted(s, env)
@@ -38,15 +38,14 @@ func (s *session) Data(r io.Reader) error {
 		m.drop()
 		s.srv.metrics.messages.WithLabelValues("aborted").Inc()
 		if chunked(r) {
-			givenUp()
+			endChunks()
 		}
-		return refusal(451, "4.4.2", "The message did not arrive in full")
+		return newReply(451, "4.4.2", "The message did not arrive in full")
 	}
 	reply := m.finish()
 	if m.doubtful || m.content.BareCR() && s.srv.o.RefuseBareNewlines && !chunked(r) {
-		// What ends the content here may not where the client got it from: what
-		// follows is not for us to interpret, whatever this message was refused
-		// for.
+		// The client may not have meant to end the content here. So what follows may
+		// be content, and is no command, whatever the message was refused for.
 		s.conn.HangUp("")
 	}
 	s.srv.metrics.finished(reply.Code)
@@ -57,25 +56,25 @@ func (s *session) Data(r io.Reader) error {
 	return reply
 }
 
-// givenUp ends the goroutine that go-smtp has for a message of BDAT, once the
-// message was given up by RSET, EHLO, too much of it or the end of the connection.
-// Nobody waits for its result then, and go-smtp would send it to the channel of
-// the message that the session has by that time: its client would be told 451
-// though it was stored, or the one after it 250 though it was not.
-func givenUp() { runtime.Goexit() }
+// endChunks ends go-smtp's goroutine for a message of BDAT, without a result. It is
+// called after RSET, EHLO, too much content or the end of the connection has ended the
+// message. Nobody waits for the result then. go-smtp would take it for the result of
+// the next message: the client would read 451 for a message that is stored, or 250 for
+// one that is not.
+func endChunks() { runtime.Goexit() }
 
-// chunked tells BDAT from DATA by what go-smtp reads them with; its state may
-// be another transaction's by now.
+// chunked reports whether the content comes by BDAT. go-smtp gives a pipe then. Its
+// state cannot be asked, since another transaction may have begun.
 func chunked(r io.Reader) bool {
 	_, pipe := r.(*io.PipeReader)
 	return pipe
 }
 
-// receive reads all content. An error means that there may be more of it,
-// which will not be read.
+// receive reads all content. After an error there may be more, and nobody reads it.
 func (s *session) receive(r io.Reader, m *submitted) (err error) {
 	if !chunked(r) {
-		// Twice the bound, to hear a client out before refusing its message.
+		// Twice the allowed size, because a client reads the refusal only after it has
+		// sent all.
 		m.doubtful, err = s.conn.ReadData(2*s.srv.o.MaxMessageBytes+1<<20, m.next)
 		return err
 	}
@@ -100,12 +99,12 @@ type submitted struct {
 	id      relay.MessageID
 	at      time.Time
 	draft   relay.Draft
-	gone    bool        // the draft has ended
+	ended   bool        // the draft was discarded or accepted
 	memory  limit.Share // for the header section and the draft
 
 	content  content.Rewriter // writes to this
-	head     int64            // octets of the header section, while it is not complete
-	doubtful bool             // other servers may not have seen the end of DATA where it was
+	head     int64            // octets in memory of the header section, while it is not complete
+	doubtful bool             // see content.Undot
 }
 
 func newSubmitted(s *session, env *envelope) *submitted {
@@ -117,7 +116,7 @@ func newSubmitted(s *session, env *envelope) *submitted {
 	}
 	m.content = content.Rewriter{
 		Envelope: content.Envelope{
-			Hello: env.hello, Client: s.peer.ip, Hostname: s.srv.o.Hostname, ID: m.id.String(), At: now,
+			ClientName: env.clientName, Client: s.peer.ip, Hostname: s.srv.o.Hostname, ID: m.id.String(), At: now,
 			ESMTP: env.esmtp, Authed: env.authed, SMTPUTF8: env.opts.UTF8, Secured: s.conn.Secured(),
 			Recipients: rcpts,
 		},
@@ -129,18 +128,18 @@ func newSubmitted(s *session, env *envelope) *submitted {
 	return m
 }
 
-// next takes the next piece of content. What follows a refusal is read, as slowly
-// as the client sends it, and none of it is kept.
+// next takes the next piece of content. After a refusal the client may still send for
+// a long time, so the draft is dropped at once.
 func (m *submitted) next(b []byte) {
 	if m.content.Next(b) != nil {
 		m.drop()
 	}
 }
 
-// drop ends the draft without a message, and gives its memory back.
+// drop discards the draft, and gives its memory back.
 func (m *submitted) drop() {
-	if !m.gone {
-		m.gone = true
+	if !m.ended {
+		m.ended = true
 		m.draft.Discard()
 	}
 	m.memory.Resize(0)
@@ -174,7 +173,7 @@ func (m *submitted) fit(n int) error {
 	return m.session.srv.outOfMemory(m.env.account)
 }
 
-// inMemory is how much of a draft is in memory: all of it, unless it says otherwise.
+// inMemory is how much of a draft is in memory, in octets: all, unless it says less.
 func inMemory(d relay.Draft) int64 {
 	if d, ok := d.(interface{ InMemory() int64 }); ok {
 		return d.InMemory()
@@ -182,13 +181,13 @@ func inMemory(d relay.Draft) int64 {
 	return d.Size()
 }
 
-// outOfMemory is the reply where an account has as much on its way in as it may.
+// outOfMemory is the reply to an account that may have no more memory.
 func (s *Server) outOfMemory(who account.ID) *smtp.SMTPError {
-	s.reached("content_memory", who)
-	return refusal(452, "4.3.1", "Too much content is on its way in, try again later")
+	s.atBound("content_memory", who)
+	return newReply(452, "4.3.1", "Too much content is on its way in, try again later")
 }
 
-// finish ends the draft, one way or the other, and gives the reply.
+// finish accepts the message or drops it, and returns the reply.
 func (m *submitted) finish() *smtp.SMTPError {
 	about, err := m.content.End(m.doubtful)
 	if err != nil {
@@ -200,7 +199,7 @@ func (m *submitted) finish() *smtp.SMTPError {
 		m.drop()
 		return reply
 	}
-	m.gone = true
+	m.ended = true
 	err = s.srv.in.Accept(s.srv.content, m.message(about), rcpts, m.draft)
 	if err != nil {
 		s.srv.recipients.GiveBack(m.env.account, len(rcpts), time.Now())
@@ -213,27 +212,27 @@ func (m *submitted) finish() *smtp.SMTPError {
 	return queued(m.id)
 }
 
-// spend counts n recipients to an account, or says why it may not have them: all that
-// is there to refuse it by may have changed since MAIL.
+// spend counts n recipients of an account. It returns the reply if the account may not
+// have them, or nil. The account may have changed since MAIL.
 func (s *session) spend(id account.ID, n int) *smtp.SMTPError {
 	who, err := s.srv.accounts.Account(s.srv.content, id)
 	switch {
 	case errors.Is(err, account.ErrNotFound), err == nil && who.Disabled:
 		s.conn.HangUp("")
-		return refusal(421, "4.7.0", s.srv.o.Hostname+" The API key of this session is no longer valid, closing connection")
+		return newReply(421, "4.7.0", s.srv.o.Hostname+" The API key of this session is no longer valid, closing connection")
 	case err != nil:
 		s.srv.log.Warn("account store failed during submission", zap.Error(err))
 		return replyTo(err)
 	case !s.srv.recipients.Take(id, n, who.MaxRecipientsPerHour, time.Now()):
-		return s.srv.atQuota(who)
+		return s.srv.outOfRecipients(who)
 	}
 	return nil
 }
 
-// atQuota is the reply to an account that has had its recipients of the hour.
-func (s *Server) atQuota(who account.Account) *smtp.SMTPError {
-	s.reached("recipients_per_hour", who.ID)
-	return refusal(452, "4.3.1", "Too many recipients in an hour, try again later")
+// outOfRecipients is the reply to an account that may have no more recipients this hour.
+func (s *Server) outOfRecipients(who account.Account) *smtp.SMTPError {
+	s.atBound("recipients_per_hour", who.ID)
+	return newReply(452, "4.3.1", "Too many recipients in an hour, try again later")
 }
 
 func (m *submitted) message(about content.Summary) relay.Message {

@@ -133,9 +133,9 @@ func (s *Server) shortOf(l places.Loss) {
 	}
 }
 
-// reached counts that an account is at one of its bounds, and logs it from time to
+// atBound counts that an account is at one of its bounds, and logs it from time to
 // time.
-func (s *Server) reached(bound string, who account.ID) {
+func (s *Server) atBound(bound string, who account.ID) {
 	s.metrics.bounded.WithLabelValues(bound).Inc()
 	if n, due := s.seldom.Due(bound+" "+string(who), time.Now()); due {
 		s.log.Warn("an account is at one of its bounds: it is answered 452", zap.String("bound", bound),

@@ -21,8 +21,8 @@ type Options struct {
 	AllowPlaintextAuth bool           // AUTH without TLS
 	Trusted            []netip.Prefix // may submit without AUTH, for the parent account
 
-	// RefuseBareNewlines refuses content with a CR or LF that stands alone; else
-	// CRLF is made of it (newlines.go).
+	// RefuseBareNewlines refuses content with a CR or an LF that stands alone; else
+	// it is mended (relay/submission/content/newlines.go).
 	RefuseBareNewlines bool
 
 	MaxMessageBytes int64 // of content with its line ends in order; 0: 30 MiB
@@ -30,11 +30,11 @@ type Options struct {
 	MaxConnections  int   // 0: 10,000
 	MaxPerIP        int   // connections from one address, or one /64 of IPv6; 0: no limit
 
-	// Admit says whether an account may begin another message, so that its client
-	// need not send one that Intake refuses; nil: it may.
+	// Admit returns an error if an account may not begin another message. So its
+	// client does not send what Intake will refuse. nil: every account may.
 	Admit func(account.ID) error
 
-	MaxStrangersPerIP int            // those of them that have not logged in and are not trusted; 0: no limit
+	MaxStrangersPerIP int            // those of MaxPerIP that have not logged in and are not trusted; 0: no limit
 	LoginTimeout      time.Duration  // from the greeting to a login, and less while places run out; 0: 1 minute
 	ProxyProtocol     []netip.Prefix // balancers whose PROXY header is believed, and required
 
@@ -74,15 +74,14 @@ func orDefault[T comparable](p *T, value T) {
 	}
 }
 
-// Intake takes what was submitted; the queue implements it.
+// Intake takes messages; the queue implements it.
 type Intake interface {
 	// NewDraft begins a body.
 	NewDraft() relay.Draft
-	// Accept makes the message durable: when it returns nil, the message is
-	// on stable storage. It ends the draft, whatever it returns.
+	// Accept makes a message durable: when it returns nil, the message is on
+	// stable storage. It ends the draft, also with an error.
 	Accept(ctx context.Context, m relay.Message, rcpts []relay.Recipient, body relay.Draft) error
 }
 
-// Accounts says what a key opens; account.Store in full, because
-// account.Authenticate wants it.
+// Accounts tells which account a key belongs to.
 type Accounts = account.Store

@@ -11,8 +11,8 @@ import (
 	"tlsrelay/relay/places"
 )
 
-// peer is the socket of one client, below TLS. Here, and not above TLS, reads
-// get their deadlines: one record may take many reads to arrive.
+// peer is the socket of one client, below TLS. Reads get their deadlines here and not
+// above TLS, because one TLS record may take many reads.
 type peer struct {
 	net.Conn
 	srv  *Server
@@ -23,26 +23,24 @@ type peer struct {
 	left  func()            // gives the place back, once
 	gives func(places.Loss) // ends it, for another one's place
 
-	ahead    []byte // what was read behind a PROXY header
-	failures int    // logins that failed; of the goroutine that answers
+	ahead    []byte // was read behind a PROXY header
+	failures int    // failed logins; of the goroutine of the conversation
 	commands int    // before a login; of that goroutine, too
 
 	resting atomic.Bool
 
-	// Of the goroutine that reads: what is awaited has come in part, and no reply
-	// is due before the rest.
-	eager bool
+	quick bool // see QuickAck; of the goroutine that reads, and so is acks
 	acks  quickAck
 
 	mu          sync.Mutex
-	until       time.Time // fixed end of all reads; zero: each has idle from its start
-	login       time.Time // a stranger's end of everything; zero: it has logged in
-	parting     string    // why it was ended, for the client; "" if not
+	until       time.Time // the deadline of all reads; zero: each read has idle
+	login       time.Time // a stranger's deadline for all; zero: it has logged in
+	parting     string    // the reply that tells why it was ejected; "": it was not
 	interrupted bool
 	closed      sync.Once
 }
 
-// partingTime is how long a client has to take the last words.
+// partingTime is how long a client has to read the parting reply.
 const partingTime = 2 * time.Second
 
 // ShowBy implements places.Conn. It is called before the conversation, and by the
@@ -62,43 +60,42 @@ func (p *peer) Resting() bool { return p.resting.Load() }
 // GiveWay implements places.Conn.
 func (p *peer) GiveWay(l places.Loss) { p.gives(l) }
 
-// eject ends the conversation, whatever it waits for. words tell the client why,
-// if it listens. false: it was ended before.
-func (p *peer) eject(words string) bool {
+// eject ends the conversation, whatever it waits for. parting is the reply that tells
+// the client why. It returns false if the client was ejected before.
+func (p *peer) eject(parting string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.parting != "" {
 		return false
 	}
-	p.parting = words
+	p.parting = parting
 	_ = p.Conn.SetWriteDeadline(time.Now().Add(partingTime))
 	p.stop()
 	return true
 }
 
-// ending says whether the conversation is over, and the words for the client: it was
-// ejected, or it is a stranger who has had its time.
-func (p *peer) ending() (words string, late bool) {
+// ending returns the parting reply to a client that was ejected, and whether a
+// stranger's time is over.
+func (p *peer) ending() (parting string, late bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.parting, !p.login.IsZero() && !time.Now().Before(p.login)
 }
 
-// Bound implements wire.Socket: it fixes when reads end, whatever trickles in until then. A zero time
-// gives each read its own idle time again: slow but steady content may take
-// as long as it likes.
-func (p *peer) Bound(until time.Time) {
+// EndReads implements wire.Socket. While each read has a timeout of its own,
+// slow but steady content may take as long as it likes.
+func (p *peer) EndReads(until time.Time) {
 	p.mu.Lock()
 	p.until = until
 	p.mu.Unlock()
 }
 
-// maxCommands is how many commands a client may give before it has logged in. A
-// login takes half a dozen.
+// maxCommands is how many commands a client may give before it logs in. A login takes
+// half a dozen.
 const maxCommands = 100
 
-// Command implements wire.Socket: it bounds the commands of a client that has not
-// logged in.
+// Command implements wire.Socket. It ends the conversation of a client that has given
+// too many commands before a login.
 func (p *peer) Command() (parting string) {
 	if p.commands >= 0 {
 		p.commands++
@@ -110,21 +107,21 @@ func (p *peer) Command() (parting string) {
 	return p.srv.words("commands_before_login")
 }
 
-// Farewell implements wire.Socket.
-func (p *peer) Farewell() string {
-	words, late := p.ending()
-	if words == "" && late {
+// Parting implements wire.Socket.
+func (p *peer) Parting() string {
+	parting, late := p.ending()
+	if parting == "" && late {
 		p.srv.metrics.rejected.WithLabelValues("login_timeout").Inc()
-		words = p.srv.words("login_timeout")
+		return p.srv.words("login_timeout")
 	}
-	return words
+	return parting
 }
 
-// Rest implements wire.Socket.
-func (p *peer) Rest(resting bool) { p.resting.Store(resting) }
+// Idle implements wire.Socket.
+func (p *peer) Idle(idle bool) { p.resting.Store(idle) }
 
-// Eager implements wire.Socket.
-func (p *peer) Eager(eager bool) { p.eager = eager }
+// QuickAck implements wire.Socket.
+func (p *peer) QuickAck(quick bool) { p.quick = quick }
 
 // Read implements net.Conn.
 func (p *peer) Read(b []byte) (int, error) {
@@ -136,7 +133,7 @@ func (p *peer) Read(b []byte) (int, error) {
 	if err := p.arm(); err != nil {
 		return 0, err
 	}
-	if p.eager {
+	if p.quick {
 		p.acks.now(p.Conn)
 	}
 	return p.Conn.Read(b)
@@ -155,7 +152,7 @@ func (p *peer) arm() error {
 	return p.Conn.SetReadDeadline(p.inTime(until))
 }
 
-// inTime is until, or the end of a stranger's time where that comes first.
+// inTime returns until, or the end of a stranger's time if that comes first.
 func (p *peer) inTime(until time.Time) time.Time {
 	if !p.login.IsZero() && p.login.Before(until) {
 		return p.login
@@ -163,7 +160,7 @@ func (p *peer) inTime(until time.Time) time.Time {
 	return until
 }
 
-// Interrupt implements wire.Socket: it ends the read that is waiting, and all later ones.
+// Interrupt implements wire.Socket.
 func (p *peer) Interrupt() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -175,8 +172,8 @@ func (p *peer) stop() {
 	_ = p.Conn.SetReadDeadline(time.Unix(1, 0))
 }
 
-// Write implements net.Conn. A client that does not read its replies is
-// given up after the idle time, or when it has to go.
+// Write implements net.Conn. It gives up a client that does not read its replies:
+// after the idle timeout, or soon after the client was ejected.
 func (p *peer) Write(b []byte) (int, error) {
 	if err := p.armWrite(); err != nil {
 		return 0, err
@@ -192,7 +189,7 @@ func (p *peer) armWrite() error {
 	if p.parting != "" {
 		until = now.Add(partingTime)
 	} else if end := p.inTime(until); end != until {
-		until = later(end, now).Add(partingTime) // for the words that tell it
+		until = later(end, now).Add(partingTime) // for the parting reply
 	}
 	return p.Conn.SetWriteDeadline(until)
 }
@@ -204,7 +201,7 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// Close closes the socket, also under the hands of another goroutine.
+// Close closes the socket. It is safe for concurrent use.
 func (p *peer) Close() error {
 	err := net.ErrClosed
 	p.closed.Do(func() {

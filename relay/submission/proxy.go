@@ -66,8 +66,8 @@ var errNoHeader = errors.New("closed without a PROXY header")
 // readProxy reads the header and gives the client's address; it is not valid where the
 // balancer speaks for itself. What came behind the header is read next.
 func (p *peer) readProxy() (netip.Addr, error) {
-	p.Bound(time.Now().Add(proxyTime))
-	defer p.Bound(time.Time{})
+	p.EndReads(time.Now().Add(proxyTime))
+	defer p.EndReads(time.Time{})
 	r := bufio.NewReaderSize(p, proxyBuffer)
 	ip, err := proxyClient(r)
 	if err == nil && r.Buffered() > 0 {

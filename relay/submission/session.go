@@ -18,39 +18,39 @@ import (
 	"tlsrelay/relay/submission/wire"
 )
 
-// session is what go-smtp's conversation means. Reset and Logout are called
-// under go-smtp's lock and must not call back into its Conn; Data of a BDAT
-// runs beside all other methods.
+// session is the layer above go-smtp's conversation. go-smtp calls Reset and Logout
+// under its lock, so they must not call its Conn. It runs Data of BDAT beside all
+// other methods.
 type session struct {
-	srv   *Server
-	conn  *wire.Conn
-	peer  *peer
-	hello func() string // as of the last greeting; not for Data, which may run beside the next
+	srv        *Server
+	conn       *wire.Conn
+	peer       *peer
+	clientName func() string // the name in the last greeting; not for Data, since a greeting may run beside it
 
-	// secret is what AUTH succeeded with, "" before: it is asked again at
-	// every MAIL, so that revoking a key or disabling an account stops at once.
+	// secret is the API key that AUTH succeeded with, "" before. Every MAIL checks
+	// it again, so that a revoked key or a disabled account ends at once.
 	secret string
-	key    string // the id of its key, once sender has asked
+	key    string // the id of secret, after the first check of MAIL
 
 	mu  sync.Mutex
 	env *envelope // nil: no transaction
 }
 
-// envelope is one transaction, until it is handed to Intake.
+// envelope is one transaction.
 type envelope struct {
-	account account.ID
-	key     string // id of the API key, for the log
-	authed  bool   // with AUTH, and not by its address
-	hello   string // the client's name in its last greeting
-	esmtp   bool   // which was EHLO
-	from    relay.Address
-	opts    smtp.MailOptions
-	rcpts   []relay.Recipient
+	account    account.ID
+	key        string // id of the API key, for the log
+	authed     bool   // by AUTH, and not by its address
+	clientName string // the client's name in its last greeting
+	esmtp      bool   // that greeting was EHLO
+	from       relay.Address
+	opts       smtp.MailOptions
+	rcpts      []relay.Recipient
 
-	given   int             // recipients, also those that are not kept
-	size    int64           // of what is kept of them
+	given   int             // recipients that were accepted, also if rcpts no longer has them
+	size    int64           // of them in memory, in octets
 	memory  limit.Share     // for that
-	refusal *smtp.SMTPError // of the message, whatever it is; nil: none so far
+	refusal *smtp.SMTPError // the reply to the message, whatever its content is; nil: none so far
 }
 
 var (
@@ -60,7 +60,7 @@ var (
 
 func (s *Server) newSession(c *smtp.Conn) (smtp.Session, error) {
 	conn := c.Conn().(*wire.Conn)
-	return &session{srv: s, conn: conn, peer: conn.Socket.(*peer), hello: c.Hostname}, nil
+	return &session{srv: s, conn: conn, peer: conn.Socket.(*peer), clientName: c.Hostname}, nil
 }
 
 // Reset implements smtp.Session.
@@ -96,14 +96,14 @@ func (s *session) envelope() *envelope {
 	return s.env
 }
 
-// Mail implements smtp.Session. from has lost its quotes on the way, so the
-// address is read again from the command line. opts.Auth is somebody's claim,
-// may hold anything (RFC 4954 §5), and goes nowhere.
+// Mail implements smtp.Session. go-smtp has removed quotes from from, so the address
+// is read again from the command line. opts.Auth may claim anything (RFC 4954 §5),
+// and is dropped.
 func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	if s.envelope() != nil {
-		return refusal(503, "5.5.1", "Sender already given")
+		return newReply(503, "5.5.1", "Sender already given")
 	}
-	who, authed, err := s.sender()
+	who, authed, err := s.submitter()
 	if err != nil {
 		return err
 	}
@@ -114,17 +114,17 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	}
 	switch {
 	case s.srv.recipients.Exhausted(who.ID, who.MaxRecipientsPerHour, time.Now()):
-		return s.srv.atQuota(who)
+		return s.srv.outOfRecipients(who)
 	case s.srv.memory.Exhausted(who.ID):
 		return s.srv.outOfMemory(who.ID)
 	}
 	if opts.RequireTLS && s.conn.Secured() == "" {
-		return refusal(530, "5.7.10", "REQUIRETLS needs TLS here: issue STARTTLS first")
+		return newReply(530, "5.7.10", "REQUIRETLS needs TLS here: issue STARTTLS first")
 	}
 	if len(opts.EnvelopeID) > maxEnvelopeID {
-		return refusal(501, "5.5.4", "ENVID is too long")
+		return newReply(501, "5.5.4", "ENVID is too long")
 	}
-	env := &envelope{account: who.ID, key: s.key, authed: authed, hello: s.hello(), esmtp: s.conn.ESMTP(), opts: *opts}
+	env := &envelope{account: who.ID, key: s.key, authed: authed, clientName: s.clientName(), esmtp: s.conn.ESMTP(), opts: *opts}
 	env.opts.Auth, env.opts.EnvelopeID = nil, strings.Clone(opts.EnvelopeID)
 	env.memory = s.srv.memory.Share(who.ID)
 	if from != "" {
@@ -136,11 +136,12 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	return nil
 }
 
-// maxEnvelopeID is the bound of RFC 3461 §4.4.
+// maxEnvelopeID is the longest ENVID, in octets (RFC 3461 §4.4).
 const maxEnvelopeID = 100
 
-// sender says for whom mail is submitted now.
-func (s *session) sender() (who account.Account, authed bool, err error) {
+// submitter finds the account that submits mail, and whether it is known by AUTH. The
+// error is a reply.
+func (s *session) submitter() (who account.Account, authed bool, err error) {
 	ctx := s.srv.content
 	if s.secret != "" {
 		owner, key, err := account.Authenticate(ctx, s.srv.accounts, s.secret)
@@ -148,9 +149,9 @@ func (s *session) sender() (who account.Account, authed bool, err error) {
 		case errors.Is(err, account.ErrDenied), err == nil && !key.Allows(account.MailSend):
 			s.secret, s.key = "", ""
 			s.conn.HangUp(s.srv.words("key_ended"))
-			return who, false, refusal(530, "5.7.0", badGrant)
+			return who, false, newReply(530, "5.7.0", badGrant)
 		case err != nil:
-			return who, false, s.unavailable(refusal(451, "4.3.0", noAuthority), err)
+			return who, false, s.unavailable(newReply(451, "4.3.0", noAuthority), err)
 		}
 		s.key = key.ID
 		return owner, true, nil
@@ -161,27 +162,27 @@ func (s *session) sender() (who account.Account, authed bool, err error) {
 	parent, err := s.srv.accounts.Account(ctx, account.Parent)
 	switch {
 	case err != nil:
-		return who, false, s.unavailable(refusal(451, "4.3.0", noAuthority), err)
+		return who, false, s.unavailable(newReply(451, "4.3.0", noAuthority), err)
 	case parent.Disabled:
 		return who, false, s.unauthenticated()
 	}
 	return parent, false, nil
 }
 
-// unavailable is the reply where the account store has failed with err.
+// unavailable logs that the account store has failed with err, and returns the reply.
 func (s *session) unavailable(reply, err error) error {
 	s.srv.log.Warn("account store failed during submission", zap.Error(err))
 	return reply
 }
 
-// unauthenticated is the reply to MAIL before AUTH. Without TLS, AUTH is most
-// often not offered, and a client that sees none does not know why.
+// unauthenticated is the reply to MAIL before AUTH. Most often AUTH is offered only
+// after STARTTLS, and a client that is not offered AUTH does not know why.
 func (s *session) unauthenticated() error {
 	text := "Unauthenticated senders not allowed"
 	if s.conn.Secured() == "" && s.srv.o.TLS != nil {
 		text += ": say STARTTLS first, then AUTH"
 	}
-	return refusal(530, "5.7.0", text)
+	return newReply(530, "5.7.0", text)
 }
 
 func (s *session) trusted() bool { return trusts(s.srv.o.Trusted, s.peer.ip) }
@@ -199,17 +200,17 @@ func trusts(networks []netip.Prefix, ip netip.Addr) bool {
 func (s *session) Rcpt(_ string, opts *smtp.RcptOptions) error {
 	env := s.envelope()
 	if env == nil {
-		return refusal(503, "5.5.1", "MAIL comes first")
+		return newReply(503, "5.5.1", "MAIL comes first")
 	}
 	addr, err := s.address(env.opts.UTF8, badRecipient)
 	if err != nil {
 		return err
 	}
 	if addr.LongLocal() {
-		return refusal(501, "5.1.3", "Address too long")
+		return newReply(501, "5.1.3", "Address too long")
 	}
 	if strings.ContainsFunc(opts.OriginalRecipient, unicode.IsControl) || len(opts.OriginalRecipient) > maxOriginal {
-		return refusal(501, "5.5.4", "Malformed ORCPT parameter value")
+		return newReply(501, "5.5.4", "Malformed ORCPT parameter value")
 	}
 	rcpt := relay.Recipient{
 		Address: addr, Index: len(env.rcpts),
@@ -220,17 +221,18 @@ func (s *session) Rcpt(_ string, opts *smtp.RcptOptions) error {
 	return s.keep(env, rcpt)
 }
 
-// recipientSize is about what a recipient takes beside what the client wrote.
+// recipientSize is about what a recipient takes in memory, in octets, beside what the
+// client wrote.
 const recipientSize = 256
 
-// keep adds a recipient to the envelope. What there is no memory for is refused with
-// the message, for a refusal of one recipient is a matter of that recipient to most
-// clients.
+// keep adds a recipient to the envelope. If there is no memory for it, the whole
+// message is refused at its end: most clients would take a refusal of RCPT for one of
+// that recipient, and send to the others.
 func (s *session) keep(env *envelope, rcpt relay.Recipient) error {
 	s.mu.Lock() // for the Data of a BDAT that was given up, which may take env for its own
 	defer s.mu.Unlock()
 	if env.given >= s.srv.o.MaxRecipients {
-		return refusal(452, "4.5.3", "Maximum limit of "+strconv.Itoa(s.srv.o.MaxRecipients)+" recipients reached")
+		return newReply(452, "4.5.3", "Maximum limit of "+strconv.Itoa(s.srv.o.MaxRecipients)+" recipients reached")
 	}
 	env.given++
 	env.size += int64(recipientSize + len(s.conn.Line()))
@@ -243,17 +245,17 @@ func (s *session) keep(env *envelope, rcpt relay.Recipient) error {
 		env.rcpts = append(env.rcpts, rcpt)
 	}
 	if env.given > 1 {
-		// go-smtp keeps what it has a 250 for, with the line it stood in. It needs to
-		// know of one.
-		return taken
+		// go-smtp keeps a recipient for which it gets nil, with its whole line. It
+		// needs one.
+		return recipientAccepted
 	}
 	return nil
 }
 
-// taken is the reply to a recipient. It travels as an error so that it is ours.
-var taken = refusal(250, "2.1.5", "Recipient address accepted")
+// recipientAccepted is the reply to RCPT, as an error.
+var recipientAccepted = newReply(250, "2.1.5", "Recipient address accepted")
 
-// maxOriginal is the bound of RFC 3461 §4.2.
+// maxOriginal is the longest address in ORCPT, in octets (RFC 3461 §4.2).
 const maxOriginal = 500
 
 func notify(words []smtp.DSNNotify) relay.Notify {
@@ -273,20 +275,20 @@ func notify(words []smtp.DSNNotify) relay.Notify {
 	return n
 }
 
-// address reads the address of the current command; bad is the reply to one
-// that has no meaning.
+// address reads the address of the current command. bad is the reply to an address
+// that cannot be read.
 func (s *session) address(smtputf8 bool, bad *smtp.SMTPError) (relay.Address, error) {
 	path, ok := wire.Path(s.conn.Line())
 	if !ok {
 		return relay.Address{}, bad
 	}
-	// What is kept of the line is not to keep the line, which may be long.
+	// The clone keeps the line from staying in memory, which may be long.
 	a, err := relay.ParseAddress(strings.Clone(path), smtputf8)
 	switch {
 	case errors.Is(err, relay.ErrAddressUTF8):
-		return relay.Address{}, refusal(553, "5.6.7", "Address needs SMTPUTF8")
+		return relay.Address{}, newReply(553, "5.6.7", "Address needs SMTPUTF8")
 	case errors.Is(err, relay.ErrAddressLength):
-		return relay.Address{}, refusal(501, "5.1.3", "Address too long")
+		return relay.Address{}, newReply(501, "5.1.3", "Address too long")
 	case err != nil:
 		return relay.Address{}, bad
 	}

@@ -2,18 +2,18 @@ package content
 
 import "bytes"
 
-// Undot takes the dot-stuffing out of the content of DATA (RFC 5321 §4.5.2)
-// without copying it. Only CRLF "." CRLF ends the content; every other
-// look-alike is content.
+// Undot removes the dot-stuffing of DATA (RFC 5321 §4.5.2), and copies nothing.
+// Only CRLF "." CRLF ends the content; whatever else looks like it is content.
+// The zero value is ready for the first octet.
 //
-// Behind a bare LF a dot is stuffing only if another one follows. A client
-// that takes LF for a line end and stuffs never sends a single dot there, and
-// one that does not stuff there means the dot that it sends.
+// Behind a bare LF a dot is stuffing only if another dot follows. A client that
+// stuffs there never sends a single dot, and a client that does not stuff there
+// means the dot that it sends.
 type Undot struct {
 	at      place
 	cr, cr2 bool // the last octet was CR, and the one before it
-	// Doubtful: the end that came stood behind CR CR LF. Some servers take
-	// that for a line end and some do not, so they disagree about the end.
+	// Doubtful tells that the end stood behind CR CR LF. Some servers take that
+	// for a line end and some do not, so they disagree about the end.
 	Doubtful bool
 }
 
@@ -28,8 +28,9 @@ const (
 	midLine
 )
 
-// Next passes the content in w to sink and says how much of w is used up and
-// whether the end came. It leaves at most two octets, which need a third.
+// Next passes the content in w to sink. It returns how many octets of w are used,
+// and whether the end was among them. Without the end it leaves two octets at
+// most: they may be the start of the end. They come first in the next w.
 func (u *Undot) Next(w []byte, sink func([]byte)) (used int, end bool) {
 	emit := func(b []byte) {
 		if len(b) > 0 {
@@ -76,7 +77,7 @@ func (u *Undot) Next(w []byte, sink func([]byte)) (used int, end bool) {
 	return len(w), false
 }
 
-// look notes how b ends, which goes on where the last piece ended.
+// look notes how b ends. b begins where the last piece ended.
 func (u *Undot) look(b []byte) {
 	switch n := len(b); {
 	case n > 1:

@@ -3,14 +3,14 @@ package content
 // Fault is why content is refused for good.
 type Fault struct {
 	Code   int    // of the reply (RFC 5321 §4.2)
-	Status string // its enhanced status code (RFC 3463)
-	Words  string // its text
+	Status string // the enhanced status code (RFC 3463)
+	Text   string // of the reply
 }
 
 // Error implements error.
-func (f *Fault) Error() string { return f.Words }
+func (f *Fault) Error() string { return f.Text }
 
-// ErrTooBig is the fault of a message beyond the size that is announced.
+// ErrTooBig is the Fault of a message that has more octets than EHLO allows.
 var ErrTooBig = &Fault{552, "5.3.4", "Message is too big"}
 
 var (
@@ -24,9 +24,10 @@ var (
 	errEndLike      = malformed("A line of NULs and a dot: some servers take it for the end of a message")
 )
 
-func malformed(words string) *Fault { return &Fault{550, "5.6.0", words} }
+func malformed(text string) *Fault { return &Fault{550, "5.6.0", text} }
 
-// smtpAPIFault calls a header that cannot be read what SendGrid calls it.
+// smtpAPIFault is the Fault of an X-SMTPAPI header, in the words of SendGrid. about
+// says more.
 func smtpAPIFault(about string) *Fault {
 	return malformed("Invalid SMTPAPI header" + about)
 }

@@ -6,30 +6,31 @@ import (
 	"strings"
 )
 
-// Bounds of a header section: what is kept in memory of a message before the
-// rest is streamed, and the trace fields that mean a loop (RFC 5321 §6.3).
 const (
-	maxHeader   = 1 << 20
+	// maxHeader is the longest header section, in octets: it is kept in memory.
+	maxHeader = 1 << 20
+	// maxReceived is how many Received fields a message may have before it is
+	// taken for one in a loop (RFC 5321 §6.3).
 	maxReceived = 50
 )
 
-// field is one header field with its folded lines and its last line end.
+// field is a header field.
 type field struct {
 	name []byte // as written
-	raw  []byte
+	raw  []byte // all of it, with folded lines and the last line end
 }
 
 func (f field) is(name string) bool { return bytes.EqualFold(f.name, []byte(name)) }
 
-// value is the field's body, unfolded (RFC 5322 §2.2.3).
+// value is the body of the field, unfolded (RFC 5322 §2.2.3).
 func (f field) value() string {
 	_, body, _ := bytes.Cut(f.raw, []byte(":"))
 	body = bytes.ReplaceAll(body, []byte("\r\n"), nil)
 	return strings.TrimSpace(string(body))
 }
 
-// headerEnd finds where the header section in b ends: behind the last field's
-// line end, before the empty line. It looks from the given offset on only.
+// headerEnd finds the end of the header section in b: behind the line end of the
+// last field, before the empty line. It does not look before the offset from.
 func headerEnd(b []byte, from int) (int, bool) {
 	if bytes.HasPrefix(b, []byte("\r\n")) {
 		return 0, true
@@ -41,8 +42,8 @@ func headerEnd(b []byte, from int) (int, bool) {
 	return 0, false
 }
 
-// fields yields the fields of a header section, in order. A line that belongs
-// to no field comes as one without a name, so that all of b is yielded.
+// fields yields the fields of a header section, in order. A line that belongs to
+// no field is yielded as a field without a name.
 func fields(b []byte) iter.Seq[field] {
 	return func(yield func(field) bool) {
 		for len(b) > 0 {
@@ -56,9 +57,9 @@ func fields(b []byte) iter.Seq[field] {
 	}
 }
 
-// mboxLines counts the octets at the start of a header section that an mbox
-// file has before a message: "From " and a date, once or quoted. They belong to
-// the file and not to the message (RFC 4155).
+// mboxLines counts the octets of the "From " lines, plain or quoted, that a header
+// section begins with. They belong to an mbox file (RFC 4155) and not to the
+// message.
 func mboxLines(b []byte) int {
 	n := 0
 	for n < len(b) {
@@ -75,8 +76,8 @@ func mboxLines(b []byte) int {
 	return n
 }
 
-// fieldName reads the name at the start of a field. White space before the
-// colon is obsolete but in use (RFC 5322 §4.5).
+// fieldName reads the name at the start of a field. It allows white space before
+// the colon, which is obsolete and still in use (RFC 5322 §4.5).
 func fieldName(b []byte) ([]byte, bool) {
 	i := 0
 	for i < len(b) && b[i] > ' ' && b[i] < 0x7f && b[i] != ':' {
@@ -89,8 +90,8 @@ func fieldName(b []byte) ([]byte, bool) {
 	return b[:i], true
 }
 
-// fieldLength counts a field's octets up to the line end that no white space
-// follows.
+// fieldLength counts the octets of a field: it ends with the first line that no
+// white space follows.
 func fieldLength(b []byte) int {
 	n := 0
 	for {
@@ -105,9 +106,9 @@ func fieldLength(b []byte) int {
 	}
 }
 
-// header is what the relay needs to know of a header section.
+// header is what the Rewriter needs to know of a header section.
 type header struct {
-	messageID string // with < >; "" if the field is missing
+	messageID string // the body of Message-ID; "" if the field is missing
 	hasID     bool
 	hasDate   bool
 	received  int
@@ -116,11 +117,10 @@ type header struct {
 	rest      []byte   // the lines at its end that belong to no field
 }
 
-// parseHeader reads a header section. A line that is no field is left where it
-// is while fields follow: readers get over it, and what follows is header to
-// them. Where none follows the body has begun without its empty line, and so it
-// has where the first line is the continuation of nothing: left as it is, it
-// would continue a field of ours.
+// parseHeader reads a header section. A line that is no field stays where it is
+// if fields follow: readers skip such a line and read on. If no field follows, the
+// body has begun without its empty line. The same is true if the first line is a
+// continuation: left in place, it would continue a field of ours.
 func parseHeader(b []byte) header {
 	var h header
 	at, from, stray := 0, 0, -1

@@ -2,18 +2,17 @@ package content
 
 import "bytes"
 
-// newlines makes CRLF the only line end of content. A CR or an LF that stands
-// alone is a line end to some receivers and not to others, which is what
-// smuggling is made of (RFC 5321 §2.3.8). So a bare LF becomes CRLF, CRs in
-// front of a line end go, and any other CR becomes a blank. An octet becomes
-// two at most, and only as part of a line end.
+// newlines makes CRLF the only line end of content. Some receivers take a bare CR
+// or a bare LF for a line end and others do not (RFC 5321 §2.3.8); a smuggled
+// message hides in that difference. So a bare LF becomes CRLF, extra CRs before a
+// line end are removed, and any other CR becomes a blank. An octet becomes two at
+// most, and only as part of a line end.
 //
-// What needs no mending, which is nearly everything, is looked at in bulk and
-// passed on as it lies.
+// Nearly all content is in order. It is checked in bulk and passed on in place.
 type newlines struct {
-	crs int64 // CRs that are held back until the octet after them tells what they are
+	crs int64 // CRs at the end of the last piece; the octet behind them tells what they are
 
-	bareCR, bareLF bool // found, and mended
+	bareCR, bareLF bool // there was one
 }
 
 var (
@@ -22,8 +21,8 @@ var (
 	blanks         = bytes.Repeat([]byte{' '}, 512)
 )
 
-// next passes the next piece to sink, in one part or several, none of them
-// empty. A CR and the LF behind it always come in the same part. It writes to b.
+// next passes the next piece to sink, in one part or several. No part is empty,
+// and none ends between a CR and its LF. next writes to b.
 func (n *newlines) next(b []byte, sink func([]byte)) {
 	b = n.resolve(b, sink)
 	text := bytes.TrimRight(b, "\r")
@@ -40,7 +39,7 @@ func (n *newlines) next(b []byte, sink func([]byte)) {
 // end is called after the last piece.
 func (n *newlines) end(sink func([]byte)) { n.blank(sink) }
 
-// resolve decides about the CRs that are held back, and gives what is left of b.
+// resolve decides about the CRs of the last piece, and returns the rest of b.
 func (n *newlines) resolve(b []byte, sink func([]byte)) []byte {
 	if n.crs == 0 || len(b) == 0 {
 		return b
@@ -60,7 +59,7 @@ func (n *newlines) resolve(b []byte, sink func([]byte)) []byte {
 	return rest
 }
 
-// blank writes as many blanks as CRs are held back.
+// blank passes on a blank for each CR of the last piece.
 func (n *newlines) blank(sink func([]byte)) {
 	n.bareCR = n.bareCR || n.crs > 0
 	for n.crs > 0 {
@@ -83,11 +82,11 @@ func inOrder(b []byte) bool {
 		}
 		lines++
 	}
-	// Where every line feed follows a CR, a CR too many stands alone.
+	// Every LF follows a CR, so one more CR would stand alone.
 	return bytes.Count(b, carriageReturn) == lines
 }
 
-// mend passes on b, which does not end in CR, line by line.
+// mend passes b on line by line. b does not end in CR.
 func (n *newlines) mend(b []byte, sink func([]byte)) {
 	for len(b) > 0 {
 		line, rest, ended := bytes.Cut(b, lineEnd[1:])
@@ -97,7 +96,7 @@ func (n *newlines) mend(b []byte, sink func([]byte)) {
 		}
 		n.bareCR = blankOut(text) || n.bareCR || len(line)-len(text) > 1
 		if ended && len(line)-len(text) == 1 {
-			text, ended = b[:len(line)+1], false // as it lies
+			text, ended = b[:len(line)+1], false // in place
 		}
 		if len(text) > 0 {
 			sink(text)

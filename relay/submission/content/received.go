@@ -8,23 +8,24 @@ import (
 	"tlsrelay/relay"
 )
 
-// Envelope is what the Received field tells of a transaction.
+// Envelope is what the added fields tell of a transaction.
 type Envelope struct {
-	Hello    string // the client's name as it gave it, unchecked
-	Client   netip.Addr
-	Hostname string // of this relay
-	ID       string
-	At       time.Time
-	ESMTP    bool
-	Authed   bool // with AUTH, and not by its address
-	SMTPUTF8 bool
-	Secured  string // TLS version and cipher suite, "" in clear
+	ClientName string     // in its greeting, unchecked
+	Client     netip.Addr // where it came from
+	Hostname   string     // of this relay
+	ID         string     // of the message
+	At         time.Time  // it began
+	ESMTP      bool       // the greeting was EHLO
+	Authed     bool       // by AUTH, and not by its address
+	SMTPUTF8   bool
+	Secured    string // TLS version and cipher suite, "" in clear
 
 	Recipients []relay.Recipient
 }
 
-// received appends the trace field of RFC 5321 §4.4. Who has the API key is
-// said nowhere. The recipient is named only when that tells nobody of another.
+// received appends the Received field (RFC 5321 §4.4). It does not tell whose API
+// key was used. It names the recipient only if there is one, so that no recipient
+// learns of another.
 func (e *Envelope) received(b []byte) []byte {
 	b = appendWords(b, "Received: from ", e.client(), " (", literal(e.Client), ")\r\n")
 	b = appendWords(b, "\tby ", e.Hostname, " with ", e.protocol(), " id ", e.ID)
@@ -32,7 +33,7 @@ func (e *Envelope) received(b []byte) []byte {
 		b = appendWords(b, "\r\n\t(", e.Secured, ")")
 	}
 	if len(e.Recipients) == 1 {
-		// In ASCII, or not at all: the message need not be internationalized.
+		// In ASCII or not at all: the message may not be internationalized.
 		if only, ok := e.Recipients[0].Address.ASCII(); ok {
 			b = appendWords(b, "\r\n\tfor <", only, ">")
 		}
@@ -48,16 +49,16 @@ func appendWords(b []byte, words ...string) []byte {
 	return b
 }
 
-// client is the client's own name if it is one, else its address: the field
-// is no place for whatever a client likes to write there.
+// client is the client's own name if that is a domain name, else its address.
+// Whatever else a client may say does not belong in a header field.
 func (e *Envelope) client() string {
-	if name, err := domain.Parse(e.Hello); err == nil {
+	if name, err := domain.Parse(e.ClientName); err == nil {
 		return name.String()
 	}
 	return literal(e.Client)
 }
 
-// literal is an address literal (RFC 5321 §4.1.3).
+// literal is the address literal of ip (RFC 5321 §4.1.3).
 func literal(ip netip.Addr) string {
 	switch {
 	case !ip.IsValid():
@@ -68,7 +69,7 @@ func literal(ip netip.Addr) string {
 	return "[" + ip.String() + "]"
 }
 
-// protocol is the "with" clause (RFC 3848, RFC 6531 §4.3).
+// protocol is the protocol of the "with" clause (RFC 3848, RFC 6531 §4.3).
 func (e *Envelope) protocol() string {
 	if !e.ESMTP {
 		return "SMTP"

@@ -13,7 +13,7 @@ import (
 func TestReceived(t *testing.T) {
 	only, _ := relay.ParseAddress(`"a b"@c.example`, false)
 	tr := Envelope{
-		Hello: "evil\r\nX: y", Client: netip.MustParseAddr("2001:db8::1"), Hostname: "relay.example", ID: relay.MessageID{}.String(), At: time.Unix(0, 0).UTC(),
+		ClientName: "evil\r\nX: y", Client: netip.MustParseAddr("2001:db8::1"), Hostname: "relay.example", ID: relay.MessageID{}.String(), At: time.Unix(0, 0).UTC(),
 		ESMTP: true, Secured: "TLS 1.2:TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", Recipients: []relay.Recipient{{Address: only}},
 	}
 	got := string(tr.received(nil))

@@ -7,53 +7,54 @@ import (
 	"time"
 )
 
-// Rewriter makes of a client's content what is stored. Each piece goes to
-// Next, in order, and End follows. The first error is the last: what comes
-// after it is looked at for its line ends, and dropped.
+// Rewriter turns what a client sends into what is stored. The caller sets the
+// exported fields, gives each piece to Next, in order, and calls End. After the
+// first error nothing is written any more; Next still looks at the line ends.
 type Rewriter struct {
 	Envelope           Envelope
 	MaxBytes           int64 // of content with its line ends in order
-	RefuseBareNewlines bool  // else CRLF is made of a CR or LF that stands alone
+	RefuseBareNewlines bool  // a CR or an LF that stands alone; else newlines mends it
 	To                 Sink
 
 	lines  newlines
 	scan   scan
-	size   int64  // of the content with its line ends in order
-	last   byte   // of the content
-	head   []byte // until the header section is complete
-	inBody bool
-	out    *bufio.Writer // to To; nil before the header section is complete
+	size   int64         // in octets, of the content with its line ends in order
+	last   byte          // its last octet so far
+	head   []byte        // the content, while the header section is not complete
+	inBody bool          // the header section is complete
+	out    *bufio.Writer // to To; nil unless inBody
 	err    error         // the first
 
 	summary Summary
 }
 
-// Sink takes the content to be stored. Any error of it ends the content.
+// Sink takes the content to be stored. Its errors refuse the content.
 type Sink interface {
 	// Gather tells how much memory the header section takes, in octets, while it
-	// is not complete. Write is not called before it is.
+	// is not complete. Write is called once it is, and its memory is free then.
 	Gather(n int) error
 	io.Writer
 }
 
-// Next takes the next piece of content, and gives the first error there was. It
-// writes to b and does not keep it.
+// Next takes the next piece of content. It returns the first error that there was:
+// a *[Fault], an error of To, or that of Refuse. It writes to b and does not keep
+// it.
 func (r *Rewriter) Next(b []byte) error {
 	r.lines.next(b, r.take)
 	return r.err
 }
 
-// Refuse drops the content for a reason of the caller's, unless there is one.
+// Refuse refuses the content with err, unless it is refused already.
 func (r *Rewriter) Refuse(err error) {
 	if r.err == nil {
 		r.err, r.head = err, nil
 	}
 }
 
-// BareCR reports whether a CR has stood alone in the content.
+// BareCR reports whether a CR stood alone in the content so far.
 func (r *Rewriter) BareCR() bool { return r.lines.bareCR }
 
-// take takes the next piece of content with its line ends in order.
+// take takes the next piece, with its line ends in order.
 func (r *Rewriter) take(b []byte) {
 	if r.err != nil || r.newlineFault() != nil {
 		return
@@ -70,7 +71,7 @@ func (r *Rewriter) take(b []byte) {
 		return
 	}
 	seen := len(r.head)
-	head := b // which is most often all of it, and need not be copied
+	head := b // most often it is all of it, and need not be copied
 	if seen > 0 {
 		if !r.gather(b) {
 			return
@@ -88,7 +89,7 @@ func (r *Rewriter) take(b []byte) {
 	}
 }
 
-// gather adds to the head.
+// gather adds to the head, and reports whether there is memory for it.
 func (r *Rewriter) gather(b []byte) bool {
 	r.head = append(r.head, b...)
 	if err := r.To.Gather(cap(r.head)); err != nil {
@@ -97,8 +98,8 @@ func (r *Rewriter) gather(b []byte) bool {
 	return r.err == nil
 }
 
-// begin writes the start of the message: head, whose header section is its
-// first end octets.
+// begin writes the start of the message. The first end octets of head are the
+// header section.
 func (r *Rewriter) begin(head []byte, end int) {
 	r.inBody, r.head = true, nil
 	r.out = buffers.Get().(*bufio.Writer)
@@ -125,13 +126,13 @@ func (r *Rewriter) begin(head []byte, end int) {
 		r.put(run)
 	}
 	if len(h.rest) > 0 {
-		// Its sender has forgotten the empty line before the body.
+		// The sender has forgotten the empty line before the body.
 		r.put([]byte("\r\n"))
 	}
 	r.put(head[end-len(h.rest):])
 }
 
-// added makes the fields this relay adds (RFC 5321 §4.4, RFC 6409 §8).
+// added makes the fields that the relay adds (RFC 5321 §4.4, RFC 6409 §8).
 func (r *Rewriter) added(h *header) []byte {
 	e := &r.Envelope
 	b := e.received(make([]byte, 0, 512))
@@ -146,25 +147,25 @@ func (r *Rewriter) added(h *header) []byte {
 	return b
 }
 
-// A draft may be a file, and content that was mended, or has many stuffed dots,
-// comes in pieces of a line each.
+// buffers gather small writes. A Sink may be a file, and content that was mended
+// or has many stuffed dots comes in pieces of a line each.
 var buffers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 4<<10) }}
 
-// put writes to the sink, at once or by the flush in End.
+// put writes to the sink, now or in End.
 func (r *Rewriter) put(b []byte) {
 	if r.err != nil {
 		return
 	}
 	if len(b) > r.out.Available() {
-		_ = r.out.Flush() // its error is the next one's; a large piece stays whole
+		_ = r.out.Flush() // so that a large piece is not copied; Write returns its error
 	}
 	if _, err := r.out.Write(b); err != nil {
 		r.Refuse(err)
 	}
 }
 
-// End is called after the last piece. doubtful: other servers may not have seen
-// the end where it was (Undot). Without an error all is written.
+// End is called after the last piece. doubtful is Undot's. If it returns no error,
+// all content is written.
 func (r *Rewriter) End(doubtful bool) (Summary, error) {
 	r.lines.end(r.take)
 	r.scan.end()
@@ -192,7 +193,7 @@ func (r *Rewriter) End(doubtful bool) (Summary, error) {
 	return r.summary, r.err
 }
 
-// flush writes what is left, and gives the buffer back.
+// flush writes what the buffer has, and gives the buffer back.
 func (r *Rewriter) flush() {
 	if r.out == nil {
 		return
@@ -207,7 +208,7 @@ func (r *Rewriter) flush() {
 	r.out = nil
 }
 
-// newlineFault says what line ends were found that are refused, nil if none.
+// newlineFault is the Fault of a line end that is refused, nil if there was none.
 func (r *Rewriter) newlineFault() error {
 	switch {
 	case !r.RefuseBareNewlines:

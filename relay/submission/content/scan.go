@@ -5,19 +5,18 @@ import (
 	"encoding/binary"
 )
 
-// scan looks at content whose line ends are in order: for octets above 127,
-// and for the one line that is no end of a message here and may be one where
-// the content goes. NUL is content (RFC 5322 §4 knows it as obsolete), but
-// some servers drop it: a line of NULs with one dot among them is then the
-// line that ends DATA, and no stuffing prevents that, for here it begins with
-// NUL.
+// scan looks at content whose line ends are in order. It looks for octets above
+// 127, and for a line that ends no message here and may end one at the next
+// server. That is a line of NULs and one dot. NUL is content (RFC 5322 §4 calls it
+// obsolete), but some servers remove it, and what is left ends DATA. Dot-stuffing
+// does not help, because the line begins with NUL.
 type scan struct {
 	eightBit bool
 	endLike  bool // that line was found
 	in       nulLine
 }
 
-// nulLine is how far a line looks like NULs and one dot.
+// nulLine is what the line so far consists of.
 type nulLine uint8
 
 const (
@@ -59,8 +58,8 @@ func (s *scan) step(c byte) {
 	}
 }
 
-// end is called after the last piece, to which a line end is added where it
-// has none.
+// end is called after the last piece. If that has no line end, the Rewriter adds
+// one.
 func (s *scan) end() { s.endLike = s.endLike || s.in == nulsAndDot }
 
 func hasEightBit(b []byte) bool {
@@ -79,5 +78,5 @@ func hasEightBit(b []byte) bool {
 	return false
 }
 
-// word reads eight octets, in whatever order.
+// word reads eight octets; their order does not matter.
 func word(b []byte) uint64 { return binary.LittleEndian.Uint64(b) }

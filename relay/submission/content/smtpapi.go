@@ -11,16 +11,20 @@ import (
 	"tlsrelay/relay"
 )
 
-// Bounds of X-SMTPAPI, as SendGrid has them.
 const (
+	// maxCategories and maxUniqueArgs are SendGrid's bounds. The second is in
+	// octets, of all names and values together.
 	maxCategories = 10
-	maxUniqueArgs = 10_000 // octets of all names and values together
-	maxCategory   = 10_000 // octets of all categories together; every event repeats them
+	maxUniqueArgs = 10_000
+	// maxCategory is in octets, of all categories together: every event repeats
+	// them.
+	maxCategory = 10_000
 )
 
-// readSMTPAPI reads the unfolded value of an X-SMTPAPI header. Keys that would change who gets what, or when, are
-// refused and not ignored: the sender would believe in them. Where they ask
-// for nothing, or for what is done anyway, there is nothing to refuse.
+// readSMTPAPI reads the unfolded value of an X-SMTPAPI header. The relay cannot do
+// what some keys ask for: change who gets what, or when. It refuses them, because
+// a sender would rely on a key that is ignored. It ignores them if they ask for
+// nothing, or for what happens anyway.
 func (s *Summary) readSMTPAPI(value string, rcpts []relay.Recipient) error {
 	object, err := smtpAPIObject(value)
 	if err != nil {
@@ -42,10 +46,10 @@ func (s *Summary) readSMTPAPI(value string, rcpts []relay.Recipient) error {
 	return err
 }
 
-// smtpAPIObject decodes the JSON object. Some clients write it in encoded
-// words even where it is plain ASCII (RFC 2047); what is JSON as it stands is
-// left alone, since its strings may look like such words. An empty value of
-// another kind is an empty object: PHP writes its empty array as [].
+// smtpAPIObject decodes the JSON object. Some clients write it as encoded words
+// (RFC 2047), even if it is ASCII. A value that is JSON is not decoded, because its
+// strings may look like encoded words. An empty value of another type counts as an
+// empty object: PHP writes its empty array as [].
 func smtpAPIObject(value string) (map[string]json.RawMessage, error) {
 	if !json.Valid([]byte(value)) {
 		decoded, err := new(mime.WordDecoder).DecodeHeader(value)
@@ -74,8 +78,8 @@ func absent(raw json.RawMessage) bool {
 	return len(raw) == 0 || string(raw) == "null" || string(raw) == `""`
 }
 
-// isOn reports whether a value that may be a switch is on: whatever is not
-// false or zero, or a word for it.
+// isOn reports whether a switch is on: its value is not false or zero, nor a word
+// for that.
 func isOn(raw json.RawMessage) bool {
 	s, scalar := text(raw)
 	switch strings.ToLower(strings.TrimSpace(s)) {
@@ -86,8 +90,8 @@ func isOn(raw json.RawMessage) bool {
 	return err != nil || n != 0
 }
 
-// text gives a value as text where text is usual. Numbers and booleans are
-// taken by their spelling.
+// text returns a string as it is, and a number or a boolean as it is spelled. ok is
+// false for other types.
 func text(raw json.RawMessage) (s string, ok bool) {
 	switch {
 	case absent(raw):
@@ -101,8 +105,8 @@ func text(raw json.RawMessage) (s string, ok bool) {
 	return string(raw), true
 }
 
-// areAll reports whether the addresses in a value, if there are any, are those
-// of the envelope.
+// areAll reports whether a value names all recipients of the envelope and nobody
+// else, or nobody at all.
 func areAll(raw json.RawMessage, rcpts []relay.Recipient) bool {
 	var named []string
 	if json.Unmarshal(raw, &named) != nil {
@@ -134,8 +138,8 @@ func areAll(raw json.RawMessage, rcpts []relay.Recipient) bool {
 	return len(asked) == 0 || maps.Equal(asked, given)
 }
 
-// changing are the filters that add recipients or change content. The others
-// only watch what becomes of a message.
+// changing are the filters that add recipients or change content. The other filters
+// only watch the message.
 var changing = []string{"bcc", "footer", "template", "templates"}
 
 func checkFilters(raw json.RawMessage) error {
@@ -156,8 +160,8 @@ func checkFilters(raw json.RawMessage) error {
 	return nil
 }
 
-// isEnabled reads {"settings": {"enable": 1, ...}}. One that has settings and
-// does not say whether it is enabled is meant to be.
+// isEnabled reads {"settings": {"enable": 1, ...}}. A filter that has settings and
+// no "enable" is enabled.
 func isEnabled(raw json.RawMessage) bool {
 	if absent(raw) {
 		return false
@@ -208,7 +212,7 @@ func parseCategory(raw json.RawMessage) (json.RawMessage, error) {
 	return append(kept, ']'), nil
 }
 
-// category gives one category as a string in JSON, nil if it has no name.
+// category returns one category as a JSON string, nil if it has no name.
 func category(raw json.RawMessage) (json.RawMessage, error) {
 	switch _, ok := text(raw); {
 	case !ok:

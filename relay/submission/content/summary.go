@@ -8,22 +8,21 @@ import (
 	"tlsrelay/events"
 )
 
-// Summary is what the rest of the relay needs to know of content.
+// Summary is what the rest of the relay learns of the content.
 type Summary struct {
-	// MessageID is what events call the message by, in angle brackets.
+	// MessageID is how events name the message, in angle brackets.
 	MessageID  string
-	EightBit   bool              // there are octets above 127
+	EightBit   bool              // it has octets above 127
 	Category   json.RawMessage   // of X-SMTPAPI: a string or an array of strings; nil if absent
 	UniqueArgs map[string]string // of X-SMTPAPI
 }
 
-// maxMessageID is the length of a line without its end (RFC 5322 §2.1.1).
-// Every event of every recipient repeats the id.
+// maxMessageID is the longest Message-ID that events repeat, in octets: a line
+// without its line end (RFC 5322 §2.1.1).
 const maxMessageID = 998
 
-// smtpID is the id by which events call the message: what it says, in angle
-// brackets whether it has them or not, or made where it says nothing fit to
-// be repeated.
+// smtpID is how events name the message. It is what the message says, in angle
+// brackets, or made if the message says nothing that an event can repeat.
 func smtpID(said, made string) string {
 	switch {
 	case said == "" || len(said) > maxMessageID || !utf8.ValidString(said) || strings.ContainsFunc(said, events.Hidden):
@@ -34,12 +33,12 @@ func smtpID(said, made string) string {
 	return "<" + said + ">"
 }
 
-// maxRepeated bounds what the events of a message repeat for every recipient, and
-// for every webhook besides: all of that is stored at once.
+// maxRepeated is how many octets the events of a message may repeat, over all
+// recipients. All that is stored at once, and once more for every webhook.
 const maxRepeated = 16 << 20
 
-// repeatable reports whether what the events of n recipients repeat stays within
-// maxRepeated. On the wire one octet may become six.
+// repeatable reports whether the events of n recipients repeat no more than
+// maxRepeated octets. In JSON one octet may become six.
 func (s *Summary) repeatable(n int) bool {
 	given := len(s.Category) + len(s.MessageID)
 	for name, value := range s.UniqueArgs {

@@ -1,5 +1,4 @@
-// Package limit bounds what one account takes at submission, so that it takes
-// nothing from the others: the memory of what it is sending (memory.go), and
-// the recipients of an hour (recipients.go). It is pure arithmetic; what a
-// client is told at a bound is the session's to say.
+// Package limit bounds what one account may use at submission, so that the others
+// have theirs: memory for what it sends (memory.go), and recipients in an hour
+// (recipients.go). It only counts. The session asks, and replies to the client.
 package limit

@@ -7,10 +7,10 @@ import (
 )
 
 // Memory bounds the memory of what is being read: recipients, header sections, and
-// bodies as far as they are not on disk. An account may have as much of it as it
-// leaves free: one alone half, the next half of the rest, and so on. So there is room
-// for whoever comes next, and none of it is set aside for nobody; and what a small
-// message takes is not counted at all. All sizes are in octets.
+// bodies that are not on disk. An account may have as much as it leaves free: one
+// account alone has half, the next half of the rest, and so on. So the next account
+// always gets some, and no memory waits for an account that does not come. What a
+// small message needs is not counted. All sizes are in octets.
 type Memory struct {
 	total int64
 
@@ -20,10 +20,10 @@ type Memory struct {
 }
 
 const (
-	// freeShare is what a transaction may have uncounted: all that most need, and
-	// no more than the connection itself takes.
+	// freeShare is what a transaction has uncounted. Most need no more, and the
+	// connection itself takes as much.
 	freeShare = 16 << 10
-	// shareStep is the least that is asked for at a time.
+	// shareStep is the unit in which shares grow.
 	shareStep = 16 << 10
 )
 
@@ -32,7 +32,8 @@ func NewMemory(total int64) *Memory {
 	return &Memory{total: total, by: make(map[account.ID]int64)}
 }
 
-// take gives an account n octets more, or less where n is negative.
+// take gives an account n octets more, or fewer if n is negative. It returns false
+// if there are not enough.
 func (m *Memory) take(who account.ID, n int64) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -46,7 +47,7 @@ func (m *Memory) take(who account.ID, n int64) bool {
 	return true
 }
 
-// Exhausted reports whether an account that has some could have nothing more now.
+// Exhausted reports whether an account has memory, and would get no more now.
 func (m *Memory) Exhausted(who account.ID) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -54,7 +55,7 @@ func (m *Memory) Exhausted(who account.ID) bool {
 	return has > 0 && has+shareStep > m.total-m.used-shareStep
 }
 
-// InUse is how much all accounts have together.
+// InUse is what all accounts have together.
 func (m *Memory) InUse() int64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -68,11 +69,12 @@ type Share struct {
 	has int64
 }
 
-// Share begins the share of one transaction of an account; it has nothing yet.
+// Share makes an empty share for one transaction of an account.
 func (m *Memory) Share(who account.ID) Share { return Share{of: m, who: who} }
 
-// Resize makes the share as large as n octets need, or, where that is far less, as
-// small; 0 gives it back. false: there is no room, and it is as it was.
+// Resize makes the share large enough for n octets. It makes the share smaller only
+// if that saves half; 0 gives all back. It returns false, and changes nothing, if
+// there is not enough memory.
 func (s *Share) Resize(n int64) bool {
 	need := int64(0)
 	if n > freeShare {

@@ -7,23 +7,23 @@ import (
 	"tlsrelay/policy/account"
 )
 
-// Recipients counts the recipients that an account has submitted mail for in the last
-// hour, of accounts that may not have more than so many: a key that has leaked then
-// does so much harm and no more. It is kept in memory, so a restart begins anew. The zero value is ready to use.
+// Recipients counts the recipients of the last hour, for each account that has a
+// limit on them. The limit bounds the harm that a leaked key can do. The counts are
+// in memory, so a restart begins at zero. The zero value is ready to use.
 type Recipients struct {
 	mu sync.Mutex
 	by map[account.ID]*window
 }
 
-// window is an hour in minutes: the one that runs and the sixty before it, so that
-// no sixty minutes have more than is allowed.
+// window counts by the minute: the minute that runs and the sixty before it, so that
+// no hour has more than the limit.
 type window struct {
 	minutes [61]int
 	newest  int64 // the minute that runs
 	sum     int
 }
 
-// at moves the window to now.
+// at moves w to now, and returns it.
 func (w *window) at(now time.Time) *window {
 	minute := now.Unix() / 60
 	for passed := min(minute-w.newest, int64(len(w.minutes))); passed > 0; passed-- {
@@ -35,8 +35,8 @@ func (w *window) at(now time.Time) *window {
 	return w
 }
 
-// Take counts n more recipients of an account that may have limit of them in an hour,
-// if it may have these; 0: as many as it likes.
+// Take counts n more recipients of an account. It returns false, and counts nothing,
+// if they are more than limit an hour. A limit of 0 is none.
 func (r *Recipients) Take(who account.ID, n, limit int, now time.Time) bool {
 	if limit <= 0 {
 		return true
@@ -60,7 +60,7 @@ func (r *Recipients) Take(who account.ID, n, limit int, now time.Time) bool {
 	return true
 }
 
-// GiveBack takes back what came to nothing.
+// GiveBack takes n recipients off the count, because their message was not accepted.
 func (r *Recipients) GiveBack(who account.ID, n int, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -71,7 +71,7 @@ func (r *Recipients) GiveBack(who account.ID, n int, now time.Time) {
 	}
 }
 
-// Exhausted reports whether an account may have none at all now.
+// Exhausted reports whether an account may have no recipient now.
 func (r *Recipients) Exhausted(who account.ID, limit int, now time.Time) bool {
 	if limit <= 0 {
 		return false
@@ -82,7 +82,7 @@ func (r *Recipients) Exhausted(who account.ID, limit int, now time.Time) bool {
 	return w != nil && w.at(now).sum >= limit
 }
 
-// sweep forgets the accounts that have had none for an hour.
+// sweep removes the accounts that had no recipient in the last hour.
 func (r *Recipients) sweep(now time.Time) {
 	for who, w := range r.by {
 		if w.at(now).sum == 0 {

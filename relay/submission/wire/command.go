@@ -2,12 +2,12 @@ package wire
 
 import "strings"
 
-// tidy gives a command line in the form that go-smtp reads, where clients
-// write it otherwise: white space at its end (RFC 5321 §4.1.1), before the
-// colon of MAIL and RCPT, <postmaster> without a domain (RFC 5321 §4.1.1.3),
-// which is ours, and an AUTH parameter that is no mailbox. RFC 4954 §5 has a
-// server that does not trust the client take any value for <>.
-func tidy(line, host string) string {
+// normalize rewrites what clients write and go-smtp does not read. It removes
+// white space at the end of the line (RFC 5321 §4.1.1) and before the colon of
+// MAIL and RCPT. It gives <postmaster> our domain (RFC 5321 §4.1.1.3). It
+// removes the AUTH parameter of MAIL, because go-smtp refuses what is no mailbox:
+// a server that does not trust the client takes any value for <> (RFC 4954 §5).
+func normalize(line, host string) string {
 	line = strings.TrimRight(line, " \t")
 	if len(line) < 5 || !strings.EqualFold(line[:5], "MAIL ") && !strings.EqualFold(line[:5], "RCPT ") {
 		return line
@@ -35,7 +35,8 @@ func tidy(line, host string) string {
 	return p.word + ":" + p.path + p.parameters
 }
 
-// hasParameter reports whether name=... may be among the parameters.
+// hasParameter reports whether the parameters may have name=. It may be wrong
+// about a longer name with that end.
 func hasParameter(parameters, name string) bool {
 	for i := strings.IndexByte(parameters, '='); i >= 0; {
 		if i >= len(name) && strings.EqualFold(parameters[i-len(name):i], name) {
@@ -60,13 +61,14 @@ func withoutParameter(parameters, name string) string {
 	return b.String()
 }
 
-// Path is the address in a MAIL or RCPT command; false: the command has none.
+// Path is the address in a MAIL or RCPT command, without < and >. ok is false if
+// the command has none.
 func Path(line string) (path string, ok bool) {
 	p, ok := splitPath(line)
 	return p.path, ok
 }
 
-// pathCommand is MAIL or RCPT in its parts.
+// pathCommand is a MAIL or RCPT command in its parts.
 type pathCommand struct {
 	word       string // before the colon
 	path       string // between < and >, or without them
@@ -74,9 +76,8 @@ type pathCommand struct {
 	parameters string // what follows
 }
 
-// splitPath finds what stands between < and > in MAIL FROM:<...> or
-// RCPT TO:<...>, minding quoted strings; or, as old clients write it, the
-// address without them.
+// splitPath splits MAIL FROM:<...> or RCPT TO:<...>. It takes a > in a quoted
+// string for a part of the address. Old clients write no < and >.
 func splitPath(command string) (p pathCommand, ok bool) {
 	word, rest, ok := strings.Cut(command, ":")
 	if !ok {

@@ -10,8 +10,8 @@ import (
 
 const host = "relay.example"
 
-// FuzzTidy: a command keeps its meaning, and no line becomes two.
-func FuzzTidy(f *testing.F) {
+// FuzzNormalize: a command keeps its meaning, and no line becomes two.
+func FuzzNormalize(f *testing.F) {
 	f.Add("MAIL FROM : <a@b.example> AUTH=x SIZE=1")
 	f.Add(`RCPT TO:<"a>b AUTH=\"c"@d.example> NOTIFY=NEVER`)
 	f.Add("RCPT TO:postmaster ")
@@ -21,11 +21,11 @@ func FuzzTidy(f *testing.F) {
 		if strings.ContainsFunc(line, unicode.IsControl) {
 			return // neither a line nor an address has any
 		}
-		got := tidy(line, host)
+		got := normalize(line, host)
 		if strings.ContainsFunc(got, unicode.IsControl) || len(got) > len(line)+len("<@>")+len(host) {
 			t.Fatalf("%q became %q", line, got)
 		}
-		if again := tidy(got, host); again != got {
+		if again := normalize(got, host); again != got {
 			t.Fatalf("%q became %q and %q", line, got, again)
 		}
 		p, ok := splitPath(line)

@@ -11,34 +11,32 @@ import (
 	"time"
 )
 
-// Conn is the net.Conn that go-smtp talks through, above TLS. It hands over
-// one command line for each read, then that command's chunk if it was BDAT,
-// so that both sides always agree on what is a command. All but Drain and
-// SetBusy is called from go-smtp's one goroutine for it.
+// Conn is the net.Conn that go-smtp talks through, above TLS. Each read gives
+// one command line, or a part of the chunk behind BDAT, so that go-smtp and the
+// client always agree on what is a command. Drain and SetBusy are safe for
+// concurrent use; go-smtp's goroutine for the connection calls the rest.
 type Conn struct {
 	Socket Socket // below TLS
 
-	config *Config
-	tls    *tls.Conn // nil in clear
-	// secured is the version and cipher suite of the finished handshake; ""
-	// before and in clear.
-	secured  string
-	upgraded bool // by STARTTLS: the client has seen a greeting
+	config   *Config
+	tls      *tls.Conn // nil in clear
+	secured  string    // see Secured
+	upgraded bool      // by STARTTLS: the client has had its greeting
 
 	in    input
-	feed  []byte // what go-smtp reads next
-	chunk int64  // octets of the current BDAT chunk still to come
+	feed  []byte // go-smtp reads it next
+	chunk int64  // octets of the BDAT chunk that are still to come
 	line  string // the last command, without its line end
 	verb  string // of line, in capitals; "" before the first
 	esmtp bool   // the last greeting was EHLO
 
 	reply  []byte // what go-smtp has answered to verb
-	unsent []byte // replies in our words
-	more   bool   // a 334: the next line is not a command
+	unsent []byte // replies in our texts
+	more   bool   // after a 334: the next line is no command
 
-	hangup  bool   // close when the reply is out
-	parting string // what is said before that
-	gone    bool   // nothing more to read or to say
+	hangup  bool   // the conversation ends when the reply is out ...
+	parting string // ... and after this one, if there is one
+	gone    bool   // the socket is closed
 	moved   bool   // the socket is another Conn's now
 
 	mu       sync.Mutex
@@ -47,8 +45,8 @@ type Conn struct {
 	draining bool
 }
 
-// New makes the connection of a client that says nothing before the greeting,
-// or, where implicit is set, before the TLS handshake (RFC 8314 §3).
+// New makes a Conn of a client's socket. With implicit, it begins with the TLS
+// handshake (RFC 8314 §3).
 func New(config *Config, s Socket, implicit bool) *Conn {
 	c := &Conn{Socket: s, config: config}
 	c.in.src = s
@@ -59,7 +57,7 @@ func New(config *Config, s Socket, implicit bool) *Conn {
 	return c
 }
 
-// Line is the command that go-smtp carries out, without its line end.
+// Line is the last command, without its line end.
 func (c *Conn) Line() string { return c.line }
 
 // ESMTP reports whether the client's last greeting was EHLO.
@@ -69,11 +67,11 @@ func (c *Conn) ESMTP() bool { return c.esmtp }
 // "TLS 1.3:TLS_AES_128_GCM_SHA256"; "" in clear.
 func (c *Conn) Secured() string { return c.secured }
 
-// AuthAllowed reports whether a secret may travel over c.
+// AuthAllowed reports whether the client may send a secret over c.
 func (c *Conn) AuthAllowed() bool { return c.tls != nil || c.config.AllowPlaintextAuth }
 
-// HangUp ends the conversation once the reply to the current command is out.
-// parting is a last reply, "" for none.
+// HangUp ends the conversation when the reply to the current command is out.
+// parting is one more reply, "" for none.
 func (c *Conn) HangUp(parting string) { c.hangup, c.parting = true, parting }
 
 // Read gives go-smtp its next bytes.
@@ -95,7 +93,8 @@ func (c *Conn) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// next puts the next command line into feed. io.EOF ends the conversation.
+// next reads the next command line into feed. It returns io.EOF at the end of
+// the conversation.
 func (c *Conn) next() error {
 	for {
 		if c.hangup {
@@ -106,7 +105,7 @@ func (c *Conn) next() error {
 		}
 		line, err := c.readLine()
 		if err != nil {
-			c.end(c.farewell(err))
+			c.end(c.lastReply(err))
 			return io.EOF
 		}
 		if parting := c.Socket.Command(); parting != "" {
@@ -114,7 +113,7 @@ func (c *Conn) next() error {
 			return io.EOF
 		}
 		given := strings.TrimRight(string(line), "\r\n")
-		if c.line = tidy(given, c.config.Hostname); c.line != given {
+		if c.line = normalize(given, c.config.Hostname); c.line != given {
 			line = []byte(c.line + "\r\n")
 		}
 		if c.more {
@@ -129,8 +128,8 @@ func (c *Conn) next() error {
 	}
 }
 
-// command notes what raw means for the bytes after it. false: it was carried
-// out here and go-smtp does not hear of it.
+// command notes what the line means for the bytes behind it. It returns false
+// for a command that it carries out itself, so that go-smtp need not see it.
 func (c *Conn) command() bool {
 	verb, arg, _ := strings.Cut(c.line, " ")
 	c.verb = strings.ToUpper(verb)
@@ -141,7 +140,7 @@ func (c *Conn) command() bool {
 	case c.verb == "BDAT":
 		var known bool
 		if c.chunk, known = chunkSize(arg); !known {
-			c.hangup = true // what follows may be the chunk, and is no command
+			c.hangup = true // what follows may be the chunk, so it is no command
 		}
 	case c.verb == "EHLO", c.verb == "HELO":
 		c.esmtp = c.verb == "EHLO"
@@ -149,28 +148,29 @@ func (c *Conn) command() bool {
 	return true
 }
 
-// readLine waits for a whole line. The time for it is fixed at the start:
-// nobody keeps a place by sending one octet now and then.
+// readLine waits for a whole line. Its deadline is set at the start, so that
+// no client keeps its connection by one octet now and then.
 func (c *Conn) readLine() ([]byte, error) {
 	c.in.shrink()
 	if !c.wait() {
 		return nil, os.ErrDeadlineExceeded
 	}
 	defer c.proceed()
-	defer func() { c.Socket.Eager(false) }()
+	defer func() { c.Socket.QuickAck(false) }()
 	for {
 		line, ok, err := c.in.line()
 		if ok || err != nil {
 			return line, err
 		}
-		c.Socket.Eager(c.in.buffered() > 0)
+		c.Socket.QuickAck(c.in.buffered() > 0)
 		if err := c.fill(); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// wait begins a wait for a command; false: there shall be no further one.
+// wait begins the wait for a command. It returns false when the server drains
+// and there shall be no further command.
 func (c *Conn) wait() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -178,8 +178,8 @@ func (c *Conn) wait() bool {
 		return false
 	}
 	c.waiting = true
-	c.Socket.Rest(!c.busy)
-	c.Socket.Bound(time.Now().Add(c.config.IdleTimeout))
+	c.Socket.Idle(!c.busy)
+	c.Socket.EndReads(time.Now().Add(c.config.IdleTimeout))
 	return true
 }
 
@@ -187,11 +187,11 @@ func (c *Conn) proceed() {
 	c.mu.Lock()
 	c.waiting = false
 	c.mu.Unlock()
-	c.Socket.Rest(false)
-	c.Socket.Bound(time.Time{})
+	c.Socket.Idle(false)
+	c.Socket.EndReads(time.Time{})
 }
 
-// fill reads once, after everything said so far is sent.
+// fill sends all replies, and reads once.
 func (c *Conn) fill() error {
 	if c.gone {
 		return net.ErrClosed
@@ -201,8 +201,8 @@ func (c *Conn) fill() error {
 	return c.in.fill()
 }
 
-// Drain makes the conversation end as soon as no transaction is open. Safe
-// for concurrent use.
+// Drain ends the conversation as soon as no transaction is open. It is safe for
+// concurrent use.
 func (c *Conn) Drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -212,19 +212,20 @@ func (c *Conn) Drain() {
 	}
 }
 
-// SetBusy notes whether a transaction is open. Safe for concurrent use.
+// SetBusy tells whether a transaction is open. It is safe for concurrent use.
 func (c *Conn) SetBusy(busy bool) {
 	c.mu.Lock()
 	c.busy = busy
 	c.mu.Unlock()
 }
 
-// farewell is the reply to a read that failed, "" when nobody would hear it.
-func (c *Conn) farewell(err error) string {
+// lastReply is the reply to a read that failed with err, "" if nobody is there to
+// read it.
+func (c *Conn) lastReply(err error) string {
 	c.mu.Lock()
 	draining := c.draining
 	c.mu.Unlock()
-	if parting := c.Socket.Farewell(); parting != "" {
+	if parting := c.Socket.Parting(); parting != "" {
 		return parting
 	}
 	switch {
@@ -238,7 +239,7 @@ func (c *Conn) farewell(err error) string {
 	return ""
 }
 
-// end sends what is left to say and closes the socket.
+// end sends all replies, with one more unless it is "", and closes the socket.
 func (c *Conn) end(reply string) {
 	if c.gone || c.moved {
 		return
@@ -250,19 +251,19 @@ func (c *Conn) end(reply string) {
 	c.flush()
 	c.gone = true
 	if c.secured != "" {
-		_ = c.tls.CloseWrite() // close_notify: the end is ours, not an attacker's
+		_ = c.tls.CloseWrite() // close_notify proves that no attacker has cut the connection
 	}
 	c.Socket.Close()
 }
 
-// Close ends the conversation, sending what is left to say.
+// Close implements net.Conn: it ends the conversation.
 func (c *Conn) Close() error {
 	c.end("")
 	c.config.Closed(c)
 	return nil
 }
 
-// The rest of net.Conn. Deadlines are the socket's business.
+// The rest of net.Conn. go-smtp sets no deadlines: the socket's are ours.
 
 // LocalAddr implements net.Conn.
 func (c *Conn) LocalAddr() net.Addr { return c.Socket.LocalAddr() }

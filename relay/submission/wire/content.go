@@ -9,8 +9,8 @@ import (
 	"tlsrelay/relay/submission/content"
 )
 
-// chunkSize reads the argument of BDAT exactly as go-smtp does, which reads no
-// chunk where it does not understand that.
+// chunkSize reads the argument of BDAT exactly as go-smtp does. Where go-smtp
+// does not understand the argument, it reads no chunk, and neither do we.
 func chunkSize(arg string) (n int64, known bool) {
 	args := strings.Fields(arg)
 	if len(args) == 0 || len(args) > 2 || len(args) == 2 && !strings.EqualFold(args[1], "LAST") {
@@ -23,8 +23,8 @@ func chunkSize(arg string) (n int64, known bool) {
 	return int64(size), true
 }
 
-// readChunk reads on in the chunk of BDAT. It never ends in io.EOF: go-smtp
-// takes that for the end of the chunk and would accept a truncated message.
+// readChunk reads the next part of a BDAT chunk. It never returns io.EOF: go-smtp
+// takes that for the end of the chunk, and would accept half a message.
 func (c *Conn) readChunk(b []byte) (int, error) {
 	if c.gone {
 		return 0, io.ErrUnexpectedEOF
@@ -37,29 +37,29 @@ func (c *Conn) readChunk(b []byte) (int, error) {
 		c.in.use(n)
 	} else {
 		c.flush()
-		c.Socket.Eager(true)
+		c.Socket.QuickAck(true)
 		n, err = c.in.src.Read(b)
-		c.Socket.Eager(false)
+		c.Socket.QuickAck(false)
 	}
 	c.chunk -= int64(n)
 	if n > 0 || err == nil {
 		return n, nil
 	}
-	c.end(c.farewell(err))
+	c.end(c.lastReply(err))
 	return 0, io.ErrUnexpectedEOF
 }
 
-// errCutShort is the error of content that did not arrive in full.
+// errCutShort says that the content did not arrive in full.
 var errCutShort = errors.New("connection lost in the content")
 
-// ReadData passes the content of DATA to sink, past go-smtp, whose own reader
-// then finds an empty message. When it returns an error the connection is
-// over: whatever else arrives would be content read as commands. More than
-// limit octets are not worth waiting for. doubtful: other servers may not have
-// seen the end where it was.
+// ReadData reads the content of DATA and passes it to sink. It reads past
+// go-smtp, whose own reader then finds an empty message. After limit octets it
+// gives up. An error ends the conversation, since what arrives next would be
+// content read as commands. doubtful tells that other servers may see the end of
+// the content elsewhere (content.Undot).
 func (c *Conn) ReadData(limit int64, sink func([]byte)) (doubtful bool, err error) {
 	c.in.grow()
-	defer func() { c.Socket.Eager(false) }()
+	defer func() { c.Socket.QuickAck(false) }()
 	var u content.Undot
 	for left := limit; left > 0; {
 		used, end := u.Next(c.in.window(), sink)
@@ -69,12 +69,12 @@ func (c *Conn) ReadData(limit int64, sink func([]byte)) (doubtful bool, err erro
 			return u.Doubtful, nil
 		}
 		left -= int64(used)
-		c.Socket.Eager(left < limit || c.in.buffered() > 0)
+		c.Socket.QuickAck(left < limit || c.in.buffered() > 0)
 		if err := c.fill(); err != nil {
-			c.end(c.farewell(err))
+			c.end(c.lastReply(err))
 			return false, errCutShort
 		}
 	}
-	c.end("552 5.3.4 " + content.ErrTooBig.Words)
+	c.end("552 5.3.4 " + content.ErrTooBig.Text)
 	return false, errCutShort
 }

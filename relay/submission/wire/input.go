@@ -7,12 +7,12 @@ import (
 	"sync"
 )
 
-// maxLine bounds a command line. RFC 4954 §4 asks for 12,288 octets for AUTH;
-// nothing else comes near.
+// maxLine is the longest command line, in octets. RFC 4954 §4 asks for 12,288
+// for AUTH; no other command needs as many.
 const maxLine = 12288
 
-// Sizes of the input buffer: while waiting for a command there may be
-// thousands of connections, while content comes in there are few.
+// Sizes of the input buffer, in octets. Thousands of connections may wait for a
+// command at a time; few receive content.
 const (
 	smallInput = 2 << 10
 	largeInput = 32 << 10
@@ -22,11 +22,11 @@ var errLineTooLong = errors.New("command line too long")
 
 var largeInputs = sync.Pool{New: func() any { return new([largeInput]byte) }}
 
-// input holds what was read from a client and not yet used.
+// input is what was read from a client and is not used yet.
 type input struct {
 	src   io.Reader
 	small []byte
-	large *[largeInput]byte // borrowed while content comes in
+	large *[largeInput]byte // from largeInputs, while content comes in
 	buf   []byte            // one of the two
 	r, w  int
 }
@@ -35,7 +35,7 @@ func (in *input) window() []byte { return in.buf[in.r:in.w] }
 func (in *input) buffered() int  { return in.w - in.r }
 func (in *input) use(n int)      { in.r += n }
 
-// grow makes room for content.
+// grow changes to the large buffer.
 func (in *input) grow() {
 	if in.large != nil {
 		return
@@ -45,7 +45,7 @@ func (in *input) grow() {
 	in.buf, in.r, in.w = in.large[:], 0, n
 }
 
-// shrink gives an empty large buffer back.
+// shrink changes back to the small buffer, if nothing is buffered.
 func (in *input) shrink() {
 	if in.buffered() > 0 {
 		return
@@ -81,8 +81,8 @@ func (in *input) fill() error {
 	return err
 }
 
-// line takes a line with its end, if a whole one is buffered. It stays valid
-// until the next fill.
+// line returns the next line with its line end; ok is false if it is not whole
+// yet. The line is valid until the next fill.
 func (in *input) line() (line []byte, ok bool, err error) {
 	w := in.window()
 	i := bytes.IndexByte(w[:min(len(w), maxLine)], '\n')

@@ -20,7 +20,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// finishReply puts a finished reply into our words.
+// finishReply translates what go-smtp has answered to the last command.
 func (c *Conn) finishReply() {
 	if len(c.reply) == 0 {
 		return
@@ -37,8 +37,9 @@ func (c *Conn) finishReply() {
 	c.reply = c.reply[:0]
 }
 
-// maxUnsent is how many octets of replies gather before they are sent: there may be
-// thousands of connections, and nothing is won beyond some packets.
+// maxUnsent is how many octets of replies gather before they are sent. A few
+// packets save all that there is to save, and there may be thousands of
+// connections.
 const maxUnsent = 4 << 10
 
 func (c *Conn) flush() {
@@ -49,7 +50,7 @@ func (c *Conn) flush() {
 	if c.tls != nil {
 		w = c.tls
 	}
-	// A reply that cannot be sent ends the conversation at the next read.
+	// If this fails, the next read fails, and ends the conversation.
 	_, _ = w.Write(c.unsent)
 	c.unsent = c.unsent[:0]
 	if cap(c.unsent) > 2*maxUnsent {
@@ -57,15 +58,16 @@ func (c *Conn) flush() {
 	}
 }
 
-// say adds a reply of our own.
+// say adds a reply.
 func (c *Conn) say(reply string) {
 	c.unsent = append(append(c.unsent, reply...), "\r\n"...)
 }
 
-// ourWords replaces go-smtp's words by the contract's (contract §7), by verb.
-// A text that go-smtp changes one day comes through unchanged. AUTH's success
-// and DATA's are not here: as errors they can be said directly.
-var ourWords = map[string][]struct{ theirs, ours string }{
+// ourTexts replaces go-smtp's replies, by verb: the codes are those of RFC 5321
+// §4.3.2, and clients of SendGrid know the texts. A reply that a later go-smtp
+// words otherwise comes through as it is. The session gives its own replies to
+// AUTH and DATA, as errors.
+var ourTexts = map[string][]struct{ theirs, ours string }{
 	"MAIL": {
 		{"250 ", "250 2.1.0 Sender address accepted"},
 		{"501 5.5.2 Was expecting MAIL", "501 5.1.7 Bad sender address syntax"},
@@ -85,7 +87,7 @@ var ourWords = map[string][]struct{ theirs, ours string }{
 	},
 	"BDAT": {
 		{"502 5.5.1 Missing", "503 5.5.1 No valid recipients"},
-		{"552 5.3.4 ", "552 5.3.4 " + content.ErrTooBig.Words},
+		{"552 5.3.4 ", "552 5.3.4 " + content.ErrTooBig.Text},
 	},
 	"AUTH": {
 		{"502 5.5.1 ", "503 5.5.1 Bad sequence of commands"},
@@ -96,7 +98,7 @@ var ourWords = map[string][]struct{ theirs, ours string }{
 	"QUIT": {{"221 ", "221 2.0.0 See you later"}},
 }
 
-// translate says what go-smtp has replied to c.verb.
+// translate adds go-smtp's reply to c.verb, in our text where there is one.
 func (c *Conn) translate(reply []byte) {
 	host := c.config.Hostname
 	switch {
@@ -110,10 +112,10 @@ func (c *Conn) translate(reply []byte) {
 		c.unsent = append(c.unsent, c.extensions()...)
 		return
 	case c.verb == "MAIL" && bytes.HasPrefix(reply, []byte("501 5.5.4 Unable to parse SIZE")) && declaresSize(c.line):
-		c.say("552 5.3.4 " + content.ErrTooBig.Words)
+		c.say("552 5.3.4 " + content.ErrTooBig.Text)
 		return
 	}
-	for _, w := range ourWords[c.verb] {
+	for _, w := range ourTexts[c.verb] {
 		if bytes.HasPrefix(reply, []byte(w.theirs)) && bytes.Count(reply, []byte("\n")) == 1 {
 			c.say(w.ours)
 			return
@@ -122,12 +124,12 @@ func (c *Conn) translate(reply []byte) {
 	c.unsent = appendFit(c.unsent, reply)
 }
 
-// maxReplyLine is the length of a line of a reply, its end included (RFC 5321
-// §4.5.3.1.5).
+// maxReplyLine is the longest line of a reply, with its line end, in octets
+// (RFC 5321 §4.5.3.1.5).
 const maxReplyLine = 512
 
-// appendFit adds a reply that may quote the client, which may say anything: its lines
-// are of printable ASCII (RFC 5321 §4.2), and no longer than they may be.
+// appendFit adds a reply that may quote the client. It replaces what is not
+// printable ASCII (RFC 5321 §4.2), and cuts long lines.
 func appendFit(unsent, reply []byte) []byte {
 	for line := range bytes.SplitSeq(bytes.TrimSuffix(reply, crlf), crlf) {
 		for _, c := range line[:min(len(line), maxReplyLine-len(crlf))] {
@@ -141,8 +143,8 @@ func appendFit(unsent, reply []byte) []byte {
 	return unsent
 }
 
-// declaresSize reports whether a MAIL command has a SIZE that is a number, however
-// large: RFC 1870 §4 allows twenty digits, and go-smtp reads 32 bits.
+// declaresSize reports whether the SIZE of a MAIL command is a number. RFC 1870 §4
+// allows twenty digits, and go-smtp reads 32 bits.
 func declaresSize(command string) bool {
 	for _, word := range strings.Fields(command) {
 		key, value, _ := strings.Cut(word, "=")
@@ -153,8 +155,8 @@ func declaresSize(command string) bool {
 	return false
 }
 
-// extensions is the reply to EHLO (interface §4). Its first word is our name,
-// not the client's (RFC 5321 §4.1.1.1).
+// extensions is the reply to EHLO. Its first word is our name, and not the
+// client's, which go-smtp greets (RFC 5321 §4.1.1.1).
 func (c *Conn) extensions() []byte {
 	var b bytes.Buffer
 	line := func(text string) { fmt.Fprintf(&b, "250-%s\r\n", text) }

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// startTLS carries STARTTLS out: the handshake and all that follows is a new
-// conversation with go-smtp, which knows nothing of this one.
+// startTLS carries out STARTTLS. A new conversation with go-smtp begins with the
+// handshake, and knows nothing of this one. bare: the command has no parameters.
 func (c *Conn) startTLS(bare bool) {
 	switch {
 	case !bare:
@@ -17,7 +17,7 @@ func (c *Conn) startTLS(bare bool) {
 	case c.config.TLS == nil:
 		c.say("502 5.5.1 TLS is not available")
 	case c.in.buffered() > 0:
-		// Somebody in between may have added it (CVE-2011-0411).
+		// An attacker in between may have added it (CVE-2011-0411).
 		c.end("554 5.5.1 Nothing may follow STARTTLS before the handshake")
 	default:
 		c.say("220 2.0.0 Begin TLS negotiation now")
@@ -31,11 +31,11 @@ func (c *Conn) startTLS(bare bool) {
 	}
 }
 
-// handshakeTime bounds a handshake, which needs no human.
+// handshakeTime is the longest handshake: no human takes part in it.
 const handshakeTime = time.Minute
 
-// handshake is made before anything is read. If it fails there is nothing to
-// say: the client would read a reply in clear (RFC 3207 §4.1).
+// handshake comes before the first read. If it fails, there is no reply: it would
+// go out in clear (RFC 3207 §4.1).
 func (c *Conn) handshake() {
 	if !c.wait() {
 		c.gone = true
@@ -43,11 +43,11 @@ func (c *Conn) handshake() {
 		return
 	}
 	limit := min(handshakeTime, c.config.IdleTimeout)
-	c.Socket.Bound(time.Now().Add(limit))
+	c.Socket.EndReads(time.Now().Add(limit))
 	err := c.tls.HandshakeContext(context.Background())
 	c.proceed()
 	if err != nil {
-		if c.Socket.Farewell() == "" {
+		if c.Socket.Parting() == "" {
 			c.config.Handshake(0)
 		}
 		c.gone = true
