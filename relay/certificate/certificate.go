@@ -38,11 +38,11 @@ type Pair struct {
 	cert   *tls.Certificate
 }
 
-// lookEvery bounds how often the files are looked at.
+// lookEvery is how often the files are looked at, at most.
 const lookEvery = time.Second
 
-// Load reads a certificate chain and its key. log hears of every later change
-// of the files.
+// Load reads a certificate chain and its key. It logs later changes of the files to
+// log.
 func Load(certFile, keyFile string, log *zap.Logger) (*Pair, error) {
 	p := &Pair{certFile: certFile, keyFile: keyFile, log: log}
 	stamp, err := p.files()
@@ -62,8 +62,9 @@ func (p *Pair) TLS() *tls.Config {
 	return &tls.Config{GetCertificate: p.Get, MinVersion: tls.VersionTLS12}
 }
 
-// Get is for tls.Config.GetCertificate. When the files cannot be read, or do
-// not fit each other because a renewal is half done, the old one stays.
+// Get is for tls.Config.GetCertificate. The old certificate stays in use when the
+// files cannot be read, or do not belong together because a renewal is half done.
+// Get returns no error.
 func (p *Pair) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -98,8 +99,8 @@ func (p *Pair) read(stamp string) error {
 	return err
 }
 
-// Reread reads the files now, whether they look changed or not. On an error the
-// old certificate stays in use. It logs nothing.
+// Reread reads the files now, even if they look unchanged. After an error the old
+// certificate stays in use. It logs nothing.
 func (p *Pair) Reread() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -111,10 +112,10 @@ func (p *Pair) Reread() error {
 	return p.read(stamp)
 }
 
-// File is the name of the certificate's file.
+// File is the path of the certificate chain, as it was given to Load.
 func (p *Pair) File() string { return p.certFile }
 
-// files describes both files so that a change shows.
+// files returns a string that changes when one of the files changes.
 func (p *Pair) files() (string, error) {
 	stamp := ""
 	for _, name := range []string{p.certFile, p.keyFile} {
@@ -127,11 +128,11 @@ func (p *Pair) files() (string, error) {
 	return stamp, nil
 }
 
-// SelfSigned gives the files of the self-signed certificate in dir and makes
-// them when they are missing: P-256, for ten years, for hostname, this machine
-// by its loopback names, and the hosts of the addresses in listen. A client
-// that is given the certificate to trust can then verify it by whatever name it
-// connects to; the others will not like it.
+// SelfSigned returns the paths of a self-signed certificate in dir and of its key.
+// It makes them if they are missing: P-256, valid for ten years, for hostname, for
+// the loopback names of this machine, and for the hosts of the addresses in listen.
+// A client that trusts the certificate can then verify it by any name that it
+// connects to. Other clients cannot verify it.
 func SelfSigned(dir, hostname string, listen ...string) (certFile, keyFile string, err error) {
 	certFile = filepath.Join(dir, "submission.crt")
 	keyFile = filepath.Join(dir, "submission.key")
@@ -194,8 +195,8 @@ func makeSelfSigned(hostname string, listen []string, now time.Time) (cert, key 
 	return cert, key, nil
 }
 
-// addNames adds names and addresses, each once, in the form that certificates
-// have them (RFC 5280 §4.2.1.6). 0.0.0.0 and :: are nobody's address.
+// addNames adds names and addresses, each once, in the form of RFC 5280 §4.2.1.6. It
+// leaves out 0.0.0.0 and ::, which no client connects to.
 func addNames(template *x509.Certificate, names []string) {
 	seen := make(map[string]bool)
 	for _, name := range names {

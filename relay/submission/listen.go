@@ -21,8 +21,8 @@ type listener struct {
 	implicit bool // TLS from the first octet
 }
 
-// acceptLoop accepts until l is closed. Trouble such as too many open files
-// passes by itself, so it is waited out.
+// acceptLoop accepts connections until l is closed. After an error such as too many
+// open files it waits and tries again.
 func (s *Server) acceptLoop(ctx context.Context, l listener) error {
 	var delay time.Duration
 	for {
@@ -77,7 +77,8 @@ func (s *Server) converse(p *peer, implicit bool) {
 	}
 }
 
-// standing says whose client an address is before any login; "": a stranger.
+// standing is the account of a client before its login: a trusted address has the
+// parent account, any other none, "".
 func (s *Server) standing(ip netip.Addr) account.ID {
 	if trusts(s.o.Trusted, ip) {
 		return account.Parent
@@ -91,8 +92,8 @@ func (s *Server) goes(p *peer, loss places.Loss) {
 	p.eject(s.words(loss.Cause))
 }
 
-// turnAway says 421 (RFC 5321 §3.8) where it can be read: not before a TLS
-// handshake. The few octets fit the socket's buffer, so nobody can stall it.
+// turnAway replies 421 (RFC 5321 §3.8), unless the client waits for a TLS handshake. The
+// reply fits the socket's buffer, so no client can stall it.
 func (s *Server) turnAway(p *peer, implicit bool, cause string) {
 	s.shortOf(places.Loss{Cause: cause, IP: p.ip})
 	if !implicit {
@@ -101,7 +102,7 @@ func (s *Server) turnAway(p *peer, implicit bool, cause string) {
 	}
 }
 
-// words tell a client why it has to go.
+// words is the parting reply that tells a client the cause.
 func (s *Server) words(cause string) string {
 	why := "4.3.2 " + s.o.Hostname + " Too many connections, try again later"
 	switch cause {
@@ -119,8 +120,8 @@ func (s *Server) words(cause string) string {
 	return "421 " + why
 }
 
-// shortOf counts a connection that has no place, or no longer, and logs that from
-// time to time.
+// shortOf counts a connection that gets no place or has lost it, and logs that once a
+// minute.
 func (s *Server) shortOf(l places.Loss) {
 	s.metrics.rejected.WithLabelValues(l.Cause).Inc()
 	if n, due := s.seldom.Due(l.Cause, time.Now()); due {
@@ -133,8 +134,7 @@ func (s *Server) shortOf(l places.Loss) {
 	}
 }
 
-// atBound counts that an account is at one of its bounds, and logs it from time to
-// time.
+// atBound counts that an account is at one of its bounds, and logs that once a minute.
 func (s *Server) atBound(bound string, who account.ID) {
 	s.metrics.bounded.WithLabelValues(bound).Inc()
 	if n, due := s.seldom.Due(bound+" "+string(who), time.Now()); due {
@@ -143,8 +143,8 @@ func (s *Server) atBound(bound string, who account.ID) {
 	}
 }
 
-// handoff is the net.Listener that go-smtp accepts from: both fresh
-// connections and those that come out of STARTTLS.
+// handoff is the net.Listener that go-smtp accepts from: new connections, and those
+// that STARTTLS has made.
 type handoff struct {
 	conns chan *wire.Conn
 	done  chan struct{}
@@ -155,8 +155,8 @@ func newHandoff() *handoff {
 	return &handoff{conns: make(chan *wire.Conn), done: make(chan struct{})}
 }
 
-// give reports whether c found a taker. The channel has no buffer, so that
-// nothing given is forgotten at the end.
+// give hands c to go-smtp; false: go-smtp accepts no more. The channel has no buffer,
+// so that no connection stays in it at the end.
 func (h *handoff) give(c *wire.Conn) bool {
 	select {
 	case h.conns <- c:

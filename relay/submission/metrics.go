@@ -7,8 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics counts what happens at the door. No label holds anything a client
-// can make up.
+// metrics are the metrics of submission. No client can make up the value of a label.
 type metrics struct {
 	connections  *prometheus.CounterVec
 	current      prometheus.Gauge
@@ -39,8 +38,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		bounded: counter("account_bounds_total", "Replies of 452 to an account at one of its bounds, by bound.", "bound"),
 		tls:     counter("tls_total", "TLS handshakes completed, by protocol version.", "version"),
 	}
-	// Every series there is: one that is born when it first counts has no increase
-	// then, and an alert on it misses the first of what it waits for.
+	// Every series begins at 0. One that begins with its first count shows no increase
+	// then, and an alert on it misses the first event.
 	for vec, values := range map[*prometheus.CounterVec][]string{
 		m.connections: {"starttls", "tls"},
 		m.rejected: {"max_connections", "max_connections_per_ip", "auth_failures", "tls_handshake",
@@ -61,7 +60,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return m
 }
 
-// bounds registers what the bounds of s are, and what is taken of them.
+// bounds registers the bounds of s, and how much of them is in use.
 func (s *Server) bounds(reg prometheus.Registerer) {
 	if reg == nil {
 		return

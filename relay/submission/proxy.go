@@ -13,23 +13,23 @@ import (
 	"tlsrelay/relay/places"
 )
 
-// A balancer that speaks the PROXY protocol puts a header before everything else, TLS
-// included, which names the client. From a listed balancer it is required and
-// believed; from anywhere else it is what it is: no SMTP.
+// A balancer that speaks the PROXY protocol sends a header before all else, also before
+// TLS. The header names the client. From a listed balancer it is required and believed;
+// from anyone else it is a bad SMTP command.
 
 const (
-	// proxyTime is how long a balancer has for its header, which it sends at once.
+	// proxyTime is how long a balancer has for its header. It sends it at once.
 	proxyTime = 5 * time.Second
-	// proxyBuffer holds a header of version 1, and more of what follows than the
-	// client can have sent.
+	// proxyBuffer has room for a header of version 1 and for what may follow, in
+	// octets: no client sends much before the greeting.
 	proxyBuffer = 256
-	// proxyLine is the longest header of version 1.
+	// proxyLine is the longest header of version 1, in octets.
 	proxyLine = 107
 )
 
-// introduce reads the header of a connection from a balancer, beside the loop that
-// accepts, and goes on with the client that it names. Until then the client has a
-// stranger's place.
+// introduce reads the header of a connection from a balancer, in a goroutine of its
+// own, and begins the conversation with the client that it names. Until then the
+// connection has a stranger's place.
 func (s *Server) introduce(p *peer, implicit bool) {
 	if !s.await(p) {
 		p.Close()
@@ -59,12 +59,12 @@ func (s *Server) introduce(p *peer, implicit bool) {
 	})
 }
 
-// errNoHeader is the error of a connection that was closed before it said anything:
-// a health check that only connects.
+// errNoHeader says that a connection was closed before it sent anything: a health
+// check that only connects.
 var errNoHeader = errors.New("closed without a PROXY header")
 
-// readProxy reads the header and gives the client's address; it is not valid where the
-// balancer speaks for itself. What came behind the header is read next.
+// readProxy reads the header and returns the client's address. The address is not valid
+// if the balancer speaks for itself. What came behind the header stays to be read.
 func (p *peer) readProxy() (netip.Addr, error) {
 	p.EndReads(time.Now().Add(proxyTime))
 	defer p.EndReads(time.Time{})
@@ -86,8 +86,7 @@ func proxyClient(r *bufio.Reader) (netip.Addr, error) {
 	case err != nil:
 		return netip.Addr{}, errNoHeader
 	case first[0] == proxyproto.SIGV1[0]:
-		// The library wants a line in one piece. It may come in several, and as slowly
-		// as its time allows.
+		// The library wants the line in one piece. It may come in several.
 		for n := 1; ; n++ {
 			seen, err := r.Peek(n)
 			if err != nil || n >= proxyLine || seen[n-1] == '\n' {
@@ -113,11 +112,11 @@ func proxyClient(r *bufio.Reader) (netip.Addr, error) {
 	return ip.Unmap(), nil
 }
 
-// refuseBalancer counts a connection of a balancer without a header, and logs it from
-// time to time: either one of the two is set up wrongly.
+// refuseBalancer counts a balancer's connection without a good header. It logs that once
+// a minute, because the balancer or the relay is set up wrongly.
 func (s *Server) refuseBalancer(p *peer, err error) {
 	if words, _ := p.ending(); words != "" {
-		return // it gave way, and was counted
+		return // it has given way, and was counted then
 	}
 	s.metrics.rejected.WithLabelValues("proxy_header").Inc()
 	if errors.Is(err, errNoHeader) {
@@ -129,7 +128,8 @@ func (s *Server) refuseBalancer(p *peer, err error) {
 	}
 }
 
-// await notes a connection whose header is awaited; false: the server is stopping.
+// await notes a connection whose header is awaited. It returns false when the server is
+// stopping.
 func (s *Server) await(p *peer) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -4,7 +4,7 @@ package submission
 
 import "net"
 
-// quickAck is for kernels that delay acknowledgements and can be told not to.
+// quickAck does nothing on kernels that have no such option.
 type quickAck struct{}
 
 func (*quickAck) now(net.Conn) {}

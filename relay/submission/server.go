@@ -35,18 +35,18 @@ type Server struct {
 	memory     *limit.Memory
 	recipients limit.Recipients
 
-	// content is the context of Intake.Accept: it outlives Run's until the
-	// drain is over, because a message in hand is worth finishing.
+	// content is the context of Intake.Accept. It outlives that of Run until the
+	// drain is over, so that messages in progress are finished.
 	content context.Context
 	abandon context.CancelFunc
 
 	mu       sync.Mutex
 	conns    map[*wire.Conn]struct{}
-	unnamed  map[*peer]struct{} // whose PROXY header is awaited
+	unnamed  map[*peer]struct{} // their PROXY headers are awaited
 	draining bool
 	headers  sync.WaitGroup // readers of PROXY headers
-	bodies   sync.WaitGroup // Data calls: go-smtp does not wait for those of BDAT
-	closed   bool           // no further bodies
+	bodies   sync.WaitGroup // calls of Data: go-smtp does not wait for those of BDAT
+	closed   bool           // there shall be no further call of Data
 }
 
 // chance is how long a stranger keeps its place from others of its own source: a
@@ -80,21 +80,21 @@ func New(o Options, in Intake, accounts Accounts, log *zap.Logger, reg prometheu
 	return s
 }
 
-// newSMTP sets go-smtp's server up. It never sees TLS: wire does that.
+// newSMTP makes go-smtp's server. It never sees TLS: that is below wire.
 func (s *Server) newSMTP() *smtp.Server {
 	g := smtp.NewServer(smtp.BackendFunc(s.newSession))
 	g.Domain = s.o.Hostname
-	g.MaxRecipients = 0 // it does not know of all (session.keep)
+	g.MaxRecipients = 0 // it does not know all of them (session.keep)
 	g.MaxMessageBytes = s.o.MaxMessageBytes
-	g.MaxLineLength = 0 // it would count content; wire bounds commands
+	g.MaxLineLength = 0 // it would count content, too; wire bounds commands
 	g.AllowInsecureAuth = true
 	g.EnableSMTPUTF8, g.EnableREQUIRETLS, g.EnableDSN = true, true, true
 	g.ErrorLog = quietLog{s.log}
 	return g
 }
 
-// Listen binds all sockets, so that clients queue up from now on. After an
-// error nothing is bound.
+// Listen binds all sockets. Clients can connect from then on, and wait for Run.
+// After an error nothing is bound.
 func (s *Server) Listen() error {
 	bind := func(addrs []string, implicit bool) error {
 		for _, a := range addrs {
@@ -136,9 +136,9 @@ func (s *Server) addrs(implicit bool) []net.Addr {
 	return all
 }
 
-// Run serves until ctx ends. Then it stops accepting, tells idle clients 421,
-// lets transactions in progress finish within DrainTimeout and closes the
-// rest. It returns nil after that, with nothing left running.
+// Run serves until ctx ends. Then it accepts no more connections, replies 421 to
+// idle clients, gives transactions in progress DrainTimeout to finish, and closes
+// the rest. It returns when nothing runs any more: nil, or why it could not serve.
 func (s *Server) Run(ctx context.Context) error {
 	var loops sync.WaitGroup
 	failed := make(chan error, len(s.listeners)+1)
@@ -158,7 +158,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.closeListeners()
 	s.handoff.Close()
-	loops.Wait() // no conversation begins any more
+	loops.Wait() // after this no conversation begins
 	s.drain()
 	return err
 }
@@ -169,8 +169,8 @@ func (s *Server) closeListeners() {
 	}
 }
 
-// drain ends all conversations. go-smtp's Shutdown only waits, and its Close
-// does nothing after it, so the telling and the closing are ours.
+// drain ends all conversations. go-smtp's Shutdown only waits, and its Close does
+// nothing after it, so we tell the clients and close the sockets.
 func (s *Server) drain() {
 	s.failures.Close()
 	s.mu.Lock()
@@ -200,7 +200,7 @@ func (s *Server) drain() {
 	s.bodies.Wait()
 }
 
-// cutOff closes every connection and gives up what Intake is busy with.
+// cutOff closes every connection, and ends every call of Intake.
 func (s *Server) cutOff() {
 	s.abandon()
 	s.mu.Lock()
@@ -210,7 +210,7 @@ func (s *Server) cutOff() {
 	}
 }
 
-// adopt gives c to go-smtp. false: the server is stopping.
+// adopt gives c to go-smtp. It returns false when the server is stopping.
 func (s *Server) adopt(c *wire.Conn) bool {
 	s.mu.Lock()
 	s.conns[c] = struct{}{}
@@ -231,7 +231,7 @@ func (s *Server) forget(c *wire.Conn) {
 	s.mu.Unlock()
 }
 
-// beginBody counts a Data call in; false when the server has stopped.
+// beginBody counts a call of Data. It returns false when the server has stopped.
 func (s *Server) beginBody() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -242,7 +242,7 @@ func (s *Server) beginBody() bool {
 	return true
 }
 
-// quietLog takes go-smtp's own remarks, which may quote a client.
+// quietLog logs what go-smtp logs, at debug level only: it may quote a client.
 type quietLog struct{ log *zap.Logger }
 
 func (q quietLog) Printf(format string, v ...any) {
