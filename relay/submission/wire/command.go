@@ -23,7 +23,7 @@ func normalize(line, host string) string {
 	if line[0]|0x20 == 'r' && strings.EqualFold(p.path, "postmaster") {
 		p.path, changed = p.path+"@"+host, true
 	}
-	if line[0]|0x20 == 'm' && hasParameter(p.parameters, "AUTH") {
+	if line[0]|0x20 == 'm' && strings.Contains(strings.ToUpper(p.parameters), "AUTH=") {
 		p.parameters, changed = withoutParameter(p.parameters, "AUTH"), true
 	}
 	if !changed {
@@ -33,22 +33,6 @@ func normalize(line, host string) string {
 		p.path = "<" + p.path + ">"
 	}
 	return p.word + ":" + p.path + p.parameters
-}
-
-// hasParameter reports whether the parameters may have name=. It may be wrong
-// about a longer name with that end.
-func hasParameter(parameters, name string) bool {
-	for i := strings.IndexByte(parameters, '='); i >= 0; {
-		if i >= len(name) && strings.EqualFold(parameters[i-len(name):i], name) {
-			return true
-		}
-		next := strings.IndexByte(parameters[i+1:], '=')
-		if next < 0 {
-			break
-		}
-		i += 1 + next
-	}
-	return false
 }
 
 func withoutParameter(parameters, name string) string {
