@@ -7,12 +7,12 @@
 //
 //	listen.go    accept a connection, or turn it away
 //	proxy.go     or read from a balancer whose client it is, first
-//	             (relay/places: strangers give way to who has shown a key)
+//	             (relay/places: strangers give way to clients with a key)
 //	peer.go      the socket: deadlines, and how it is ended from outside;
 //	             quickack_linux.go: acknowledgements while content comes in
-//	wire         go-smtp is handed one command at a time, and its replies get our words
+//	wire         go-smtp is handed one command at a time, and its replies get our texts
 //	session.go   AUTH, MAIL and RCPT, strictly; whether the key still holds
-//	auth.go      AUTH PLAIN and LOGIN; who fails too often is slowed (relay/places)
+//	auth.go      AUTH PLAIN and LOGIN; a source that fails too often is slowed (relay/places)
 //	watch.go     sessions end with their key or account
 //	data.go      DATA and BDAT, through content, into a relay.Draft;
 //	             Intake.Accept, then 250 with the id

@@ -51,11 +51,6 @@ func (s *Server) welcome(raw net.Conn, implicit bool) {
 	if behind {
 		p.ip = netip.Addr{}
 	}
-	p.left = func() {
-		s.places.Leave(&p.seat)
-		s.metrics.current.Dec()
-	}
-	p.gives = func(loss places.Loss) { s.goes(p, loss) }
 	cause := s.places.Arrive(&p.seat, p, p.ip, s.standing(p.ip), time.Now())
 	if cause != "" {
 		s.turnAway(p, implicit, cause)
@@ -86,38 +81,33 @@ func (s *Server) standing(ip netip.Addr) account.ID {
 	return ""
 }
 
-// goes ends a connection that has lost its place to another one.
-func (s *Server) goes(p *peer, loss places.Loss) {
-	s.shortOf(loss)
-	p.eject(s.words(loss.Cause))
-}
-
 // turnAway replies 421 (RFC 5321 §3.8), unless the client waits for a TLS handshake. The
 // reply fits the socket's buffer, so no client can stall it.
 func (s *Server) turnAway(p *peer, implicit bool, cause string) {
 	s.shortOf(places.Loss{Cause: cause, IP: p.ip})
 	if !implicit {
 		p.Conn.SetWriteDeadline(time.Now().Add(time.Second))
-		_, _ = p.Conn.Write([]byte(s.words(cause) + "\r\n"))
+		_, _ = p.Conn.Write([]byte(s.partingReply(cause) + "\r\n"))
 	}
 }
 
-// words is the parting reply that tells a client the cause.
-func (s *Server) words(cause string) string {
-	why := "4.3.2 " + s.o.Hostname + " Too many connections, try again later"
+// partingReply tells a client why its conversation ends, by the cause that rejected_total
+// counts.
+func (s *Server) partingReply(cause string) string {
+	status, text := "4.3.2", "Too many connections, try again later"
 	switch cause {
 	case "max_strangers_per_ip":
-		why = "4.7.0 " + s.o.Hostname + " Too many connections from your address that have not logged in, try again later"
+		status, text = "4.7.0", "Too many connections from your address that have not logged in, try again later"
 	case "gave_way":
-		why = "4.3.2 " + s.o.Hostname + " Too many connections that have not logged in, try again later"
+		status, text = "4.3.2", "Too many connections that have not logged in, try again later"
 	case "login_timeout":
-		why = "4.4.2 " + s.o.Hostname + " No login in time, closing connection"
+		status, text = "4.4.2", "No login in time, closing connection"
 	case "commands_before_login":
-		why = "4.7.0 " + s.o.Hostname + " Too many commands before a login, closing connection"
+		status, text = "4.7.0", "Too many commands before a login, closing connection"
 	case "key_ended":
-		why = "4.7.0 " + s.o.Hostname + " The API key of this session is no longer valid, closing connection"
+		status, text = "4.7.0", "The API key of this session is no longer valid, closing connection"
 	}
-	return "421 " + why
+	return "421 " + status + " " + s.o.Hostname + " " + text
 }
 
 // shortOf counts a connection that gets no place or has lost it, and logs that once a

@@ -20,9 +20,6 @@ type peer struct {
 	idle time.Duration
 	seat places.Seat
 
-	left  func()            // gives the place back, once
-	gives func(places.Loss) // ends it, for another one's place
-
 	ahead    []byte // was read behind a PROXY header
 	failures int    // failed logins; of the goroutine of the conversation
 	commands int    // before a login; of that goroutine, too
@@ -58,7 +55,10 @@ func (p *peer) ShowBy(t time.Time) {
 func (p *peer) Resting() bool { return p.resting.Load() }
 
 // GiveWay implements places.Conn.
-func (p *peer) GiveWay(l places.Loss) { p.gives(l) }
+func (p *peer) GiveWay(l places.Loss) {
+	p.srv.shortOf(l)
+	p.eject(p.srv.partingReply(l.Cause))
+}
 
 // eject ends the conversation, whatever it waits for. parting is the reply that tells
 // the client why. It returns false if the client was ejected before.
@@ -104,7 +104,7 @@ func (p *peer) Command() (parting string) {
 		return ""
 	}
 	p.srv.metrics.rejected.WithLabelValues("commands_before_login").Inc()
-	return p.srv.words("commands_before_login")
+	return p.srv.partingReply("commands_before_login")
 }
 
 // Parting implements wire.Socket.
@@ -112,7 +112,7 @@ func (p *peer) Parting() string {
 	parting, late := p.ending()
 	if parting == "" && late {
 		p.srv.metrics.rejected.WithLabelValues("login_timeout").Inc()
-		return p.srv.words("login_timeout")
+		return p.srv.partingReply("login_timeout")
 	}
 	return parting
 }
@@ -206,7 +206,8 @@ func (p *peer) Close() error {
 	err := net.ErrClosed
 	p.closed.Do(func() {
 		err = p.Conn.Close()
-		p.left()
+		p.srv.places.Leave(&p.seat)
+		p.srv.metrics.current.Dec()
 	})
 	return err
 }

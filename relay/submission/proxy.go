@@ -115,7 +115,7 @@ func proxyClient(r *bufio.Reader) (netip.Addr, error) {
 // refuseBalancer counts a balancer's connection without a good header. It logs that once
 // a minute, because the balancer or the relay is set up wrongly.
 func (s *Server) refuseBalancer(p *peer, err error) {
-	if words, _ := p.ending(); words != "" {
+	if parting, _ := p.ending(); parting != "" {
 		return // it has given way, and was counted then
 	}
 	s.metrics.rejected.WithLabelValues("proxy_header").Inc()

@@ -148,7 +148,7 @@ func (s *session) submitter() (who account.Account, authed bool, err error) {
 		switch {
 		case errors.Is(err, account.ErrDenied), err == nil && !key.Allows(account.MailSend):
 			s.secret, s.key = "", ""
-			s.conn.HangUp(s.srv.words("key_ended"))
+			s.conn.HangUp(s.srv.partingReply("key_ended"))
 			return who, false, newReply(530, "5.7.0", badGrant)
 		case err != nil:
 			return who, false, s.unavailable(newReply(451, "4.3.0", noAuthority), err)

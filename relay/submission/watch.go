@@ -10,9 +10,9 @@ import (
 	"tlsrelay/policy/account"
 )
 
-// watch ends, until done, the sessions of keys and accounts that have ended: a
-// client that only waits, or sends content as slowly as it likes, asks for nothing
-// that would be refused. What has its 250 goes on.
+// watch ends the sessions of keys and accounts that have ended, until done is closed.
+// Without it a client that only waits, or sends content very slowly, would stay: it
+// gives no command that would be refused. Messages that have their 250 are delivered.
 func (s *Server) watch(done <-chan struct{}) {
 	tick := time.NewTicker(s.o.lookEvery)
 	defer tick.Stop()
@@ -26,7 +26,7 @@ func (s *Server) watch(done <-chan struct{}) {
 	}
 }
 
-// endSessions asks about every key that sessions are open with.
+// endSessions checks every key that sessions have logged in with.
 func (s *Server) endSessions() {
 	for with, conns := range s.places.Logins() {
 		_, key, err := account.Authenticate(context.Background(), s.accounts, with.Secret)
@@ -35,7 +35,7 @@ func (s *Server) endSessions() {
 		}
 		n := 0
 		for _, c := range conns {
-			if c.(*peer).eject(s.words("key_ended")) {
+			if c.(*peer).eject(s.partingReply("key_ended")) {
 				s.metrics.rejected.WithLabelValues("key_ended").Inc()
 				n++
 			}
