@@ -16,8 +16,8 @@ import (
 	"tlsrelay/relay"
 )
 
-// The tests of this file stand for what go-smtp leaves to its users, one for
-// each trap of dependencies §1.2, and fail without the defence.
+// go-smtp leaves some defences to its users. Each test of this file stands for one
+// of them, and fails without it.
 
 func TestTrap1StalledDataIsNotReadAsCommands(t *testing.T) {
 	t.Parallel()
