@@ -15,7 +15,16 @@ import (
 // UTF-8, whatever the strings of e hold: bytes that are not UTF-8 become
 // U+FFFD, and a category that is not a JSON string or array is left out.
 func (e Event) AppendJSON(dst []byte) []byte {
-	o := object{dst: append(dst, '{'), args: sortedArgs(e.UniqueArgs)}
+	return e.appendJSON(dst, e.Common())
+}
+
+// appendJSON appends the webhook form of e with what is in c of the fields that
+// all events of a message have in common; nil: without them.
+func (e *Event) appendJSON(dst []byte, c *Common) []byte {
+	o := object{dst: append(dst, '{')}
+	if c != nil {
+		o.args = sortedArgs(c.UniqueArgs)
+	}
 	met := e.Kind != Processed // some attempt was made, so the session fields apply
 	if e.Kind == Deferred {
 		o.key("attempt")
@@ -24,9 +33,9 @@ func (e Event) AppendJSON(dst []byte) []byte {
 	if e.Kind == Bounce && e.Classification != "" {
 		o.text("bounce_classification", e.Classification)
 	}
-	if isCategory(e.Category) {
+	if c != nil && isCategory(c.Category) {
 		o.key("category")
-		o.dst = appendRaw(o.dst, e.Category)
+		o.dst = appendRaw(o.dst, c.Category)
 	}
 	if met && e.CertErr {
 		o.number("cert_err", 1)
@@ -44,7 +53,9 @@ func (e Event) AppendJSON(dst []byte) []byte {
 	o.text("sg_event_id", e.ID)
 	o.key("sg_message_id")
 	o.dst = e.appendMessageID(o.dst)
-	o.text("smtp-id", e.SMTPID)
+	if c != nil {
+		o.text("smtp-id", c.SMTPID)
+	}
 	if e.Kind == Bounce {
 		o.text("status", e.Status)
 	}
@@ -156,7 +167,7 @@ func (o *object) comma() {
 // stands before the first dot with the id of the 250 reply, and some compare
 // the whole between events, so the middle depends on the message alone: in a
 // fleet, another machine may finish what one began.
-func (e Event) appendMessageID(dst []byte) []byte {
+func (e *Event) appendMessageID(dst []byte) []byte {
 	dst = append(dst, '"')
 	dst = appendEscaped(dst, e.MessageID)
 	h := fnv1a(e.MessageID)
