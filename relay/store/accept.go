@@ -45,7 +45,7 @@ func (s *Store) Accept(ctx context.Context, m relay.Message, ds []relay.Delivery
 	if err := w.accept(m, ds, d); err != nil {
 		return err
 	}
-	w.tell(evs)
+	w.tell(&m, evs)
 	if len(w.claimed) > 0 {
 		d.keepWarm(m.ID) // before anybody can end the message
 	}

@@ -87,7 +87,7 @@ func (w *write) apply(t relay.Transition, held bool) (gone bool, err error) {
 		err = w.block(t.Blocks)
 	}
 	if err == nil {
-		w.tell(t.Events)
+		w.tell(&t.Message, t.Events)
 	}
 	return gone, err
 }

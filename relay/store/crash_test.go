@@ -82,7 +82,12 @@ type running struct {
 
 func run(t *testing.T, fs vfs.FS) *running {
 	t.Helper()
-	s, err := store.Open(options(fs))
+	return runWith(t, options(fs))
+}
+
+func runWith(t *testing.T, o store.Options) *running {
+	t.Helper()
+	s, err := store.Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}

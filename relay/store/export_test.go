@@ -64,6 +64,12 @@ func (s *Store) Verify() error {
 	if got, want := en.tally.String(), want.String(); got != want {
 		fault("counted is %s, not %s", got, want)
 	}
+	each(pOutbox, func(key, v []byte) error {
+		if m, ok := rowMessage(v); ok {
+			must(messageKey(m), "row %q needs message %s", key, m)
+		}
+		return nil
+	})
 	for id := range queued {
 		if !s.spooled.has(id) {
 			must(bodyKey(id), "message %s has no body", id)
@@ -122,6 +128,23 @@ func (t *tally) String() string {
 		b.WriteString("; ")
 	}
 	return b.String()
+}
+
+// Outbox gives what is in the outbox.
+func (s *Store) Outbox() (rows, octets int) {
+	en, err := s.enter()
+	if err != nil {
+		return -1, -1
+	}
+	defer s.leave()
+	if err := en.eachPrefix([]byte(pOutbox), func(key, v []byte) (bool, error) {
+		rows++
+		octets += len(key) + len(v)
+		return true, nil
+	}); err != nil {
+		return -1, -1
+	}
+	return rows, octets
 }
 
 // Depth gives what the gauges show once Run has counted what was there.

@@ -117,7 +117,8 @@ func (s *Store) sweepLoop(ctx context.Context) {
 }
 
 // Sweep removes the evidence of messages accepted before now minus the
-// retention, but for those that are still queued. Run does it every hour.
+// retention, but for those that are still queued or have events waiting that need
+// their record. Run does it every hour.
 func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 	limit := idAt(now.Add(-s.o.Retention))
 	if old, err := s.hasBefore(limit); err != nil || !old {
@@ -129,7 +130,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 		return err
 	}
 	defer s.leave()
-	spared, err := en.queuedBefore(ctx, limit)
+	spared, err := en.neededBefore(ctx, limit)
 	if err != nil {
 		return err
 	}
@@ -194,19 +195,30 @@ func (s *Store) sweeping(limit relay.MessageID) (done func()) {
 // errSwept is the error of a message that a sweep under way would remove.
 var errSwept = fmt.Errorf("%w: the message began before the oldest evidence that is kept", relay.ErrUnavailable)
 
-// queuedBefore gives the messages below limit that are queued, in order. Both
-// indexes are read as of one moment: what is held or released in between would
-// be seen in neither.
-func (en *engine) queuedBefore(ctx context.Context, limit relay.MessageID) (ids []relay.MessageID, err error) {
+// neededBefore gives the messages below limit that are queued, or needed by rows of
+// the outbox, in order. All is read as of one moment: what is held or released in
+// between would be seen in neither index, and the last events of a message are
+// there when it is queued no more.
+func (en *engine) neededBefore(ctx context.Context, limit relay.MessageID) (ids []relay.MessageID, err error) {
 	snap := en.db.NewSnapshot()
 	defer func() { err = errors.Join(err, snap.Close()) }()
-	for _, prefix := range []string{pReady, pHeld} {
-		if err := en.eachIn(snap, []byte(prefix), after([]byte(prefix)), func(key, _ []byte) (bool, error) {
-			e, err := parseIndexKey(key)
-			if err == nil && bytes.Compare(e.key.Message[:], limit[:]) < 0 {
-				ids = append(ids, e.key.Message)
+	need := func(id relay.MessageID) {
+		if bytes.Compare(id[:], limit[:]) < 0 && (len(ids) == 0 || ids[len(ids)-1] != id) {
+			ids = append(ids, id)
+		}
+	}
+	for prefix, visit := range map[string]func(key, v []byte) error{
+		pReady: func(key, _ []byte) error { return needIndexed(key, need) },
+		pHeld:  func(key, _ []byte) error { return needIndexed(key, need) },
+		pOutbox: func(_, v []byte) error {
+			if id, ok := rowMessage(v); ok {
+				need(id)
 			}
-			err = errors.Join(err, ctx.Err())
+			return nil
+		},
+	} {
+		if err := en.eachIn(snap, []byte(prefix), after([]byte(prefix)), func(key, v []byte) (bool, error) {
+			err := errors.Join(visit(key, v), ctx.Err())
 			return err == nil, err
 		}); err != nil {
 			return nil, err
@@ -214,4 +226,13 @@ func (en *engine) queuedBefore(ctx context.Context, limit relay.MessageID) (ids 
 	}
 	slices.SortFunc(ids, func(a, b relay.MessageID) int { return bytes.Compare(a[:], b[:]) })
 	return slices.Compact(ids), nil
+}
+
+// needIndexed needs the message of an index key.
+func needIndexed(key []byte, need func(relay.MessageID)) error {
+	e, err := parseIndexKey(key)
+	if err == nil {
+		need(e.key.Message)
+	}
+	return err
 }

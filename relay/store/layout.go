@@ -9,8 +9,11 @@ import (
 // layout is the number of the arrangement of keys and records in keys.go and
 // records.go. Who changes what older data means gives it the next number, and
 // tells here how the older one is brought over.
-const layout = 2
+const layout = 3
 
+// Layout 3 differs from layout 2 by rows of the outbox that an older program would
+// send as they are (rows.go); the rows of layout 2 are read as ever.
+//
 // upgrading stands for layout while data of layout 1 is brought over: an older
 // program, which would take no notice of what has been, refuses it.
 const (
@@ -33,6 +36,8 @@ func (s *Store) checkLayout(en *engine) error {
 		switch string(v) {
 		case strconv.Itoa(layout):
 			return nil
+		case "2":
+			return en.stamp(strconv.Itoa(layout))
 		case "1", upgrading:
 			s.log.Info("bringing the data over from layout 1; an older version of the program will not read it any more")
 			return s.upgrade(en)

@@ -3,11 +3,14 @@ package store
 import (
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"tlsrelay/events"
+	"tlsrelay/events/webhook"
 	"tlsrelay/relay"
 )
 
@@ -20,7 +23,7 @@ func TestForeignLayoutIsRefused(t *testing.T) {
 	}
 	name := s.db
 	for _, change := range []func(*pebble.DB) error{
-		func(db *pebble.DB) error { return db.Set([]byte(counterLayout), []byte("3"), pebble.Sync) },
+		func(db *pebble.DB) error { return db.Set([]byte(counterLayout), []byte("4"), pebble.Sync) },
 		func(db *pebble.DB) error { // as before there was a stamp
 			return errors.Join(db.Delete([]byte(counterLayout), pebble.Sync), db.Set([]byte("m/x"), nil, pebble.Sync))
 		},
@@ -39,6 +42,57 @@ func TestForeignLayoutIsRefused(t *testing.T) {
 		if !errors.Is(err, errLayout) {
 			t.Fatalf("opened %v, %v", opened != nil, err)
 		}
+	}
+}
+
+// Rows of layout 2 are sent as they are, and an older program reads none of layout 3.
+func TestRowsOfLayout2(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Now().UTC().Round(0)
+	row := append(appendTime(nil, at), `{"email":"a@b.example"}`...)
+	if err := errors.Join(
+		s.engine.db.Set(outboxKey("e", 1), row, nil),
+		s.engine.db.Set([]byte(counterLayout), []byte("2"), pebble.Sync),
+		s.Close(),
+	); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = Open(Options{Dir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := s.Rows(t.Context(), "e", webhook.From(0), 1)
+	if err != nil || len(rows) != 1 || !rows[0].At.Equal(at) || string(rows[0].Object) != `{"email":"a@b.example"}` {
+		t.Errorf("%v, %v", rows, err)
+	}
+	stamp, _, err := s.engine.get([]byte(counterLayout))
+	if err := errors.Join(err, s.Close()); err != nil || string(stamp) != "3" {
+		t.Errorf("layout %q, %v", stamp, err)
+	}
+}
+
+// An event whose message cannot be read is told all the same.
+func TestRowWithoutItsMessage(t *testing.T) {
+	s, err := Open(Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := relay.Message{ID: relay.NewMessageID(time.Now()), UniqueArgs: map[string]string{"much": strings.Repeat("x", 1000)}}
+	e := m.Processed([]relay.Recipient{{}})[0]
+	form := rowFormOf(&m, []events.Event{e})
+	s.tickets.resume(2)
+	if err := s.engine.db.Set(outboxKey("e", 1), form.append(nil, &e), pebble.Sync); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := s.Rows(t.Context(), "e", webhook.From(0), 1)
+	if err != nil || len(rows) != 1 || !strings.Contains(string(rows[0].Object), e.ID) || !json.Valid(rows[0].Object) {
+		t.Errorf("%v, %v", rows, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

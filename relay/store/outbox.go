@@ -3,11 +3,11 @@ package store
 import (
 	"bytes"
 	"context"
-	"errors"
 	"sync"
 
 	"tlsrelay/events"
 	"tlsrelay/events/webhook"
+	"tlsrelay/relay"
 )
 
 // The outbox has one row for every event and every endpoint that wants it,
@@ -108,24 +108,20 @@ func (s *Store) Wake(f func(endpoint string)) {
 	s.tickets.wake = f
 }
 
-// tell adds the rows of events to w, for every endpoint that wants them.
-func (w *write) tell(evs []events.Event) {
+// tell adds the rows of the events of a message to w, for every endpoint that
+// wants them.
+func (w *write) tell(m *relay.Message, evs []events.Event) {
 	type row struct {
 		endpoint string
-		value    []byte
+		event    int
 	}
 	var rows []row
 	w.s.mem.mu.RLock()
 	for i := range evs {
-		var value []byte
 		for _, p := range w.s.mem.endpointsOf[evs[i].Account] {
-			if !p.Wants(evs[i].Kind) {
-				continue
+			if p.Wants(evs[i].Kind) {
+				rows = append(rows, row{p.ID, i})
 			}
-			if value == nil {
-				value = evs[i].AppendJSON(appendTime(make([]byte, 0, 512), evs[i].At))
-			}
-			rows = append(rows, row{p.ID, value})
 		}
 	}
 	w.s.mem.mu.RUnlock()
@@ -133,12 +129,23 @@ func (w *write) tell(evs []events.Event) {
 		return
 	}
 	w.ticket = w.s.tickets.begin(len(rows))
+	form := rowFormOf(m, evs)
 	for i, r := range rows {
-		// A batch of ours has no reason to refuse a key.
-		_ = w.set(outboxKey(r.endpoint, w.ticket.first+uint64(i)), r.value)
-		if t := w.ticket; len(t.endpoints) == 0 || t.endpoints[len(t.endpoints)-1] != r.endpoint {
-			t.endpoints = append(t.endpoints, r.endpoint)
+		e := &evs[r.event]
+		if i == 0 || r.event != rows[i-1].event {
+			*w.scratch = form.append((*w.scratch)[:0], e)
 		}
+		key := outboxKey(r.endpoint, w.ticket.first+uint64(i))
+		// A batch of ours has no reason to refuse a key.
+		_ = w.set(key, *w.scratch)
+		w.ticket.endpoint(r.endpoint)
+	}
+}
+
+// endpoint notes that the batch has a row for an endpoint.
+func (t *ticket) endpoint(id string) {
+	if len(t.endpoints) == 0 || t.endpoints[len(t.endpoints)-1] != id {
+		t.endpoints = append(t.endpoints, id)
 	}
 }
 
@@ -213,15 +220,20 @@ func (s *Store) Rows(_ context.Context, endpoint string, span webhook.Span, maxB
 	}
 	var rows []webhook.Row
 	size := 0
+	read := rowReader{s: s, en: en}
 	err = en.each(outboxKey(endpoint, first), outboxKey(endpoint, end), func(key, v []byte) (bool, error) {
 		_, seq, err := parseOutboxKey(key)
-		if err != nil || len(v) < 8 {
-			return false, errors.Join(errRecord, err)
+		if err != nil {
+			return false, err
 		}
-		if size += len(v) - 8; size > maxBytes && len(rows) > 0 {
+		r, err := read.row(v)
+		if err != nil {
+			return false, err
+		}
+		if size += r.size(); size > maxBytes && len(rows) > 0 {
 			return false, nil
 		}
-		rows = append(rows, webhook.Row{Seq: seq, At: parseTime(v), Object: bytes.Clone(v[8:])})
+		rows = append(rows, webhook.Row{Seq: seq, At: r.at, Object: r.object()})
 		return true, nil
 	})
 	if err != nil {

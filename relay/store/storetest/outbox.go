@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"time"
 
@@ -89,6 +90,57 @@ func testOutbox(h *harness) {
 	pending, err = h.Pending(h.ctx)
 	h.ok(err)
 	h.equal(pending, []string{"some"}, "pending")
+}
+
+// sayMuch has every event of a message tell much.
+func sayMuch(m *relay.Message) {
+	m.Category = json.RawMessage(`["<a>", "b"]`)
+	m.UniqueArgs = map[string]string{"": "first", "order": "7", "sg": "é\n", "zz": strings.Repeat("<last>", 1000)}
+}
+
+// What all events of a message tell reaches every endpoint with each of them, to the
+// octet, as long as they wait; it counts where batches are bounded.
+func testOutboxCommon(h *harness) {
+	for _, id := range []string{"e", "f"} {
+		h.ok(h.PutEndpoint(h.ctx, endpoint(id, "1", h.now)))
+	}
+	m, ds := h.message("a@example.com", "b@example.com", "c@example.net")
+	sayMuch(&m)
+	h.accept(m, ds, "body")
+	var want []string
+	note := func(evs []events.Event) {
+		for _, e := range evs {
+			want = append(want, string(e.AppendJSON(nil)))
+		}
+	}
+	for _, d := range ds {
+		note(m.Processed(d.Recipients))
+	}
+	c := h.claimOne(lane("example.com"), h.now)
+	t := Deferred(c, h.now)
+	h.ok(h.Commit(h.ctx, t))
+	note(t.Events)
+	small, _ := h.queued("d@example.org") // between them, one that says little
+	note(small.Processed([]relay.Recipient{{Address: address("d@example.org")}}))
+	t = Delivered(h.claimOne(lane("example.com"), h.now.Add(time.Hour)), h.now)
+	h.ok(h.Commit(h.ctx, t))
+	note(t.Events)
+	for range 2 {
+		for _, id := range []string{"e", "f"} {
+			rows, err := h.Rows(h.ctx, id, webhook.From(0), 1<<20)
+			h.ok(err)
+			var got []string
+			for _, r := range rows {
+				got = append(got, string(r.Object))
+			}
+			h.equal(got, want, "events of "+id)
+			size := len(want[0])
+			rows, err = h.Rows(h.ctx, id, webhook.From(0), 2*size+size/2)
+			h.ok(err)
+			h.equal(len(rows), 2, "events within so many octets")
+		}
+		h.reopen()
+	}
 }
 
 // A row that waits by itself stays while those before and behind it go, and

@@ -100,6 +100,7 @@ func otherCases() []testCase {
 		{"overview in parts", testOverviewParts},
 		{"evidence", testFinished},
 		{"outbox", testOutbox},
+		{"outbox of messages that say much", testOutboxCommon},
 		{"outbox with gaps", testOutboxGaps},
 		{"outbox of a consumer that refuses some", testOutboxRefused},
 		{"outbox under load", testOutboxOrder},

@@ -93,6 +93,9 @@ const inline = 256 << 10
 // when it refuses.
 func (w *World) accept(ctx context.Context, s Store, size int, rcpts ...string) []relay.Claimed {
 	m, ds := NewMessage(w.at, rcpts...)
+	if len(rcpts) > 1 {
+		sayMuch(&m)
+	}
 	for i := range ds {
 		ds[i].Attempts, ds[i].Due = 1, w.at.Add(time.Hour)
 	}
