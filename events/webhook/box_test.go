@@ -32,6 +32,7 @@ type memory struct {
 	rows        map[string][]Row
 	seq         uint64
 	wake        func(string)
+	shed        func(string, int, time.Time)
 	mute        bool          // commits wake nobody
 	ahead       time.Duration // how far the clock of new events is
 	removeFails int           // how many more calls of Remove fail
@@ -130,6 +131,8 @@ func (m *memory) Remove(ctx context.Context, id string, s Span) (err error) {
 }
 
 func (m *memory) Wake(f func(string)) { m.edit(func() { m.wake = f }) }
+
+func (m *memory) Shed(f func(string, int, time.Time)) { m.edit(func() { m.shed = f }) }
 
 func (m *memory) waiting(id string) int {
 	m.mu.Lock()

@@ -10,6 +10,7 @@
 //	plan.go       what is sent next, and what an answer means for it (pure)
 //	post.go       one POST of one batch, and the client all share
 //	target.go     which URLs may be posted to
+//	lost.go       what was given up, counted until the log tells of it
 //	sign.go       the signature (contract §5.1)
 //	oauth.go      the access token of endpoints that want one
 //	sample.go     the test call: sample events, once
@@ -92,7 +93,8 @@ type Span struct{ First, Last uint64 }
 func From(seq uint64) Span { return Span{seq, math.MaxUint64} }
 
 // Outbox is where events wait. relay/store implements it. A row is in the
-// outbox from the commit of the state it tells of until it is removed. No row
+// outbox from the commit of the state it tells of until it is removed or, being one
+// of the oldest, given up because too many of its account wait. No row
 // comes to where Rows hands it out below one that was handed out.
 type Outbox interface {
 	// Endpoint finds an endpoint by id; ok is false when it was deleted.
@@ -109,6 +111,10 @@ type Outbox interface {
 	// Wake is told the id of an endpoint whenever rows of it come to where Rows
 	// hands them out, and not before. The function must not block.
 	Wake(f func(endpoint string))
+	// Shed is told when events of an account were given up because more of them
+	// waited than may: how many, one for each endpoint that wanted it, and when the
+	// oldest happened. The function must not block.
+	Shed(f func(account string, events int, oldest time.Time))
 }
 
 // Store keeps the endpoints of the accounts. relay/store implements it.

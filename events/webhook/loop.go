@@ -335,36 +335,19 @@ func sameTarget(a, b Endpoint) bool {
 		string(a.SigningKey) == string(b.SigningKey)
 }
 
-// lost counts events that were given up and not yet told of.
-type lost struct {
-	events int
-	oldest time.Time
-	told   time.Time // when the last were
-}
-
-// tellEvery is how often lost events of an endpoint are told of at most: when
-// each is sent alone before it is given up, each goes alone.
-const tellEvery = time.Minute
-
 // lose counts rows whose time was over.
 func (l *loop) lose(e Endpoint, rows []Row) {
 	l.s.m.dropped.WithLabelValues(dropExpired).Add(float64(len(rows)))
-	if l.lost.events == 0 {
-		l.lost.oldest = rows[0].At
-	}
-	l.lost.events += len(rows)
-	if time.Since(l.lost.told) >= tellEvery {
+	if l.lost.add(len(rows), rows[0].At) {
 		l.tellLost()
 	}
 }
 
 func (l *loop) tellLost() {
-	if l.lost.events == 0 {
-		return
+	if n, oldest := l.lost.tell(); n > 0 {
+		l.s.log.Warn("webhook events dropped", zap.String("endpoint", l.id), zap.String("account", l.target.Account),
+			zap.String("why", dropExpired), zap.Int("events", n), zap.Time("oldest", oldest))
 	}
-	l.s.log.Warn("webhook events dropped", zap.String("endpoint", l.id), zap.String("account", l.target.Account),
-		zap.String("why", dropExpired), zap.Int("events", l.lost.events), zap.Time("oldest", l.lost.oldest))
-	l.lost = lost{told: time.Now()}
 }
 
 // read gives rows; ok is false when the store is in trouble.
@@ -426,7 +409,7 @@ func (l *loop) sleep(ctx context.Context, d time.Duration, early <-chan struct{}
 	if d <= 0 {
 		return
 	}
-	if time.Since(l.lost.told) >= tellEvery {
+	if l.lost.due() {
 		l.tellLost()
 	}
 	t := time.NewTimer(d)

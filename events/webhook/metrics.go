@@ -14,8 +14,9 @@ type metrics struct {
 
 // Why events were dropped.
 const (
-	dropExpired = "expired" // the endpoint did not take them for RetryFor
-	dropDeleted = "deleted" // the endpoint is gone
+	dropExpired  = "expired"  // the endpoint did not take them for RetryFor
+	dropDeleted  = "deleted"  // the endpoint is gone
+	dropOverflow = "overflow" // more of the account waited than may
 )
 
 func newMetrics(reg prometheus.Registerer, s *Sender) *metrics {
@@ -39,12 +40,12 @@ func newMetrics(reg prometheus.Registerer, s *Sender) *metrics {
 		}),
 		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tlsrelay_webhook_events_dropped_total",
-			Help: "Events dropped: nobody took them in time (expired), or the endpoint was deleted.",
+			Help: "Events dropped: nobody took them in time (expired), more of their account waited than may (overflow), or the endpoint was deleted.",
 		}, []string{"why"}),
 	}
 	// Every series there is: one that is born when it first counts has no increase
 	// then, and an alert on it misses the first of what it waits for.
-	for _, why := range []string{dropExpired, dropDeleted} {
+	for _, why := range []string{dropExpired, dropDeleted, dropOverflow} {
 		m.dropped.WithLabelValues(why)
 	}
 	for _, c := range []Class{

@@ -64,6 +64,7 @@ type Sender struct {
 	m      *metrics
 	client *http.Client
 	tokens *tokens
+	shed   shed
 
 	listeners []netip.AddrPort // of this process; see Exclude
 
@@ -90,6 +91,7 @@ func New(o Options, box Outbox, log *zap.Logger, reg prometheus.Registerer) *Sen
 	s.client = s.newClient()
 	s.tokens = s.newTokens()
 	s.m = newMetrics(reg, s)
+	box.Shed(s.shedOf)
 	return s
 }
 
@@ -107,6 +109,7 @@ func (s *Sender) Run(ctx context.Context) error {
 		s.start = nil
 		s.mu.Unlock()
 		s.wg.Wait()
+		s.tellAllShed(true)
 		s.client.CloseIdleConnections()
 	}()
 	poll := time.NewTicker(s.o.PollInterval)
@@ -119,6 +122,7 @@ func (s *Sender) Run(ctx context.Context) error {
 		for _, id := range ids {
 			s.wake(id)
 		}
+		s.tellAllShed(false)
 		select {
 		case <-ctx.Done():
 			return nil

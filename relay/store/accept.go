@@ -193,6 +193,7 @@ type write struct {
 
 	messages, waiting, held int64 // changes of the depth
 	moved                   []move
+	boxes                   []boxMove
 	inserted                [][]byte
 	claimed                 []indexEntry
 	spooled                 []relay.MessageID // messages whose bodies are in spool files, until they are committed
@@ -231,6 +232,7 @@ func (w *write) commit(sync bool) error {
 	for _, m := range w.moved {
 		w.en.tally.add(m)
 	}
+	w.noteBoxes()
 	for _, e := range w.claimed {
 		w.s.flight.add(e.key, e.due)
 	}

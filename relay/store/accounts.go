@@ -155,8 +155,9 @@ func loadAll[K comparable, V any](en *engine, prefix string, id func(V) K) (map[
 }
 
 // change commits, synced, what fill puts into a batch, and then runs apply
-// with the memory locked. The caller holds s.writing.
-func (s *Store) change(fill func(b *pebble.Batch) error, apply func(m *memory)) error {
+// with the memory locked. The rows of the endpoints that are gone by that are
+// counted no more. The caller holds s.writing.
+func (s *Store) change(fill func(b *pebble.Batch) error, apply func(m *memory), gone ...string) error {
 	en, err := s.enter()
 	if err != nil {
 		return err
@@ -170,8 +171,11 @@ func (s *Store) change(fill func(b *pebble.Batch) error, apply func(m *memory)) 
 		return err
 	}
 	s.mem.mu.Lock()
-	defer s.mem.mu.Unlock()
 	apply(&s.mem)
+	s.mem.mu.Unlock()
+	for _, endpoint := range gone {
+		en.boxes.drop(endpoint)
+	}
 	return nil
 }
 
@@ -333,6 +337,10 @@ func (s *Store) DeleteAccount(ctx context.Context, id account.ID) error {
 	if err != nil {
 		return err
 	}
+	var gone []string
+	for _, p := range points {
+		gone = append(gone, p.ID)
+	}
 	return s.change(func(b *pebble.Batch) error {
 		errs := []error{b.Delete(accountKey(id), nil)}
 		for _, k := range keys {
@@ -358,7 +366,7 @@ func (s *Store) DeleteAccount(ctx context.Context, id account.ID) error {
 		}
 		m.overrideCount -= len(m.overrides[id])
 		delete(m.overrides, id)
-	})
+	}, gone...)
 }
 
 func keyKey(id string) []byte { return append([]byte(pKey), id...) }

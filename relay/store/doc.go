@@ -10,7 +10,8 @@
 //	accept.go    Accept: message, deliveries, first events and body in one synced batch
 //	claim.go     Backlogs, Claim: what waits, by lane and account; the attempt, before it is made
 //	commit.go    Commit: new state, events, blocks and report, together or not at all
-//	outbox.go    Rows, Remove: events on their way to the webhooks; rows.go is their form
+//	outbox.go    Rows, Remove: events on their way to the webhooks; rows.go is their
+//	             form, boxes.go counts them and gives up what is too much
 //	finished.go  Message, Finished: the evidence that stays; the sweep that ends it
 //
 // Beside it: operate.go is the operator's hands on the queue; accounts.go,

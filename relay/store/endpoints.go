@@ -100,6 +100,7 @@ func (s *Store) DeleteEndpoint(ctx context.Context, account, id string) error {
 	return s.change(
 		func(b *pebble.Batch) error { return deleteEndpoint(b, id) },
 		func(m *memory) { m.deleteEndpoint(id) },
+		id,
 	)
 }
 

@@ -21,6 +21,7 @@ type engine struct {
 	db    *pebble.DB
 	fence *fence
 	tally tally
+	boxes boxes
 	depth depth
 }
 
@@ -48,7 +49,7 @@ func (s *Store) openEngine() (en *engine, err error) {
 	}()
 	cache := pebble.NewCache(s.o.Cache)
 	defer cache.Unref() // Open takes a reference of its own
-	en = &engine{fence: fence}
+	en = &engine{fence: fence, boxes: boxes{bound: s.o.MaxEvents}}
 	if en.db, err = pebble.Open(s.db, s.pebbleOptions(en, cache)); err != nil {
 		return nil, fmt.Errorf("store: open %s: %w", s.db, err)
 	}
@@ -244,25 +245,31 @@ func (en *engine) close() (err error) {
 	return err
 }
 
-// count adds what was queued at the opening to the depth.
-func (en *engine) count(ctx context.Context, log *zap.Logger) {
+// count adds what was queued at the opening to the depth, and what was in the outbox
+// to the boxes.
+func (s *Store) count(ctx context.Context, en *engine) {
 	en.depth.mu.Lock() // close waits
 	defer en.depth.mu.Unlock()
 	snap := en.depth.start
 	if snap == nil {
 		return
 	}
-	for prefix, to := range map[string]*atomic.Int64{pReady: &en.depth.waiting, pHeld: &en.depth.held} {
-		if err := en.countIndex(ctx, snap, prefix, to); err != nil {
-			if ctx.Err() == nil && !en.fence.isTripped() {
-				log.Error("counting the queue failed; the gauges are wrong", zap.Error(err))
-			}
-			return
+	err := en.countIndex(ctx, snap, pReady, &en.depth.waiting)
+	if err == nil {
+		err = en.countIndex(ctx, snap, pHeld, &en.depth.held)
+	}
+	if err == nil {
+		err = s.countOutbox(ctx, en, snap)
+	}
+	if err != nil {
+		if ctx.Err() == nil && !en.fence.isTripped() {
+			s.log.Error("counting the queue failed; the gauges are wrong", zap.Error(err))
 		}
+		return
 	}
 	en.depth.start = nil
 	if err := snap.Close(); err != nil {
-		log.Error("counting the queue failed", zap.Error(err))
+		s.log.Error("counting the queue failed", zap.Error(err))
 	}
 }
 

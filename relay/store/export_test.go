@@ -60,16 +60,22 @@ func (s *Store) Verify() error {
 		}
 		return nil
 	})
-	en.count(context.Background(), s.log)
+	s.count(context.Background(), en)
 	if got, want := en.tally.String(), want.String(); got != want {
 		fault("counted is %s, not %s", got, want)
 	}
+	var rows boxes
 	each(pOutbox, func(key, v []byte) error {
+		id, _, err := parseOutboxKey(key)
+		rows.add(s.ownerOf(id), id, 1, int64(len(key)+len(v)))
 		if m, ok := rowMessage(v); ok {
-			must(messageKey(m), "row %q needs message %s", key, m)
+			must(messageKey(m), "a row of %s needs message %s", id, m)
 		}
-		return nil
+		return err
 	})
+	if got, want := en.boxes.String(), rows.String(); got != want {
+		fault("counted in the outbox is %s, not %s", got, want)
+	}
 	for id := range queued {
 		if !s.spooled.has(id) {
 			must(bodyKey(id), "message %s has no body", id)
@@ -130,21 +136,39 @@ func (t *tally) String() string {
 	return b.String()
 }
 
-// Outbox gives what is in the outbox.
-func (s *Store) Outbox() (rows, octets int) {
+// String lists what waits, and where accounts do not add up.
+func (b *boxes) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var s strings.Builder
+	accounts, total := maps.Clone(b.accounts), b.total
+	for _, id := range slices.Sorted(maps.Keys(b.of)) {
+		at := b.of[id]
+		fmt.Fprintf(&s, "%s of %q %d in %d; ", id, at.account, at.octets, at.rows)
+		accounts[at.account] -= at.octets
+		total.rows, total.octets = total.rows-at.rows, total.octets-at.octets
+	}
+	for account, n := range accounts {
+		if n != 0 && account != "" {
+			fmt.Fprintf(&s, "account %s is off by %d; ", account, n)
+		}
+	}
+	if total.rows != 0 || total.octets != 0 {
+		fmt.Fprintf(&s, "the total is off by %d in %d", total.octets, total.rows)
+	}
+	return s.String()
+}
+
+// Waiting gives what the events of all accounts take that wait, once Run has counted
+// what was there.
+func (s *Store) Waiting() (rows int, octets int64) {
+	s.Depth()
 	en, err := s.enter()
 	if err != nil {
 		return -1, -1
 	}
 	defer s.leave()
-	if err := en.eachPrefix([]byte(pOutbox), func(key, v []byte) (bool, error) {
-		rows++
-		octets += len(key) + len(v)
-		return true, nil
-	}); err != nil {
-		return -1, -1
-	}
-	return rows, octets
+	return en.boxes.sum()
 }
 
 // Depth gives what the gauges show once Run has counted what was there.

@@ -11,6 +11,7 @@ type collector struct {
 
 	messages, deliveries, up, free, minFree, size *prometheus.Desc
 	limit, refusals                               *prometheus.Desc
+	events, eventBytes, eventLimit                *prometheus.Desc
 }
 
 func newCollector(s *Store) *collector {
@@ -25,6 +26,9 @@ func newCollector(s *Store) *collector {
 		free:       desc("store_free_bytes", "Free space on the disk of the data directory."),
 		minFree:    desc("store_min_free_bytes", "Below so much free space no mail is taken: min_free_disk."),
 		size:       desc("store_bytes", "What the database takes on the disk, large bodies not included."),
+		events:     desc("webhook_events_waiting", "Events that wait for webhooks, one for each event and endpoint."),
+		eventBytes: desc("webhook_events_waiting_bytes", "What they take in the store, before compression."),
+		eventLimit: desc("webhook_events_waiting_limit_bytes", "What those of one account may take before its oldest are given up."),
 		limit: desc("account_waiting_limit",
 			"What one account may have waiting, by bound: recipients, and destinations with mail waiting; 0: no limit.", "bound"),
 		refusals: desc("account_waiting_refusals_total",
@@ -40,14 +44,19 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	var messages, waiting, held, up, size float64
+	var messages, waiting, held, up, size, rows, octets float64
 	if en, err := c.s.enter(); err == nil {
 		messages = float64(en.depth.messages.Load())
 		waiting, held = float64(en.depth.waiting.Load()), float64(en.depth.held.Load())
+		n, of := en.boxes.sum()
+		rows, octets = float64(n), float64(of)
 		up, size = 1, float64(en.db.Metrics().DiskSpaceUsage())
 		c.s.leave()
 	}
 	gauge(c.messages, messages)
+	gauge(c.events, rows)
+	gauge(c.eventBytes, octets)
+	gauge(c.eventLimit, float64(c.s.o.MaxEvents))
 	gauge(c.deliveries, waiting, "waiting")
 	gauge(c.deliveries, held, "held")
 	gauge(c.up, up)

@@ -3,7 +3,9 @@ package store
 import (
 	"bytes"
 	"context"
+	"math"
 	"sync"
+	"time"
 
 	"tlsrelay/events"
 	"tlsrelay/events/webhook"
@@ -24,6 +26,7 @@ type tickets struct {
 	open    []*ticket
 	durable uint64 // all rows below are on stable storage
 	wake    func(endpoint string)
+	shed    func(account string, events int, oldest time.Time)
 }
 
 // ticket is the claim of one batch on its numbers.
@@ -108,6 +111,14 @@ func (s *Store) Wake(f func(endpoint string)) {
 	s.tickets.wake = f
 }
 
+// Shed is told how many of an account's events were given up because more of them
+// waited than may, and when the oldest happened. The function must not block.
+func (s *Store) Shed(f func(account string, events int, oldest time.Time)) {
+	s.tickets.mu.Lock()
+	defer s.tickets.mu.Unlock()
+	s.tickets.shed = f
+}
+
 // tell adds the rows of the events of a message to w, for every endpoint that
 // wants them.
 func (w *write) tell(m *relay.Message, evs []events.Event) {
@@ -139,6 +150,7 @@ func (w *write) tell(m *relay.Message, evs []events.Event) {
 		// A batch of ours has no reason to refuse a key.
 		_ = w.set(key, *w.scratch)
 		w.ticket.endpoint(r.endpoint)
+		w.boxed(e.Account, r.endpoint, len(key)+len(*w.scratch))
 	}
 }
 
@@ -266,18 +278,54 @@ func (s *Store) Remove(_ context.Context, endpoint string, span webhook.Span) er
 	}
 	defer s.leave()
 	first, end := within(span, s.tickets.limit())
+	_, err = s.removeRows(en, endpoint, first, end, math.MaxInt64)
+	return err
+}
+
+// removed is rows that are gone.
+type removed struct {
+	rows   int
+	octets int64
+	oldest time.Time // when the event of the first happened
+}
+
+// removeRows removes the rows of an endpoint from first to below end, or the first
+// of them that come to so many octets.
+func (s *Store) removeRows(en *engine, endpoint string, first, end uint64, octets int64) (gone removed, err error) {
+	s.removing.Lock() // what one counts, no other does
+	defer s.removing.Unlock()
 	lower := max(first, s.mem.sent.get(endpoint))
 	if lower >= end {
-		return nil
+		return gone, nil
+	}
+	err = en.each(outboxKey(endpoint, lower), outboxKey(endpoint, end), func(key, v []byte) (bool, error) {
+		_, seq, err := parseOutboxKey(key)
+		if err != nil {
+			return false, err
+		}
+		if gone.octets >= octets {
+			end = seq
+			return false, nil
+		}
+		if gone.rows == 0 {
+			gone.oldest, _ = rowTime(v)
+		}
+		gone.rows++
+		gone.octets += int64(len(key) + len(v))
+		return true, nil
+	})
+	if err != nil || gone.rows == 0 {
+		return gone, err
 	}
 	b := en.db.NewBatch()
 	if err := b.DeleteRange(outboxKey(endpoint, lower), outboxKey(endpoint, end), nil); err != nil {
-		return err
+		return gone, err
 	}
 	if err := en.apply(b, false); err != nil {
-		return err
+		return gone, err
 	}
+	en.boxes.add("", endpoint, -gone.rows, -gone.octets)
 	s.mem.sent.raise(endpoint, first, end)
 	signal(s.soon)
-	return nil
+	return gone, nil
 }

@@ -58,7 +58,7 @@ func TestCommonPartIsStoredOnce(t *testing.T) {
 	if err := storetest.Accept(t.Context(), s, m, ds, nil); err != nil {
 		t.Fatal(err)
 	}
-	rows, octets := s.Outbox()
+	rows, octets := s.Waiting()
 	told := 0
 	for _, r := range rowsOf(t, s.Store, "e1") {
 		told += len(r.Object)
@@ -125,6 +125,9 @@ func TestRowsKeepTheirMessage(t *testing.T) {
 			}
 			if err := s.Verify(); err != nil { // which counts, as Run does
 				t.Error(err)
+			}
+			if rows, octets := s.Waiting(); rows != 0 || octets != 0 {
+				t.Errorf("%d rows of %d octets are counted", rows, octets)
 			}
 		})
 	}

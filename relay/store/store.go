@@ -43,6 +43,9 @@ type Options struct {
 	// MaxWaiting and MaxDestinations are how many recipients an account may have
 	// waiting, and for how many destinations; 0: no bound.
 	MaxWaiting, MaxDestinations int
+	// MaxEvents is how many octets of events an account may have waiting, all its
+	// endpoints together, before its oldest are given up; default 512 MiB.
+	MaxEvents int64
 	// Retention is how long evidence is kept, from the acceptance of its
 	// message on; default 720 h.
 	Retention time.Duration
@@ -62,6 +65,7 @@ func (o Options) withDefaults() Options {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
+	o.MaxEvents = cmp.Or(o.MaxEvents, defaultMaxEvents)
 	o.Retention = cmp.Or(o.Retention, 720*time.Hour)
 	o.MemTable = cmp.Or(o.MemTable, 16<<20)
 	o.Cache = cmp.Or(o.Cache, 16<<20)
@@ -105,10 +109,12 @@ type Store struct {
 	collector *collector // nil without metrics
 	sweeps    sync.Mutex // one at a time
 	blocking  sync.Mutex // serialises writers of block rows
+	removing  sync.Mutex // serialises those who remove rows of the outbox
 	writing   sync.Mutex // serialises writers of accounts, keys, endpoints and overrides
 
-	soon   chan struct{} // something waits for a sync, soon
-	urgent chan struct{} // at once
+	soon     chan struct{} // something waits for a sync, soon
+	urgent   chan struct{} // at once
+	overfull chan struct{} // an account has too many events waiting
 }
 
 var errClosed = errors.New("store: closed")
@@ -121,7 +127,7 @@ func Open(o Options) (*Store, error) {
 	s := &Store{
 		o: o, log: o.Log, fs: o.FS, opened: time.Now(),
 		db: o.FS.PathJoin(o.Dir, "db"), spool: o.FS.PathJoin(o.Dir, "spool"),
-		soon: make(chan struct{}, 1), urgent: make(chan struct{}, 1),
+		soon: make(chan struct{}, 1), urgent: make(chan struct{}, 1), overfull: make(chan struct{}, 1),
 	}
 	s.bounds.log, s.bounds.recipients, s.bounds.destinations = o.Log, o.MaxWaiting, o.MaxDestinations
 	for _, dir := range []string{s.db, s.spool} {
@@ -155,6 +161,7 @@ func (s *Store) Run(ctx context.Context) error {
 	defer cancel()
 	wg.Go(func() { s.syncLoop(ctx) })
 	wg.Go(func() { s.sweepLoop(ctx) })
+	wg.Go(func() { s.shedLoop(ctx) })
 	for {
 		s.mu.RLock()
 		en := s.engine
@@ -162,7 +169,7 @@ func (s *Store) Run(ctx context.Context) error {
 		if en == nil {
 			return nil // closed
 		}
-		wg.Go(func() { en.count(ctx, s.log) })
+		wg.Go(func() { s.count(ctx, en) })
 		select {
 		case <-ctx.Done():
 			return nil
