@@ -25,7 +25,7 @@ func (s *Store) Accept(ctx context.Context, m relay.Message, ds []relay.Delivery
 	if !ok || d.s != s || d.ended {
 		return errDraft
 	}
-	if err := s.admissible(ctx, d); err != nil {
+	if err := errors.Join(ctx.Err(), d.err, s.roomBy(freeFor)); err != nil {
 		d.Discard()
 		return err
 	}
@@ -43,9 +43,19 @@ func (s *Store) Accept(ctx context.Context, m relay.Message, ds []relay.Delivery
 	w := s.newWrite(en)
 	defer w.close()
 	if err := w.accept(m, ds, d); err != nil {
+		d.Discard()
 		return err
 	}
 	w.tell(&m, evs)
+	room, err := s.reserve(w.room(d))
+	if err != nil {
+		d.Discard()
+		return err
+	}
+	defer room.end()
+	if err := w.body(m.ID, d); err != nil {
+		return err
+	}
 	if len(w.claimed) > 0 {
 		d.keepWarm(m.ID) // before anybody can end the message
 	}
@@ -55,11 +65,6 @@ func (s *Store) Accept(ctx context.Context, m relay.Message, ds []relay.Delivery
 		return err
 	}
 	return nil
-}
-
-// admissible says whether there is a whole body, and room for it.
-func (s *Store) admissible(ctx context.Context, d *draft) error {
-	return errors.Join(ctx.Err(), d.err, s.freeLately())
 }
 
 // admits says whether the account of a message may have it. Reports come by
@@ -72,8 +77,7 @@ func (s *Store) admits(en *engine, m *relay.Message, ds []relay.Delivery) error 
 	return en.tally.admits(&s.bounds, m.Account, ds, n)
 }
 
-// accept adds a message to w. It ends the draft's spool file one way or the
-// other.
+// accept adds a message to w, all but its body.
 func (w *write) accept(m relay.Message, ds []relay.Delivery, d *draft) error {
 	m.Size, m.Deliveries = d.size, len(ds)
 	err := w.message(&m)
@@ -83,21 +87,36 @@ func (w *write) accept(m relay.Message, ds []relay.Delivery, d *draft) error {
 	for i := 0; err == nil && i < len(ds); i++ {
 		err = w.enqueue(m.ID, &ds[i])
 	}
-	if err != nil {
-		d.Discard()
-		return err
+	if err == nil {
+		w.messages++
 	}
-	w.messages++
+	return err
+}
+
+// room is how many octets of the disk it takes to commit w with the body of d: once
+// in the log and once in a table, for the log goes when the table is there. A body
+// in a spool file is there already.
+func (w *write) room(d *draft) int64 {
+	n := int64(w.batch.Len())
 	if d.file == nil {
-		return w.set(bodyKey(m.ID), d.buf)
+		n += d.size
 	}
-	if err := d.keep(m.ID); err != nil {
+	return 2 * n
+}
+
+// body adds the body of a message to w. It ends the draft's spool file one way or
+// the other.
+func (w *write) body(id relay.MessageID, d *draft) error {
+	if d.file == nil {
+		return w.set(bodyKey(id), d.buf)
+	}
+	if err := d.keep(id); err != nil {
 		return err
 	}
 	// Before anybody can see the message and want its body.
-	w.s.spooled.add(m.ID)
-	w.spooled = append(w.spooled, m.ID)
-	return w.set(spooledKey(m.ID), nil)
+	w.s.spooled.add(id)
+	w.spooled = append(w.spooled, id)
+	return w.set(spooledKey(id), nil)
 }
 
 // message adds the record of a message to w.

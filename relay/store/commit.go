@@ -254,12 +254,17 @@ func (w *write) end(id relay.MessageID) error {
 // report accepts a message of our own making.
 func (w *write) report(r relay.Report) error {
 	d := w.s.newDraft()
+	d.ours = true
 	defer d.end()
-	if err := d.write(r.Body); err != nil {
+	err := d.write(r.Body)
+	if err == nil {
+		err = w.accept(r.Message, r.Deliveries, d)
+	}
+	if err != nil {
 		d.Discard()
 		return err
 	}
-	return w.accept(r.Message, r.Deliveries, d)
+	return w.body(r.Message.ID, d)
 }
 
 // block puts rows into the block list, the newest of each address. The caller

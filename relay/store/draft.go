@@ -40,6 +40,8 @@ type draft struct {
 	size  int64
 	err   error
 	ended bool
+	ours  bool        // of a report, which is part of what was promised: it asks for no room
+	room  reservation // on the disk, for what is written next
 }
 
 // drafts gives spool files names that are unique in this process and reuses
@@ -86,7 +88,7 @@ func (d *draft) write(p []byte) error {
 		return nil
 	}
 	if d.file == nil || d.size/checkEvery != (d.size+int64(len(p)))/checkEvery {
-		if err := d.s.free(); err != nil {
+		if err := d.reserve(int64(len(p))); err != nil {
 			return err
 		}
 	}
@@ -105,6 +107,16 @@ func (d *draft) write(p []byte) error {
 		p = p[n:]
 	}
 	return nil
+}
+
+// reserve takes room for what comes until the next look at the free space.
+func (d *draft) reserve(n int64) (err error) {
+	if d.ours {
+		return nil
+	}
+	d.room.end()
+	d.room, err = d.s.reserve(int64(len(d.buf)) + n + checkEvery)
+	return err
 }
 
 // spill moves the body from memory to a spool file.
@@ -155,6 +167,7 @@ func (d *draft) end() {
 		return
 	}
 	d.ended = true
+	d.room.end()
 	if buf := d.buf; cap(buf) > 0 {
 		d.s.drafts.pool.Put(&buf)
 	}

@@ -189,7 +189,7 @@ func TestMinFreeDisk(t *testing.T) {
 	usage := func(free uint64) { fs.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: free, TotalBytes: 1 << 40}) }
 	o := options(fs)
 	o.MinFreeDisk = 1 << 20
-	usage(1 << 20)
+	usage(4 << 20)
 	s := open(t, o)
 	m, ds := queueOne(t, s, nil)
 	big := s.NewDraft()

@@ -10,7 +10,7 @@ type collector struct {
 	s *Store
 
 	messages, deliveries, up, free, minFree, size *prometheus.Desc
-	limit, refusals                               *prometheus.Desc
+	limit, refusals, reserved                     *prometheus.Desc
 	events, eventBytes, eventLimit                *prometheus.Desc
 }
 
@@ -26,6 +26,7 @@ func newCollector(s *Store) *collector {
 		free:       desc("store_free_bytes", "Free space on the disk of the data directory."),
 		minFree:    desc("store_min_free_bytes", "Below so much free space no mail is taken: min_free_disk."),
 		size:       desc("store_bytes", "What the database takes on the disk, large bodies not included."),
+		reserved:   desc("store_reserved_bytes", "What writes of new mail under way may take of the free space."),
 		events:     desc("webhook_events_waiting", "Events that wait for webhooks, one for each event and endpoint."),
 		eventBytes: desc("webhook_events_waiting_bytes", "What they take in the store, before compression."),
 		eventLimit: desc("webhook_events_waiting_limit_bytes", "What those of one account may take before its oldest are given up."),
@@ -57,6 +58,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.events, rows)
 	gauge(c.eventBytes, octets)
 	gauge(c.eventLimit, float64(c.s.o.MaxEvents))
+	gauge(c.reserved, float64(c.s.room.inFlight()))
 	gauge(c.deliveries, waiting, "waiting")
 	gauge(c.deliveries, held, "held")
 	gauge(c.up, up)

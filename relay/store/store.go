@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -75,16 +74,15 @@ func (o Options) withDefaults() Options {
 // Store is the embedded store. Its methods are safe for concurrent use. Once
 // [Store.Close] was called they return relay.ErrUnavailable.
 type Store struct {
-	o      Options
-	log    *zap.Logger
-	fs     vfs.FS
-	db     string // directory of the database
-	spool  string // directory of large bodies
-	lock   *pebble.Lock
-	opened time.Time
+	o     Options
+	log   *zap.Logger
+	fs    vfs.FS
+	db    string // directory of the database
+	spool string // directory of large bodies
+	lock  *pebble.Lock
 
-	bounds    bounds
-	freeUntil atomic.Int64 // since opened, in ns: the disk has room, as far as known
+	bounds bounds
+	room   room
 
 	// mu guards engine: every call holds it for reading while it uses the
 	// database, so that a failed one is closed when nobody is in it.
@@ -125,7 +123,7 @@ var errClosed = errors.New("store: closed")
 func Open(o Options) (*Store, error) {
 	o = o.withDefaults()
 	s := &Store{
-		o: o, log: o.Log, fs: o.FS, opened: time.Now(),
+		o: o, log: o.Log, fs: o.FS,
 		db: o.FS.PathJoin(o.Dir, "db"), spool: o.FS.PathJoin(o.Dir, "spool"),
 		soon: make(chan struct{}, 1), urgent: make(chan struct{}, 1), overfull: make(chan struct{}, 1),
 	}
@@ -210,10 +208,6 @@ func (s *Store) Ready() error {
 	return err
 }
 
-// Room says whether a message would find room on the disk; relay.ErrNoSpace: it
-// would not.
-func (s *Store) Room() error { return s.free() }
-
 // enter gives the database for the length of one call, which ends with leave.
 // A call that has entered must not enter again.
 func (s *Store) enter() (*engine, error) {
@@ -246,38 +240,6 @@ func (s *Store) lockMessage(id relay.MessageID) (unlock func()) {
 	mu := &s.stripes[(uint(id[14])<<8|uint(id[15]))%uint(len(s.stripes))]
 	mu.Lock()
 	return mu.Unlock
-}
-
-// freeFor is how long it is believed that the disk has room: less than a
-// bound of any use takes to fill.
-const freeFor = 50 * time.Millisecond
-
-// freeLately is free, asked no more often than freeFor where all is well.
-func (s *Store) freeLately() error {
-	if time.Since(s.opened) < time.Duration(s.freeUntil.Load()) {
-		return nil
-	}
-	return s.free()
-}
-
-// free checks that the disk has room for one more message.
-func (s *Store) free() error {
-	if s.o.MinFreeDisk == 0 {
-		return nil
-	}
-	usage, err := s.fs.GetDiskUsage(s.o.Dir)
-	if errors.Is(err, vfs.ErrUnsupported) {
-		return nil
-	}
-	if err != nil {
-		return unavailable(err)
-	}
-	if usage.AvailBytes < s.o.MinFreeDisk {
-		s.freeUntil.Store(0)
-		return fmt.Errorf("%w: %d octets are free, min_free_disk is %d", relay.ErrNoSpace, usage.AvailBytes, s.o.MinFreeDisk)
-	}
-	s.freeUntil.Store(int64(time.Since(s.opened) + freeFor))
-	return nil
 }
 
 // makeDir makes a directory where there is none, and its name durable: a
