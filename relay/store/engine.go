@@ -373,7 +373,7 @@ func (s *Store) reopen(ctx context.Context) {
 // tryOpen reports whether there is nothing left to do. Nobody is in the
 // store meanwhile, because there is no engine to enter.
 func (s *Store) tryOpen() bool {
-	en, err := s.openEngine()
+	en, err := s.openWithBallast()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {

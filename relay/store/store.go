@@ -138,7 +138,7 @@ func Open(o Options) (*Store, error) {
 		return nil, fmt.Errorf("store: another process has %s open, or it cannot be locked: %w", s.db, err)
 	}
 	s.lock = lock
-	if s.engine, err = s.openEngine(); err == nil {
+	if s.engine, err = s.openWithBallast(); err == nil {
 		err = s.sweepDrafts()
 	}
 	if err == nil {
@@ -160,6 +160,7 @@ func (s *Store) Run(ctx context.Context) error {
 	wg.Go(func() { s.syncLoop(ctx) })
 	wg.Go(func() { s.sweepLoop(ctx) })
 	wg.Go(func() { s.shedLoop(ctx) })
+	wg.Go(func() { s.ballastLoop(ctx) })
 	for {
 		s.mu.RLock()
 		en := s.engine
