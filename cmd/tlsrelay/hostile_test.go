@@ -22,9 +22,15 @@ import (
 // metric sums the samples whose name and labels begin so.
 func (r *rig) metric(name string) float64 {
 	r.t.Helper()
-	res, err := http.Get("http://" + r.app.admin.addr() + "/metrics")
+	return metricAt(r.t, r.app.admin.addr(), name)
+}
+
+// metricAt is metric at an operator's listener.
+func metricAt(t testing.TB, admin, name string) float64 {
+	t.Helper()
+	res, err := http.Get("http://" + admin + "/metrics")
 	if err != nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
 	defer res.Body.Close()
 	sum := 0.0
@@ -38,7 +44,7 @@ func (r *rig) metric(name string) float64 {
 		}
 		v, err := strconv.ParseFloat(value, 64)
 		if err != nil {
-			r.t.Fatal(err)
+			t.Fatal(err)
 		}
 		sum += v
 	}
