@@ -11,6 +11,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"tlsrelay/events/webhook"
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
 	"tlsrelay/relay/store"
@@ -72,7 +73,7 @@ func peak() float64 {
 }
 
 func openBench(b *testing.B, fs vfs.FS) *store.Store {
-	s, err := store.Open(store.Options{Dir: b.TempDir(), FS: fs})
+	s, err := store.Open(store.Options{Dir: b.TempDir(), FS: fs, MinFreeDisk: 1 << 20})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -100,6 +101,37 @@ func BenchmarkAcceptFinish(b *testing.B) {
 			b.ReportMetric(peak(), "peak-MB")
 		})
 	}
+}
+
+// The fast path of an account with a webhook, whose events are removed in batches.
+func BenchmarkAcceptFinishTold(b *testing.B) {
+	s := openBench(b, vfs.Default)
+	if err := s.PutEndpoint(b.Context(), webhookEndpoint()); err != nil {
+		b.Fatal(err)
+	}
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		next := webhook.From(0)
+		for tick := time.NewTicker(10 * time.Millisecond); ; {
+			select {
+			case <-stop:
+				tick.Stop()
+				return
+			case <-tick.C:
+			}
+			rows, err := s.Rows(context.Background(), "e", next, 768<<10)
+			if err != nil || len(rows) == 0 {
+				continue
+			}
+			last := rows[len(rows)-1].Seq
+			_ = s.Remove(context.Background(), "e", webhook.Span{Last: last})
+			next = webhook.From(last + 1)
+		}
+	}()
+	acceptFinish(b, s, 8)
+	close(stop)
+	<-ended
 }
 
 // acceptFinish measures the fast path, to destinations from a to z.
