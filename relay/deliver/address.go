@@ -17,8 +17,8 @@ type climb struct {
 
 // address tries one address: with the first hello, then with whatever else
 // the verdicts ask for, each on a connection of its own.
-func (w *walk) address(h *host, k poolKey) {
-	c := &climb{hello: w.e.hellos.first(k.addr), used: make(map[policy.Hello]bool, 3)}
+func (w *walk) address(h *host, k target) {
+	c := &climb{hello: w.e.client.hellos.first(k.addr), used: make(map[policy.Hello]bool, 3)}
 	c.remembered = c.hello == policy.CompatHello
 	for {
 		s, seen, err := w.connect(h, k, manner{hello: c.hello})
@@ -31,7 +31,7 @@ func (w *walk) address(h *host, k poolKey) {
 		}
 		if s != nil {
 			if c.hello == policy.CompatHello && !c.remembered && !s.reused {
-				w.e.hellos.compat.note(k.addr)
+				w.e.client.hellos.compat.note(k.addr)
 			}
 			if w.visit(h, s, seen) == dead {
 				continue // the same again, without that session
@@ -47,14 +47,14 @@ func (w *walk) address(h *host, k poolKey) {
 
 // next gives c the hello of the next connection after one that failed; false:
 // there is none to try.
-func (w *walk) next(c *climb, k poolKey, seen sighting) bool {
+func (w *walk) next(c *climb, k target, seen sighting) bool {
 	c.used[c.hello] = true
 	c.tried = append(c.tried, seen.verdict)
 	c.shown = append(c.shown, seen.observed)
 	next := another(seen.verdict)
 	if next == "" && c.remembered && c.hello == policy.CompatHello && handshaking(seen) {
 		// What was learned of this address holds no longer.
-		w.e.hellos.compat.forget(k.addr)
+		w.e.client.hellos.compat.forget(k.addr)
 		c.tried, next = nil, policy.FullHello
 	}
 	if next == "" || c.used[next] {
@@ -81,7 +81,7 @@ func handshaking(s sighting) bool {
 }
 
 // leave gives an address its verdict.
-func (w *walk) leave(h *host, k poolKey, c *climb) {
+func (w *walk) leave(h *host, k target, c *climb) {
 	v := policy.JudgeAddress(c.tried)
 	if h.decision.ProbesVersion(c.shown) {
 		v = w.probeVersion(h, k, v)
@@ -101,7 +101,7 @@ func (w *walk) leave(h *host, k poolKey, c *climb) {
 // probeVersion asks an address which versions of TLS it has, on one more
 // connection that offers them all and carries no mail, once in a walk. stands is
 // the verdict on it so far.
-func (w *walk) probeVersion(h *host, k poolKey, stands policy.Verdict) policy.Verdict {
+func (w *walk) probeVersion(h *host, k target, stands policy.Verdict) policy.Verdict {
 	if o, ok := w.probed[k.addr]; ok {
 		return h.decision.JudgeProbe(o, stands)
 	}
@@ -113,7 +113,7 @@ func (w *walk) probeVersion(h *host, k poolKey, stands policy.Verdict) policy.Ve
 	if s, err := w.e.pool.acquire(ctx, k, fresh); s != nil || err != nil {
 		return stands
 	}
-	_, seen := w.e.open(ctx, k, h.decision, manner{hello: policy.ProbeHello})
+	_, seen := w.e.open(ctx, h, k, manner{hello: policy.ProbeHello})
 	w.e.pool.release(k, false)
 	if ctx.Err() != nil || seen.noRoute {
 		return stands

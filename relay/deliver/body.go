@@ -2,8 +2,9 @@ package deliver
 
 import (
 	"bytes"
+	"errors"
 	"io"
-	"time"
+	"net"
 
 	"tlsrelay/relay"
 )
@@ -16,14 +17,25 @@ type content struct {
 	bol   bool // at the beginning of a line
 	watch bool // nothing is due from the host: a word from it means no
 	early reply
-	left  bool  // some of the body is on its way
-	gate  *gate // content passes through it
+	left  bool    // some of the body is on its way
+	gate  passage // content passes through it; nil: unasked
 	// part tells that more is to follow before the content ends.
 	part bool
 	// gather leaves the end of the body in the buffer, for what is to follow in
 	// the same flight.
 	gather bool
 }
+
+// passage is what content asks on its way. Both methods may end the attempt: then no
+// more of it leaves.
+type passage interface {
+	open() bool // whether content may leave
+	pass() bool // whether its end may leave, which counts from then on
+}
+
+// errChanged is the error of a transaction that was not gone through with because
+// the passage was closed.
+var errChanged = errors.New("the demands have changed")
 
 // ReadFrom implements io.ReaderFrom, for bodies that cannot hand over their
 // octets in one piece.
@@ -44,6 +56,16 @@ func (w *content) ReadFrom(r io.Reader) (n int64, err error) {
 			return n, &bodyError{readErr}
 		}
 	}
+}
+
+// byUs reports that it was us who ended the conversation, because the attempt had
+// to stop or its demands have changed.
+func byUs(err error) bool { return errors.Is(err, net.ErrClosed) || errors.Is(err, errChanged) }
+
+// isOwn reports a fault of our own store: no other host will do better.
+func isOwn(err error) bool {
+	var own *bodyError
+	return errors.As(err, &own)
 }
 
 // bodyError is a fault of our own store, not of the connection.
@@ -105,12 +127,12 @@ func (w *content) emit(p []byte) error {
 
 // flush writes a full buffer, having looked whether the host still wants it.
 func (w *content) flush() error {
-	if !w.gate.open() {
+	if w.gate != nil && !w.gate.open() {
 		return errChanged
 	}
 	if w.watch && w.c.pending() {
 		// Only a whole reply stops the message.
-		if rep, err := w.c.read(50 * time.Millisecond); err == nil {
+		if rep, err := w.c.read(earlyWithin); err == nil {
 			w.early = rep
 			return errEarly
 		} else if !isTimeout(err) {
@@ -136,7 +158,7 @@ func (w *content) send(body relay.Body) error {
 	if err == nil && w.stuff {
 		err = w.end()
 	}
-	if err == nil && !w.part && !w.gate.pass() {
+	if err == nil && !w.part && w.gate != nil && !w.gate.pass() {
 		err = errChanged
 	}
 	if err == nil && !w.gather {

@@ -41,8 +41,8 @@ func examine(chain []*x509.Certificate, roots *x509.CertPool, now time.Time) cer
 	sum := sha256.Sum256(leaf.Raw)
 	f := certFacts{
 		leaf:    leaf,
-		subject: printable(leaf.Subject.String()),
-		issuer:  printable(leaf.Issuer.String()),
+		subject: legible(leaf.Subject.String()),
+		issuer:  legible(leaf.Issuer.String()),
 		sha256:  hex.EncodeToString(sum[:]),
 	}
 	opts := x509.VerifyOptions{
@@ -59,6 +59,12 @@ func examine(chain []*x509.Certificate, roots *x509.CertPool, now time.Time) cer
 	f.weakKey = weakKeys(leaf, verified)
 	return f
 }
+
+// maxName bounds what is kept of a name in a certificate, in octets.
+const maxName = 1024
+
+// legible makes a stranger's name safe for logs and events.
+func legible(s string) string { return events.Printable(events.Clip(s, maxName)) }
 
 // untangle finds out which of the checks failed. It verifies the chain again
 // at a time when the leaf was valid and for any usage, so that an old

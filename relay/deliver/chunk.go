@@ -3,7 +3,6 @@ package deliver
 import (
 	"errors"
 	"strconv"
-	"time"
 )
 
 // byChunks reports whether the content goes by BDAT: not to an address that has
@@ -11,7 +10,7 @@ import (
 // to take it.
 func (x *exchange) byChunks() bool {
 	return x.s.ext.chunking && !x.doubted() && !x.began.Before(x.peer.noChunks) &&
-		(x.proven() || x.job.Body.Size() <= oneFlight && !x.job.namesRecipients())
+		(x.proven() || x.m.body.Size() <= oneFlight && !x.m.namesRecipients())
 }
 
 // proven reports whether the address has taken content by BDAT lately.
@@ -20,7 +19,7 @@ func (x *exchange) proven() bool { return x.began.Before(x.peer.chunks) }
 // bdat announces the whole message as one chunk, the last one or not.
 func (x *exchange) bdat(last bool) {
 	x.chunked = true
-	x.s.out = strconv.AppendInt(append(x.s.out, "BDAT "...), x.job.Body.Size(), 10)
+	x.s.out = strconv.AppendInt(append(x.s.out, "BDAT "...), x.m.body.Size(), 10)
 	if last {
 		x.s.out = append(x.s.out, " LAST"...)
 	}
@@ -38,18 +37,15 @@ func (x *exchange) chunk() {
 		return
 	}
 	x.begun = true
-	w := content{c: x.s.conn, gate: x.s.gate, watch: true, part: true}
-	sent := w.send(x.job.Body)
+	w := content{c: x.s.conn, gate: x.m.gate, watch: true, part: true}
+	sent := w.send(x.m.body)
 	rep := w.early
 	if !errors.Is(sent, errEarly) {
 		if isOwn(sent) || byUs(sent) {
 			x.err = sent
 			return
 		}
-		patience := x.s.timeout
-		x.s.timeout = min(patience, chunkPatience)
-		rep, _ = x.reply(sent)
-		x.s.timeout = patience
+		rep, _ = x.replyWithin(min(x.s.timeout, chunkWithin), sent)
 	}
 	switch {
 	case byUs(x.err):
@@ -58,7 +54,7 @@ func (x *exchange) chunk() {
 	case errors.Is(sent, errEarly) && (rep.code < 400 || w.surplus()):
 		x.misstep(false, nil, false)
 	case rep.positive() && x.surplus():
-	case rep.positive() && !x.s.gate.pass():
+	case rep.positive() && x.m.gate != nil && !x.m.gate.pass():
 		x.err = errChanged
 	case rep.positive():
 		x.heard(rep)
@@ -78,20 +74,13 @@ func (x *exchange) chunk() {
 	}
 }
 
-// textPatience bounds the wait for a reply after a line without a code.
-const textPatience = 2 * time.Second
-
-// chunkPatience bounds the wait for the answer to a chunk that is not the last:
-// where none comes, DATA is there.
-const chunkPatience = time.Minute
-
 // aboutVerb reports whether a reply to BDAT says that the host does not know it,
 // or not in this place, after it has accepted a recipient.
 func aboutVerb(code int) bool { return code >= 500 && code <= 504 && code != 501 }
 
 // lied notes that a host lists CHUNKING and does not do it.
 func (x *exchange) lied() {
-	x.s.peers.withoutChunks(x.s.key.addr)
+	x.s.client.peers.withoutChunks(x.s.key.addr)
 	x.s.broken, x.unchunked = true, true
 	if x.err == nil {
 		x.err = errChunks

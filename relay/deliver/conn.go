@@ -132,11 +132,14 @@ func (w *wire) together(t net.Conn, b []byte) (n int, err error) {
 }
 
 // command sends one line and reads its reply.
-func (c *conn) command(line string) (reply, error) {
+func (c *conn) command(line string) (reply, error) { return c.commandWithin(line, c.timeout) }
+
+// commandWithin is command with a time of its own for the reply.
+func (c *conn) commandWithin(line string, d time.Duration) (reply, error) {
 	if c.r.Buffered() > 0 {
 		// Said unasked. That may be a 421 (RFC 5321 §3.8); after anything else
 		// every reply would be taken for the answer to another command.
-		if rep, err := c.read(c.timeout); err != nil || rep.code == 421 {
+		if rep, err := c.read(d); err != nil || rep.code == 421 {
 			return rep, err
 		}
 		return reply{}, errReply
@@ -145,14 +148,14 @@ func (c *conn) command(line string) (reply, error) {
 	if err := c.flush(); err != nil {
 		return c.lastWords(err)
 	}
-	return c.read(c.timeout)
+	return c.read(d)
 }
 
 // lastWords looks for a reply that came before writing failed: a host that
 // answers and closes must be heard, not reported as a broken pipe. An end or
 // an alert found instead tells more than the failed write.
 func (c *conn) lastWords(cause error) (reply, error) {
-	rep, err := c.read(min(c.timeout, time.Second))
+	rep, err := c.read(min(c.timeout, lastWordsWithin))
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return reply{}, cause
 	}

@@ -19,7 +19,7 @@ import (
 func many(e *Engine, n int, addrs ...netip.AddrPort) (all []*Engine) {
 	for i := range n {
 		route := resolve.Route{Hosts: []resolve.Host{hostAt(fmt.Sprintf("mx%d.example.test", i), addrs...)}}
-		all = append(all, &Engine{o: e.o, router: router{route: route}, log: e.log, pool: e.pool, metrics: e.metrics, hellos: e.hellos, refused: e.refused})
+		all = append(all, &Engine{o: e.o, router: router{route: route}, log: e.log, pool: e.pool, metrics: e.metrics, client: e.client, refused: e.refused})
 	}
 	return all
 }
@@ -89,7 +89,7 @@ func TestRoomBeside(t *testing.T) {
 	w := relaytest.Start(t)
 	full, free := w.Host(t, "mx1.example.test"), w.Host(t, "mx2.example.test")
 	e := engine(t, w, resolve.Route{}, func(o *Options) { o.MaxPerHost = 1 })
-	taken := poolKey{host: "other.test", addr: full.Addr()}
+	taken := target{host: "other.test", endpoint: endpoint{addr: full.Addr()}}
 	if _, err := e.pool.acquire(context.Background(), taken, fresh); err != nil {
 		t.Fatal(err)
 	}
@@ -121,19 +121,21 @@ func TestRoomBeside(t *testing.T) {
 // TestPatienceIsForOthers: at the bound on all connections everybody waits for his
 // turn, and a host's own bound is named by its host.
 func TestPatienceIsForOthers(t *testing.T) {
-	p := newPool(Options{MaxConnections: 2, MaxPerHost: 1, IdleTimeout: time.Minute})
-	key := func(host, addr string) poolKey { return poolKey{host: host, addr: netip.MustParseAddrPort(addr)} }
-	get := func(k poolKey) error {
+	p := newPool(2, 1, time.Minute)
+	key := func(host, addr string) target {
+		return target{host: host, endpoint: endpoint{addr: netip.MustParseAddrPort(addr)}}
+	}
+	get := func(k target) error {
 		_, err := p.acquireWithin(context.Background(), k, fresh, time.Millisecond)
 		return err
 	}
 	one, two := key("a.test", "192.0.2.1:25"), key("b.test", "192.0.2.2:25")
-	for _, k := range []poolKey{one, two} {
+	for _, k := range []target{one, two} {
 		if err := get(k); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for k, want := range map[poolKey]string{
+	for k, want := range map[target]string{
 		key("a.test", "192.0.2.3:25"): "a.test", key("c.test", "192.0.2.2:25"): "192.0.2.2:25",
 	} {
 		if err, ok := get(k).(*crowdedError); !ok || err.place != want {

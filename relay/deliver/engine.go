@@ -20,8 +20,7 @@ type Engine struct {
 	router  Router
 	log     *zap.Logger
 	pool    *pool
-	hellos  *hellos
-	peers   peers
+	client  *client
 	gates   gates
 	metrics *metrics
 	ehlo    string         // argument of EHLO; "": the address literal of each connection
@@ -34,9 +33,14 @@ func New(o Options, router Router, log *zap.Logger, reg prometheus.Registerer) *
 		log = zap.NewNop()
 	}
 	o = o.withDefaults()
-	p := newPool(o)
+	p := newPool(o.MaxConnections, o.MaxPerHost, o.IdleTimeout)
 	return &Engine{
-		o: o, router: router, log: log, pool: p, hellos: newHellos(), metrics: newMetrics(reg, p),
+		o: o, router: router, log: log, pool: p, metrics: newMetrics(reg, p, o),
+		client: &client{
+			clocks: clocks{connect: o.ConnectTimeout, handshake: o.HandshakeTimeout, reply: o.CommandTimeout},
+			roots:  o.Roots, minVersion: o.OpportunisticMinVersion, maxMessages: o.MaxMessages, ignored: o.ignored,
+			hellos: newHellos(), log: log,
+		},
 		ehlo: qualified(o.Hostname), refused: newAddressMemory(nameLoggedFor),
 	}
 }
@@ -83,6 +87,7 @@ func (e *Engine) Deliver(ctx context.Context, job Job) relay.Result {
 	w.carry(&job)
 	w.begin = begin
 	w.gate = &gate{job: &job, began: begin, asked: begin} // when the demands were those of job
+	w.mail.gate = w.gate
 	e.gates.add(w.gate)
 	w.run()
 	e.gates.remove(w.gate)
@@ -104,12 +109,12 @@ func (e *Engine) route(ctx context.Context, destination string, d policy.Demands
 
 // key gives the pool key of an address of a host; ok is false when no source
 // address of ours is of its family.
-func (e *Engine) key(h resolve.Host, addr netip.AddrPort) (k poolKey, ok bool) {
+func (e *Engine) key(h resolve.Host, addr netip.AddrPort) (k target, ok bool) {
 	if addr.Port() == 0 {
 		addr = netip.AddrPortFrom(addr.Addr(), uint16(e.o.Port))
 	}
 	src, ok := e.source(addr.Addr())
-	return poolKey{host: h.Name, sni: h.SNI, addr: addr, source: src, ehlo: e.ehlo}, ok
+	return target{host: h.Name, endpoint: endpoint{sni: h.SNI, addr: addr, source: src}, ehlo: e.ehlo}, ok
 }
 
 // source picks the local address to dial a from: always the same one for the
@@ -132,4 +137,26 @@ func (e *Engine) source(a netip.Addr) (netip.Addr, bool) {
 		sum = sum*31 + int(b)
 	}
 	return same[uint(sum)%uint(len(same))], true
+}
+
+// nameLoggedFor is how long the log is silent on an address that refuses our name,
+// for it does so on every connection.
+const nameLoggedFor = time.Hour
+
+// nameRefused tells the operator, for whom it is to mend.
+func (e *Engine) nameRefused(k target, seen sighting) {
+	if e.refused.note(k.addr) {
+		e.log.Warn("a host refuses the name that this relay gives in EHLO", zap.String("host", k.host),
+			zap.Stringer("address", k.addr), zap.String("name", k.name(seen.local)), zap.Stringer("reply", seen.reply))
+	}
+}
+
+// open opens a session with an address of h, and tells metrics and log of it.
+func (e *Engine) open(ctx context.Context, h *host, k target, m manner) (*session, sighting) {
+	s, seen := e.client.open(ctx, k, h.decision, m)
+	e.metrics.connection(seen)
+	if seen.verdict.Reason == events.NameRefused {
+		e.nameRefused(k, seen)
+	}
+	return s, seen
 }

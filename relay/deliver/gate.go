@@ -2,7 +2,6 @@ package deliver
 
 import (
 	"context"
-	"errors"
 	"net"
 	"sync"
 	"time"
@@ -21,11 +20,8 @@ const (
 	demandsHold = time.Second
 )
 
-// errChanged is the error of a transaction that was not gone through with because
-// other things are demanded by now.
-var errChanged = errors.New("the demands have changed")
-
-// gate is what one attempt passes through with its content. A nil gate is open.
+// gate is what one attempt passes through with its content. Of a nil gate, which is a
+// probe's, nobody asks.
 type gate struct {
 	job        *Job
 	began      time.Time
@@ -79,9 +75,6 @@ func (g *gate) ask() {
 
 // open reports whether content may leave.
 func (g *gate) open() bool {
-	if g == nil {
-		return true
-	}
 	g.mu.Lock()
 	stale := !g.shut && g.job.Changed != nil && time.Since(g.asked) > demandsHold
 	g.mu.Unlock()
@@ -94,9 +87,6 @@ func (g *gate) open() bool {
 // pass reports whether the end of content may leave. If so, what it comes to
 // counts: the attempt is not stopped any more until again is called.
 func (g *gate) pass() bool {
-	if g == nil {
-		return true
-	}
 	if !g.open() {
 		return false
 	}
@@ -108,9 +98,6 @@ func (g *gate) pass() bool {
 
 // again tells that the end of content was answered.
 func (g *gate) again() {
-	if g == nil {
-		return
-	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.ending = false

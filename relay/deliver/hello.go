@@ -22,15 +22,15 @@ type profile struct {
 
 // profileFor gives the profile of §10.3 for a decision. Where no demand names
 // a version, the operator's floor for opportunistic TLS stands.
-func profileFor(d policy.Decision, m manner, opportunistic policy.Version) profile {
-	p := profile{wide: d.Opportunistic(), floor: d.Floor(), hello: m.hello}
+func profileFor(d policy.Decision, hello policy.Hello, opportunistic policy.Version) profile {
+	p := profile{wide: d.Opportunistic(), floor: d.Floor(), hello: hello}
 	if p.floor == 0 {
 		p.floor = opportunistic
 	}
 	for _, x := range d.List {
 		p.forward = p.forward || x.Requirement == policy.ForwardSecret
 	}
-	if m.hello == policy.ProbeHello {
+	if hello == policy.ProbeHello {
 		p.floor = policy.TLS10 // the suites stay: what is asked about is the version
 	}
 	return p
@@ -109,6 +109,14 @@ func forwardSecret(version, suite uint16) bool {
 	return version >= tls.VersionTLS13 || !strings.HasPrefix(tls.CipherSuiteName(suite), "TLS_RSA_")
 }
 
+// endpoint is what a session ticket is bound to: both ends of a connection, and the
+// server name.
+type endpoint struct {
+	sni    string // the server name in the ClientHello
+	addr   netip.AddrPort
+	source netip.Addr // zero: the system's choice
+}
+
 // hellos makes the tls.Config of every connection and remembers which
 // addresses need the compat hello, and how they take session tickets.
 type hellos struct {
@@ -132,7 +140,7 @@ func newHellos() *hellos {
 
 // config gives a fresh tls.Config for one connection, and its tickets; nil: it
 // neither offers nor takes one. To offer none is what a connection may choose.
-func (h *hellos) config(p profile, k poolKey, offer bool) (*tls.Config, *ticketCache) {
+func (h *hellos) config(p profile, k endpoint, offer bool) (*tls.Config, *ticketCache) {
 	h.mu.Lock()
 	base := h.configs[p]
 	if base == nil {

@@ -45,11 +45,11 @@ func (*recorded) SetDeadline(time.Time) error { return nil }
 func (*recorded) RemoteAddr() net.Addr        { return &net.TCPAddr{} }
 
 // openingTo is a connection to such a host, as it stands when it has been dialled.
-func openingTo(e *Engine, c *recorded, s policy.Sender, m manner) *opening {
-	k := poolKey{host: "mx1.example.test", sni: "mx1.example.test", addr: netip.MustParseAddrPort("192.0.2.1:25")}
-	o := &opening{e: e, d: s.Demands().On(policy.Facts{}), m: m, s: &session{key: k, peers: &e.peers, ehlo: "relay.sender.test"}}
+func openingTo(c *client, host *recorded, s policy.Sender, m manner) *opening {
+	k := target{host: "mx1.example.test", endpoint: endpoint{sni: "mx1.example.test", addr: netip.MustParseAddrPort("192.0.2.1:25")}}
+	o := &opening{c: c, d: s.Demands().On(policy.Facts{}), m: m, s: &session{key: k, client: c, ehlo: "relay.sender.test"}}
 	o.observed = policy.Observed{Stage: policy.StageConnect, Plain: m.plain}
-	o.s.conn = newConn(c, time.Minute)
+	o.s.conn = newConn(host, time.Minute)
 	return o
 }
 
@@ -75,11 +75,11 @@ func FuzzHandshake(f *testing.F) {
 	}
 	f.Add(serverHello(tls.VersionTLS10, 0x002f), uint8(3), uint8(0))
 	f.Add(dheHello(), uint8(1), uint8(0))
-	e := New(Options{Roots: ca.Pool()}, router{}, nil, nil)
+	c := New(Options{Roots: ca.Pool()}, router{}, nil, nil).client
 	kinds := []policy.Hello{policy.FullHello, policy.CompatHello, policy.NoSNIHello, policy.ProbeHello}
 	f.Fuzz(func(t *testing.T, said []byte, demands, kind uint8) {
 		m := manner{hello: kinds[int(kind)%len(kinds)]}
-		o := openingTo(e, &recorded{said: said}, fuzzSenders[int(demands)%len(fuzzSenders)], m)
+		o := openingTo(c, &recorded{said: said}, fuzzSenders[int(demands)%len(fuzzSenders)], m)
 		o.observed.StartTLS = policy.Offered
 		if o.handshake() || o.observed.TLS != nil {
 			t.Fatalf("%q is a handshake", said)
@@ -115,11 +115,11 @@ func FuzzHost(f *testing.F) {
 		}
 		f.Add([]byte(said), uint8(1), false)
 	}
-	e := New(Options{Roots: ca.Pool()}, router{}, nil, nil)
+	c := New(Options{Roots: ca.Pool()}, router{}, nil, nil).client
 	f.Fuzz(func(t *testing.T, said []byte, demands uint8, byLine bool) {
 		n := int(demands) % (len(fuzzSenders) + 1)
 		m := manner{hello: policy.FullHello, plain: n == len(fuzzSenders)}
-		o := openingTo(e, &recorded{said: said, byLine: byLine}, fuzzSenders[n%len(fuzzSenders)], m)
+		o := openingTo(c, &recorded{said: said, byLine: byLine}, fuzzSenders[n%len(fuzzSenders)], m)
 		if o.greet() && o.ehlo() && o.startTLS() && o.handshake() && o.ehloTLS() {
 			t.Fatalf("%q came through a handshake", said)
 		}

@@ -1,7 +1,6 @@
 package deliver
 
 import (
-	"bytes"
 	"io"
 	"slices"
 	"time"
@@ -30,9 +29,6 @@ import (
 //
 // What stays is a host that says one yes too many after 354, so late that all of the
 // content is out, and then refuses it by hanging up.
-
-// syncFor bounds the wait for the answer to the EHLO that follows a message.
-const syncFor = 30 * time.Second
 
 // maxSurplus bounds the replies read that nobody asked for.
 const maxSurplus = 20
@@ -96,7 +92,7 @@ func (x *exchange) refusedForGood() bool {
 
 // proves notes that the address has taken content, and answered in step.
 func (x *exchange) proves(wording uint64) {
-	x.s.peers.change(x.s.key.addr, func(p *peer, now time.Time) {
+	x.s.client.peers.change(x.s.key.addr, func(p *peer, now time.Time) {
 		p.learn(wording, x.wordings, now)
 		if x.chunked {
 			p.chunks = now.Add(provenFor)
@@ -117,7 +113,7 @@ func (x *exchange) doubted() bool { return x.began.Before(x.peer.outOfStep) }
 // it: such a yes and a no are doubted once, like those within one reply. The second
 // time the no counts, for good: a third copy would help nobody.
 func (x *exchange) misstep(yes bool, surplus []relay.Reply, sure bool) {
-	x.s.peers.stepByStep(x.s.key.addr)
+	x.s.client.peers.stepByStep(x.s.key.addr)
 	x.s.broken = true
 	allYes := yes && sure && len(surplus) > 0 && x.mail.Code == 0
 	for _, r := range surplus {
@@ -134,7 +130,7 @@ func (x *exchange) misstep(yes bool, surplus []relay.Reply, sure bool) {
 		if x.final.Code/100 == 4 {
 			return // it comes again as it is
 		}
-		x.unclear, x.hopeless = x.firstDoubt(), !x.firstDoubt()
+		x.unclear, x.hopeless = !x.m.doubted, x.m.doubted
 		for _, r := range surplus {
 			if r.Code >= 400 {
 				x.final = r
@@ -153,14 +149,15 @@ func (x *exchange) misstep(yes bool, surplus []relay.Reply, sure bool) {
 // list, QUIT does the same, whose 221 ends the connection (RFC 5321 §4.1.1.10).
 func (x *exchange) sync() (surplus []relay.Reply, sure bool) {
 	s := x.s
-	s.end = time.Now().Add(min(s.timeout, syncFor))
+	patience := min(finalWithin(s.timeout), syncWithin)
+	s.end = time.Now().Add(patience)
 	byList := x.synced || s.ext.list != 0 && !x.began.Before(x.peer.noList)
 	if !x.synced && !x.ask(!byList) { // else it was asked behind the content already
 		return nil, false
 	}
 	quitting, own := !byList, false
 	for range maxSurplus {
-		rep, err := s.read(s.timeout)
+		rep, err := s.read(patience)
 		switch {
 		case err != nil, rep.code == 421:
 			s.broken = true
@@ -196,7 +193,7 @@ func (x *exchange) sync() (surplus []relay.Reply, sure bool) {
 
 // withoutList notes an address that does not answer a second EHLO by its list.
 func (x *exchange) withoutList() {
-	x.s.peers.change(x.s.key.addr, func(p *peer, now time.Time) { p.noList = now.Add(doubtedFor) })
+	x.s.client.peers.change(x.s.key.addr, func(p *peer, now time.Time) { p.noList = now.Add(doubtedFor) })
 }
 
 // ask says QUIT or EHLO.
@@ -240,50 +237,4 @@ func (x *exchange) surplus() bool {
 	}
 	x.misstep(false, nil, false)
 	return true
-}
-
-// rcptLines looks for a line of a body that begins with RCPT. A host that does
-// not know BDAT, or does not discard a chunk that it refuses, takes the content
-// for commands; without a recipient they can have no effect.
-type rcptLines struct {
-	matched int // letters of RCPT, at the beginning of a line; -1: this line has none
-	found   bool
-}
-
-// Write implements io.Writer.
-func (l *rcptLines) Write(p []byte) (int, error) {
-	n := len(p)
-	for len(p) > 0 && !l.found {
-		if l.matched < 0 {
-			i := bytes.IndexByte(p, '\n')
-			if i < 0 {
-				break
-			}
-			p, l.matched = p[i+1:], 0
-			continue
-		}
-		switch b := p[0]; {
-		case b == '\n':
-			l.matched = 0
-		case l.matched == 0 && (b == ' ' || b == '\t' || b == '\r'):
-		case b|0x20 == "rcpt"[l.matched]:
-			l.matched++
-			l.found = l.matched == len("rcpt")
-		default:
-			l.matched = -1
-		}
-		p = p[1:]
-	}
-	return n, nil
-}
-
-// namesRecipients reports whether the content could name recipients to a host
-// that runs it. What cannot be read is not known, and so it could.
-func (j *Job) namesRecipients() bool {
-	if !j.scanned {
-		var l rcptLines
-		_, err := io.Copy(&l, j.Body.NewReader())
-		j.scanned, j.rcptLine = true, l.found || err != nil
-	}
-	return j.rcptLine
 }

@@ -48,7 +48,7 @@ func TestMailsPerConnection(t *testing.T) {
 		if h.Connections() != 4 || h.Accepted() != 10 {
 			t.Errorf("%d connections for %d messages", h.Connections(), h.Accepted())
 		}
-		if p := e.peers.get(h.Addr()); p.carries != 3 {
+		if p := e.client.peers.get(h.Addr()); p.carries != 3 {
 			t.Errorf("carries %d", p.carries)
 		}
 		refused := 0
@@ -69,7 +69,7 @@ func TestMailsPerConnection(t *testing.T) {
 	h.SetScript(relaytest.Script{Mail: relaytest.Reply{Code: 452, Text: "4.3.1 disk full"}})
 	h.HangUp()
 	r := deliverOne(t, e, modeT, "defer")
-	if f := failureOf(r); f.Status != "4.3.1" || e.peers.get(h.Addr()).carries != 0 || h.Connections() != 2 {
+	if f := failureOf(r); f.Status != "4.3.1" || e.client.peers.get(h.Addr()).carries != 0 || h.Connections() != 2 {
 		t.Errorf("%+v, %d connections", f, h.Connections())
 	}
 }
@@ -207,10 +207,10 @@ func TestHangsUpAfterEach(t *testing.T) {
 	w := relaytest.Start(t)
 	h := w.Host(t, "mx1.example.test", relaytest.Script{HangUpAfter: 5 * time.Millisecond})
 	e := engine(t, w, routeTo(h))
-	known := func() bool { return time.Now().Before(e.peers.get(h.Addr()).hangsUp) }
+	known := func() bool { return time.Now().Before(e.client.peers.get(h.Addr()).hangsUp) }
 	for i := 0; !known(); i++ {
 		if i > 100 {
-			t.Fatalf("not known: %+v", e.peers.get(h.Addr()))
+			t.Fatalf("not known: %+v", e.client.peers.get(h.Addr()))
 		}
 		burst(t, e, 20, 4)
 	}
@@ -226,7 +226,7 @@ func TestHangsUpAfterEach(t *testing.T) {
 		h.HangUp()
 	}
 	deliverOne(t, e, modeT, "tls")
-	if p := e.peers.get(h.Addr()); !p.hangup.IsZero() || !p.hangsUp.IsZero() {
+	if p := e.client.peers.get(h.Addr()); !p.hangup.IsZero() || !p.hangsUp.IsZero() {
 		t.Errorf("%+v", p)
 	}
 }

@@ -1,8 +1,6 @@
 package deliver
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tlsrelay/policy"
@@ -27,7 +25,7 @@ type metrics struct {
 	ticketFailed prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer, p *pool) *metrics {
+func newMetrics(reg prometheus.Registerer, p *pool, o Options) *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
@@ -71,7 +69,7 @@ func newMetrics(reg prometheus.Registerer, p *pool) *metrics {
 			Help: "Connections to receiving hosts that there may be: in all, to a host name, and to an address.",
 		}, func() float64 { return float64(n) })
 	}
-	reg.MustRegister(limit("all", p.max), limit("host", p.perHost), limit("address", p.perHost))
+	reg.MustRegister(limit("all", o.MaxConnections), limit("host", o.MaxPerHost), limit("address", o.MaxPerHost))
 	reg.MustRegister(m.deliveries, m.handshakes, m.seconds, m.opened, m.reused, m.resumed, m.hellos, m.plaintext, m.verdicts, m.crowded, m.again, m.ticketFailed,
 		gauge("tlsrelay_connections_open", "Connections to receiving hosts, idle ones included.", func() int { open, _ := p.stats(); return open }),
 		gauge("tlsrelay_connections_idle", "Idle sessions kept for reuse.", func() int { _, idle := p.stats(); return idle }))
@@ -99,14 +97,21 @@ func (m *metrics) begin() {
 	}
 }
 
-func (m *metrics) handshake(h policy.Hello, s *policy.Session, took time.Duration, err error) {
-	outcome := "ok"
-	if err != nil {
+// connection counts one that was tried.
+func (m *metrics) connection(seen sighting) {
+	if seen.local.IsValid() {
+		m.opened.Inc()
+	}
+	if seen.took == 0 {
+		return
+	}
+	outcome, t := "ok", seen.observed.TLS
+	if t == nil {
 		outcome = "failed"
 	}
-	m.handshakes.WithLabelValues(outcome).Observe(took.Seconds())
-	m.hellos.WithLabelValues(string(h), outcome).Inc()
-	if err == nil && s != nil && s.Resumed {
+	m.handshakes.WithLabelValues(outcome).Observe(seen.took.Seconds())
+	m.hellos.WithLabelValues(string(seen.observed.Hello), outcome).Inc()
+	if t != nil && t.Resumed {
 		m.resumed.Inc()
 	}
 }

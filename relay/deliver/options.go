@@ -95,12 +95,4 @@ type Job struct {
 	// An attempt that has come to MAIL late asks, and goes no further then. nil:
 	// nothing changes.
 	Changed func(*Job) bool
-
-	scanned, rcptLine bool // see namesRecipients
-}
-
-// patience bounds a whole walk: when it is over, no further connection is
-// begun, and what is untried counts as unreachable.
-func (o Options) patience() time.Duration {
-	return 3*o.CommandTimeout + 4*(o.ConnectTimeout+o.HandshakeTimeout)
 }

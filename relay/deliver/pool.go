@@ -9,25 +9,9 @@ import (
 	"time"
 )
 
-// poolKey is everything that two messages must agree on to share a session
-// before their decisions are even asked (tls-policy §9). Engine.key is the
-// only place that makes one.
-type poolKey struct {
-	host   string
-	sni    string
-	addr   netip.AddrPort
-	source netip.Addr // zero: the system's choice
-	ehlo   string
-}
-
 // maxSessionAge ends even a busy session, so that a host's change of
 // certificate or policy is noticed.
 const maxSessionAge = 5 * time.Minute
-
-// coldAfter is how long a session may have been idle to be trusted with a
-// message before the host has said a word. It is long enough for the sessions
-// of a busy destination, and shorter than any host's patience.
-const coldAfter = time.Second
 
 // pool holds the idle sessions and the leave to open more. An idle session
 // counts as open, and is given up when somebody else needs its place.
@@ -36,9 +20,9 @@ type pool struct {
 	keep         time.Duration
 
 	mu      sync.Mutex
-	idle    map[poolKey][]*session // the most recently used last
-	idleAt  map[string]int         // idle sessions by host
-	open    map[string]int         // open connections by host, idle ones included
+	idle    map[target][]*session // the most recently used last
+	idleAt  map[string]int        // idle sessions by host
+	open    map[string]int        // open connections by host, idle ones included
 	crowds  map[netip.AddrPort]*crowd
 	total   int
 	waiters []*waiter
@@ -75,20 +59,22 @@ type crowdedError struct{ place string } // the host, or the address
 func (e *crowdedError) Error() string { return e.place + " has all the connections it may have" }
 
 type waiter struct {
-	key   poolKey
+	key   target
 	ready chan struct{} // closed when it is worth another look
 }
 
-func newPool(o Options) *pool {
+// newPool makes a pool of so many connections in all, so many to a host and to an
+// address, that keeps idle sessions for a while.
+func newPool(most, perHost int, keep time.Duration) *pool {
 	return &pool{
-		max: o.MaxConnections, perHost: o.MaxPerHost, keep: o.IdleTimeout,
-		idle: make(map[poolKey][]*session), idleAt: make(map[string]int), open: make(map[string]int),
+		max: most, perHost: perHost, keep: keep,
+		idle: make(map[target][]*session), idleAt: make(map[string]int), open: make(map[string]int),
 		crowds: make(map[netip.AddrPort]*crowd),
 	}
 }
 
 // take gives an idle session that usable accepts, if there is one.
-func (p *pool) take(k poolKey, usable func(*session) bool) *session {
+func (p *pool) take(k target, usable func(*session) bool) *session {
 	for {
 		p.mu.Lock()
 		s, old := p.pick(k, usable)
@@ -97,7 +83,7 @@ func (p *pool) take(k poolKey, usable func(*session) bool) *session {
 		switch {
 		case s == nil:
 			return nil
-		case s.peers.get(k.addr).messages(time.Now()) == 1:
+		case s.oneMore():
 			p.drop(s)
 			continue
 		case !s.pending():
@@ -112,13 +98,13 @@ func (p *pool) take(k poolKey, usable func(*session) bool) *session {
 // acquire gives an idle session that usable accepts or, with nil, leave to
 // open a connection, which release takes back. It waits while the bounds are
 // reached.
-func (p *pool) acquire(ctx context.Context, k poolKey, usable func(*session) bool) (*session, error) {
+func (p *pool) acquire(ctx context.Context, k target, usable func(*session) bool) (*session, error) {
 	return p.acquireWithin(ctx, k, usable, 0)
 }
 
 // acquireWithin is acquire with patience (0: any) for a host or an address that
 // has all it may have: then it is a [crowdedError].
-func (p *pool) acquireWithin(ctx context.Context, k poolKey, usable func(*session) bool, patience time.Duration) (*session, error) {
+func (p *pool) acquireWithin(ctx context.Context, k target, usable func(*session) bool, patience time.Duration) (*session, error) {
 	var late <-chan time.Time
 	for {
 		if s := p.take(k, usable); s != nil {
@@ -161,7 +147,7 @@ func (p *pool) acquireWithin(ctx context.Context, k poolKey, usable func(*sessio
 
 // pick finds the newest usable session of k and takes out those that are too
 // old.
-func (p *pool) pick(k poolKey, usable func(*session) bool) (found *session, old []*session) {
+func (p *pool) pick(k target, usable func(*session) bool) (found *session, old []*session) {
 	now := time.Now()
 	list := p.idle[k]
 	for i := len(list) - 1; i >= 0 && found == nil; i-- {
@@ -182,7 +168,7 @@ func (p *pool) stale(s *session, now time.Time) bool {
 }
 
 // remove takes the i-th idle session of k out of the list.
-func (p *pool) remove(k poolKey, i int) []*session {
+func (p *pool) remove(k target, i int) []*session {
 	list := slices.Delete(p.idle[k], i, i+1)
 	p.idle[k] = list
 	if len(list) == 0 {
@@ -197,7 +183,7 @@ func (p *pool) remove(k poolKey, i int) []*session {
 
 // room says whether one more connection is within bounds, giving up an idle
 // session where that makes it so.
-func (p *pool) room(want poolKey) (evicted *session, ok bool) {
+func (p *pool) room(want target) (evicted *session, ok bool) {
 	hostFull, addrFull := p.open[want.host] >= p.perHost, p.crowds[want.addr].full(p.perHost)
 	if !hostFull && !addrFull && p.total < p.max {
 		return nil, true
@@ -215,7 +201,7 @@ func (p *pool) room(want poolKey) (evicted *session, ok bool) {
 
 // crowded says which of the address and the host of k has all the connections it
 // may have, and all of them at work; "" for neither.
-func (p *pool) crowded(k poolKey) string {
+func (p *pool) crowded(k target) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c := p.crowds[k.addr]
@@ -239,7 +225,7 @@ func (p *pool) crowd(addr netip.AddrPort) *crowd {
 }
 
 // opened notes that a connection has become a session.
-func (p *pool) opened(k poolKey) {
+func (p *pool) opened(k target) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c := p.crowd(k.addr)
@@ -253,7 +239,7 @@ func (p *pool) opened(k poolKey) {
 // taken back yet, and has done so before in this attempt or not. It reports whether
 // that says no more than that the others are as many as the address takes: then the
 // next one waits for one of them.
-func (p *pool) turnedAway(k poolKey, before bool) bool {
+func (p *pool) turnedAway(k target, before bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c := p.crowd(k.addr)
@@ -283,14 +269,14 @@ func (p *pool) put(s *session) {
 
 // release gives back the place of a connection that is closed. live tells that
 // it was a session.
-func (p *pool) release(k poolKey, live bool) {
+func (p *pool) release(k target, live bool) {
 	p.mu.Lock()
 	p.forget(k, live)
 	p.wake()
 	p.mu.Unlock()
 }
 
-func (p *pool) forget(k poolKey, live bool) {
+func (p *pool) forget(k target, live bool) {
 	p.total--
 	if p.open[k.host]--; p.open[k.host] == 0 {
 		delete(p.open, k.host)

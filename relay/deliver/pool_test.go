@@ -428,7 +428,7 @@ func TestBounds(t *testing.T) {
 			}
 			h1, h2 := w.Host(t, "mx1.example.test", slow), w.Host(t, "mx2.example.test", slow)
 			e := engine(t, w, routeTo(h1), change)
-			e2 := &Engine{o: e.o, router: router{route: routeTo(h2)}, log: e.log, pool: e.pool, metrics: e.metrics, hellos: e.hellos}
+			e2 := &Engine{o: e.o, router: router{route: routeTo(h2)}, log: e.log, pool: e.pool, metrics: e.metrics, client: e.client}
 			var wg sync.WaitGroup
 			for i := range 40 {
 				wg.Go(func() {
@@ -452,8 +452,8 @@ func TestBounds(t *testing.T) {
 // TestWaitingEnds: waiting for a connection ends with the context, and the
 // place is not lost.
 func TestWaitingEnds(t *testing.T) {
-	p := newPool(Options{MaxConnections: 1, MaxPerHost: 1, IdleTimeout: time.Minute})
-	k := poolKey{host: "mx.test", addr: netip.MustParseAddrPort("192.0.2.1:25")}
+	p := newPool(1, 1, time.Minute)
+	k := target{host: "mx.test", endpoint: endpoint{addr: netip.MustParseAddrPort("192.0.2.1:25")}}
 	if _, err := p.acquire(context.Background(), k, fresh); err != nil {
 		t.Fatal(err)
 	}

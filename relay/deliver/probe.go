@@ -1,7 +1,6 @@
 package deliver
 
 import (
-	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -78,33 +77,24 @@ func (e *Engine) Probe(ctx context.Context, destination string, s policy.Sender)
 	return rep
 }
 
-// letterSize is what a probe says of the size of the message that it does not send.
-const letterSize = 1000
-
 // ask goes on to MAIL with the null sender, which everybody has to take (RFC 5321
 // §4.5.5), and takes it back. A host that wants AUTH, or TLS after all, may say so
 // only there.
 func (w *walk) ask(h *host, s *session, seen sighting) {
 	defer s.whileOpen(w.ctx)()
-	line := string(s.ext.appendMail(nil, &w.letter, letterSize, false))
-	rep, err := s.command(strings.TrimSuffix(line, "\r\n"))
-	x, o := exchange{s: s}, &seen.observed
-	switch said := rep.export(); {
+	o := &seen.observed
+	said, err := s.askMail(&w.letter)
+	switch {
 	case err != nil:
-		s.broken = true
-		o.Stage = policy.StageMail
-		o.Fault, o.Alert = faultOf(err, false)
-		o.Fault = cmp.Or(o.Fault, policy.Closed)
-		seen.verdict, seen.reply = h.decision.Judge(*o), relay.Reply{Text: wordsOf(err, s.key.addr)}
-	case rep.positive():
+		seen.reply = s.lost(o, err)
+		seen.verdict = h.decision.Judge(*o)
+	case said == (relay.Reply{}):
 		w.hear(h, nil)
-		_, err := s.command("RSET")
-		s.broken = err != nil
-	case x.asksForTLS(said):
-		o.Stage, o.Code = policy.StageMail, rep.code
+	case s.asksForTLS(said):
+		o.Stage, o.Code = policy.StageMail, said.Code
 		seen.verdict, seen.reply = h.decision.Judge(*o), said
 	default:
-		o.Stage, o.Code, seen.reply = policy.StageMail, rep.code, said
+		o.Stage, o.Code, seen.reply = policy.StageMail, said.Code, said
 		w.hear(h, nullRefusal(said, h.Name))
 	}
 	if w.ctx.Err() == nil {

@@ -1,8 +1,6 @@
 package deliver
 
 import (
-	"cmp"
-	"context"
 	"crypto/tls"
 	"net/netip"
 	"time"
@@ -97,7 +95,7 @@ func ticketSize(s *tls.ClientSessionState) int {
 }
 
 // dropTickets forgets the tickets for k, whatever hello they came with.
-func (h *hellos) dropTickets(k poolKey) {
+func (h *hellos) dropTickets(k endpoint) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	prefix := ticketPrefix(k)
@@ -115,71 +113,15 @@ func (h *hellos) dropTickets(k poolKey) {
 	}
 }
 
-func ticketPrefix(k poolKey) string { return k.addr.String() + " " + k.source.String() + " " }
-
-// open opens a session and, where a ticket may have broken that, another one
-// without: of the two, the last one counts. A probe looks at what a host is now.
-func (w *walk) open(ctx context.Context, h *host, k poolKey, m manner) (*session, sighting) {
-	m.noTicket = w.job == nil || w.noTicket[k.addr]
-	s, seen := w.e.open(ctx, k, h.decision, m)
-	if seen.verdict.Action == policy.RetryNoTicket && ctx.Err() == nil {
-		w.record(h, k, seen)
-		w.withoutTicket(k, seen.observed.Stage)
-		m.noTicket = true
-		s, seen = w.e.open(ctx, k, h.decision, m)
-	}
-	if s != nil && seen.observed.TLS != nil && seen.observed.TLS.Resumed && !w.e.hellos.resumes.has(k.addr) {
-		// Nothing is known of its resumed sessions yet: let it say a word first.
-		s.cold = true
-	}
-	return s, seen
-}
-
-// withoutTicket draws the consequences of a connection that a ticket may have
-// spoiled. Where all it spoiled was the certificate, which is as old as the
-// ticket, the next one is better.
-func (w *walk) withoutTicket(k poolKey, stage policy.Stage) {
-	if w.noTicket == nil {
-		w.noTicket = make(map[netip.AddrPort]bool)
-	}
-	w.noTicket[k.addr] = true
+// withoutTicket notes that a ticket spoiled a connection, which came to a stage. Where
+// that was the last one, all it spoiled was the certificate, which is as old as the
+// ticket: the next one is better.
+func (h *hellos) withoutTicket(k endpoint, stage policy.Stage) {
 	if stage != policy.StageReady {
-		w.e.hellos.noTickets.note(k.addr)
-		w.e.hellos.resumes.forget(k.addr)
+		h.noTickets.note(k.addr)
+		h.resumes.forget(k.addr)
 	}
-	w.e.hellos.dropTickets(k)
-	w.e.metrics.ticketFailed.Inc()
+	h.dropTickets(k)
 }
 
-// ticketFailed reports whether the first MAIL of a session failed in such a way
-// that the session ticket may be why, and sees to it that none is offered again.
-// Nobody was refused then, and the next session tells.
-func (w *walk) ticketFailed(h *host, x *exchange) bool {
-	s := x.s
-	if !s.seen.Ticket || s.mails != 1 || isOwn(x.err) || w.ctx.Err() != nil {
-		return false
-	}
-	if x.mailed && x.mail.Code == 0 {
-		if s.seen.TLS.Resumed {
-			w.e.hellos.resumes.note(s.key.addr)
-		}
-		return false
-	}
-	seen := sighting{observed: s.observed(h.decision.Names), reply: x.mail, local: s.local}
-	o := &seen.observed
-	o.Stage, o.FirstMail, o.Code = policy.StageMail, true, x.mail.Code
-	if !x.mailed {
-		fault, alert := faultOf(x.err, false)
-		o.Fault, o.Alert = cmp.Or(fault, policy.Closed), alert
-		seen.reply.Text = wordsOf(x.err, s.key.addr)
-	}
-	if seen.verdict = h.decision.Judge(*o); seen.verdict.Action != policy.RetryNoTicket {
-		return false
-	}
-	w.withoutTicket(s.key, o.Stage)
-	if x.ended && !x.mailed {
-		return false // all of the message was sent, and it may have arrived
-	}
-	w.record(h, s.key, seen)
-	return true
-}
+func ticketPrefix(k endpoint) string { return k.addr.String() + " " + k.source.String() + " " }

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
-	"tlsrelay/events"
 	"tlsrelay/relay"
 )
 
@@ -24,10 +24,6 @@ var (
 // before either is answered. Beyond it a refusal would waste more than a
 // round trip saves.
 const oneFlight = 256 << 10
-
-// slowest is the rate in octets per second below which a peer is taken for a
-// tarpit, on top of the patience for each step.
-const slowest = 1024
 
 // standing is what a host said of one recipient.
 type standing string
@@ -49,7 +45,7 @@ type answer struct {
 // came.
 type exchange struct {
 	s     *session
-	job   *Job
+	m     *mailObject
 	rcpts []*relay.Recipient
 	peer  peer      // what is known of the address
 	began time.Time // when
@@ -76,12 +72,13 @@ type exchange struct {
 }
 
 // transact runs one transaction over the session.
-func (s *session) transact(job *Job, rcpts []*relay.Recipient) *exchange {
+func (s *session) transact(m *mailObject, rcpts []*relay.Recipient) *exchange {
 	now := time.Now()
-	x := &exchange{s: s, job: job, rcpts: rcpts, answers: make([]answer, len(rcpts)), began: now, peer: s.peers.get(s.key.addr)}
+	x := &exchange{s: s, m: m, rcpts: rcpts, answers: make([]answer, len(rcpts)), began: now, peer: s.peer(), reused: s.reused}
+	s.reused = false
 	buf := buffers.Get().(*[]byte)
 	s.out = (*buf)[:0]
-	s.end = now.Add(6*s.timeout + time.Duration(job.Body.Size()/slowest)*time.Second)
+	s.end = now.Add(transactionWithin(s.timeout, m.body.Size()))
 	s.mails++
 	s.limit = x.peer.messages(now)
 	if s.r.Buffered() > 0 && !x.doubted() {
@@ -94,11 +91,10 @@ func (s *session) transact(job *Job, rcpts []*relay.Recipient) *exchange {
 	if x.err != nil {
 		s.broken = true
 		if isClosed(x.err) && !byUs(x.err) && !x.mailed && !s.hungUp && !s.cold && s.carried > 0 {
-			s.peers.hungUp(s.key.addr)
+			s.client.peers.hungUp(s.key.addr)
 		}
 	}
 	s.cold = false
-	s.gate.again()
 	if x.unreset {
 		s.limit = s.mails // it is not kept
 	}
@@ -148,7 +144,7 @@ func (x *exchange) mayFly(reset bool) bool {
 	return s.ext.pipelining && s.ext.chunking && !reset && !s.cold &&
 		x.began.Before(p.chunks) && p.worded(x.began) && (len(p.answers) > 0 || s.ext.list != 0 && !x.began.Before(p.noList)) &&
 		!x.doubted() &&
-		x.job.Body.Size() <= oneFlight && !x.job.namesRecipients()
+		x.m.body.Size() <= oneFlight && !x.m.namesRecipients()
 }
 
 // envelope appends RSET where needed, MAIL and RCPT.
@@ -157,7 +153,7 @@ func (x *exchange) envelope(reset bool) {
 	if reset {
 		s.out = append(s.out, "RSET\r\n"...)
 	}
-	s.out = s.ext.appendMail(s.out, &x.job.Message, x.job.Body.Size(), x.utf8())
+	s.out = s.ext.appendMail(s.out, x.m.message, x.m.body.Size(), x.utf8())
 	for _, r := range x.rcpts {
 		s.out = s.ext.appendRcpt(s.out, r)
 	}
@@ -168,7 +164,7 @@ func (x *exchange) utf8() bool {
 	if !x.s.ext.utf8 {
 		return false
 	}
-	if x.job.Message.SMTPUTF8 || x.job.Message.From.NeedsUTF8() {
+	if x.m.message.SMTPUTF8 || x.m.message.From.NeedsUTF8() {
 		return true
 	}
 	for _, r := range x.rcpts {
@@ -186,8 +182,8 @@ func (x *exchange) utf8() bool {
 func (x *exchange) inOneFlight() {
 	x.envelope(false)
 	x.bdat(true)
-	w := content{c: x.s.conn, gate: x.s.gate, gather: len(x.peer.answers) == 0}
-	sent := w.send(x.job.Body)
+	w := content{c: x.s.conn, gate: x.m.gate, gather: len(x.peer.answers) == 0}
+	sent := w.send(x.m.body)
 	if sent == nil && w.gather {
 		x.synced = true
 		x.s.out = x.s.appendEHLO(x.s.out)
@@ -255,7 +251,7 @@ func (x *exchange) stepwise(reset bool) {
 	if reset && !x.step(func() { s.out = append(s.out, "RSET\r\n"...) }, x.heardReset) {
 		return
 	}
-	if !x.step(func() { s.out = s.ext.appendMail(s.out, &x.job.Message, x.job.Body.Size(), x.utf8()) }, x.heardMail) {
+	if !x.step(func() { s.out = s.ext.appendMail(s.out, x.m.message, x.m.body.Size(), x.utf8()) }, x.heardMail) {
 		return
 	}
 	for i, r := range x.rcpts {
@@ -303,9 +299,9 @@ func (x *exchange) step(command func(), heard func(reply) bool) bool {
 
 // message sends the body after an accepted envelope.
 func (x *exchange) message(stuff bool) {
-	w := content{c: x.s.conn, gate: x.s.gate, stuff: stuff, watch: true}
+	w := content{c: x.s.conn, gate: x.m.gate, stuff: stuff, watch: true}
 	x.begun = true
-	sent := w.send(x.job.Body)
+	sent := w.send(x.m.body)
 	if errors.Is(sent, errEarly) {
 		x.s.broken = true // in the middle of the message
 		if w.early.code < 400 || w.surplus() {
@@ -321,10 +317,13 @@ func (x *exchange) message(stuff bool) {
 
 // reply reads the next reply. sent is how the sending went: after a failure
 // only what the host said before it can still be heard.
-func (x *exchange) reply(sent error) (rep reply, ok bool) {
+func (x *exchange) reply(sent error) (rep reply, ok bool) { return x.replyWithin(x.s.timeout, sent) }
+
+// replyWithin is reply with a time of its own.
+func (x *exchange) replyWithin(d time.Duration, sent error) (rep reply, ok bool) {
 	switch {
 	case sent == nil:
-		rep, x.err = x.s.read(x.s.timeout)
+		rep, x.err = x.s.read(d)
 	case isOwn(sent), byUs(sent):
 		x.err = sent // the host waits for the rest; there is nothing to hear
 	default:
@@ -401,13 +400,7 @@ func (x *exchange) heardRcpt(i int, rep reply) bool {
 // doubtful reports whether a reply says yes in one line and no in another. That
 // may be a slip the first time; of the same message, the last line counts the
 // second time.
-func (x *exchange) doubtful(rep reply) bool { return rep.mixed && x.firstDoubt() }
-
-// firstDoubt reports whether the attempt before this one did not end in doubt.
-func (x *exchange) firstDoubt() bool {
-	last := x.job.Delivery.Last
-	return last == nil || last.Reason != events.ReplyMixed
-}
+func (x *exchange) doubtful(rep reply) bool { return rep.mixed && !x.m.doubted }
 
 // export makes the reply that is kept, and notes one that is not believed.
 func (x *exchange) export(rep reply) relay.Reply {
@@ -419,15 +412,11 @@ func (x *exchange) export(rep reply) relay.Reply {
 // §4.5.3.2.6 grants twice the time. flight tells that it was sent together with
 // the envelope.
 func (x *exchange) hearFinal(sent error, flight bool) {
-	if sent == nil {
-		x.s.timeout *= 2
-		defer func() { x.s.timeout /= 2 }()
-	}
-	rep, ok := x.reply(sent)
+	rep, ok := x.replyWithin(finalWithin(x.s.timeout), sent)
 	for n := 0; errors.Is(x.err, errNoCode) && n < maxSurplus; n++ {
 		// A line of text before the reply, which comes with it or not at all.
-		x.s.end = time.Now().Add(textPatience)
-		rep, ok = x.reply(sent)
+		x.s.end = time.Now().Add(textWithin)
+		rep, ok = x.replyWithin(finalWithin(x.s.timeout), sent)
 	}
 	if !ok {
 		return
@@ -479,22 +468,22 @@ func (x *exchange) taken() (n int) {
 	return n
 }
 
-// fullFrom reports whether nobody was taken, or refused for another reason, from
-// the ith recipient on.
-func (x *exchange) fullFrom(i int) bool {
-	return !slices.ContainsFunc(x.answers[i:], func(a answer) bool { return a.standing != tooMany })
-}
+// probeSize is what a probe says of the size of the message that it does not send.
+const probeSize = 1000
 
-// isTooMany recognises the refusal of one recipient too many (RFC 5321
-// §4.5.3.1.10), which old hosts say with 552: without an enhanced code that is
-// too many where others were taken before. With an enhanced code for something
-// else, such as a full disk, it is not that.
-func isTooMany(r relay.Reply, others bool) bool {
+// askMail goes as far as MAIL for m, which has no body, and takes it back. It gives the
+// refusal, or the zero reply; with an error, the session is broken.
+func (s *session) askMail(m *relay.Message) (refusal relay.Reply, err error) {
+	line := string(s.ext.appendMail(nil, m, probeSize, false))
+	rep, err := s.command(strings.TrimSuffix(line, "\r\n"))
 	switch {
-	case r.Code == 552:
-		return r.Enhanced == "5.5.3" || r.Enhanced == "" && others
-	case r.Code == 452 && r.Enhanced == "":
-		return true
+	case err != nil:
+		s.broken = true
+	case rep.positive():
+		_, err := s.command("RSET")
+		s.broken = err != nil
+	default:
+		refusal = rep.export()
 	}
-	return r.Code/100 == 4 && r.Code != 421 && r.Enhanced == "4.5.3"
+	return refusal, err
 }

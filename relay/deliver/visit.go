@@ -2,12 +2,6 @@ package deliver
 
 import (
 	"cmp"
-	"errors"
-	"net"
-	"slices"
-	"strings"
-	"time"
-	"unicode"
 
 	"go.uber.org/zap"
 
@@ -50,10 +44,8 @@ func (w *walk) visit(h *host, s *session, seen sighting) end {
 	for {
 		stop := s.whileOpen(w.ctx)
 		w.gate.waits(s.raw, nil)
-		s.gate = w.gate
 		e, x := w.serve(h, s, seen)
 		w.gate.waits(nil, nil)
-		s.gate = nil
 		if !stop() || w.gate.isShut() {
 			s.broken = true
 		}
@@ -108,11 +100,8 @@ func (w *walk) depart(h *host, s *session, seen sighting, e end, x *exchange) {
 	case again:
 		told = x.refusedSome()
 	case lost:
-		seen.observed.Stage = policy.StageMail
-		fault, alert := faultOf(x.err, false)
-		seen.observed.Fault, seen.observed.Alert = cmp.Or(fault, policy.Closed), alert
+		seen.reply = s.lost(&seen.observed, x.err)
 		seen.verdict = h.decision.Judge(seen.observed)
-		seen.reply = relay.Reply{Text: wordsOf(x.err, s.key.addr)}
 		w.e.log.Debug("session lost", zap.Stringer("address", s.key.addr), zap.Error(x.err))
 	case wantsTLS:
 		seen.observed.Stage, seen.observed.Code = policy.StageMail, x.mail.Code
@@ -159,9 +148,8 @@ func (w *walk) serve(h *host, s *session, seen sighting) (end, *exchange) {
 		for i, r := range batch {
 			rcpts[i] = r.Recipient
 		}
-		first := x == nil
-		x = s.transact(w.job, rcpts)
-		x.reused = s.reused && first
+		x = s.transact(&w.mail, rcpts)
+		w.gate.again()
 		w.learn(x)
 		if e := w.apply(h, x, batch, told); e != answered {
 			return e, x
@@ -175,7 +163,7 @@ func (w *walk) batch(s *session) []*recipient {
 	if n := s.ext.rcptMax; n > 0 {
 		most = min(most, n)
 	}
-	if time.Now().Before(s.peers.get(s.key.addr).outOfStep) {
+	if s.stepByStep() {
 		most = 1
 	}
 	var batch []*recipient
@@ -192,7 +180,7 @@ func (w *walk) batch(s *session) []*recipient {
 // had carried as many messages as the address takes over one connection.
 func (w *walk) learn(x *exchange) {
 	if w.worn > 0 && x.s.mails == 1 && x.mailed && x.mail.Code == 0 && !x.s.hungUp {
-		x.s.peers.carriesAtMost(x.s.key.addr, w.worn)
+		w.e.client.peers.carriesAtMost(x.s.key.addr, w.worn)
 	}
 	w.worn = 0
 }
@@ -200,14 +188,14 @@ func (w *walk) learn(x *exchange) {
 // apply draws from one transaction what became of its recipients.
 func (w *walk) apply(h *host, x *exchange, batch []*recipient, told events.Session) end {
 	switch {
-	case x.reused && x.diedIdle(), w.ticketFailed(h, x):
+	case x.diedIdle(), w.ticketFailed(h, x):
 		return dead
 	case x.mail.Code == 0 && x.tlsFirst():
 		return wantsTLS
 	case x.mail.Code != 0:
 		return w.mailRefused(h, x, batch, told)
 	}
-	if byUs(x.err) {
+	if x.stopped() {
 		w.refusedOnly(h, x, batch, told)
 		return answered
 	}
@@ -232,9 +220,9 @@ func (w *walk) apply(h *host, x *exchange, batch []*recipient, told events.Sessi
 		return again
 	case x.unclear && x.begun:
 		return unknown
-	case x.err == nil || w.allHeard(x):
+	case x.err == nil || x.allHeard():
 		return answered
-	case x.ended && (!x.s.hungUp || isTimeout(x.err)), isOwn(x.err), errors.Is(x.err, errStep):
+	case x.unknowable():
 		return unknown
 	}
 	return lost
@@ -248,17 +236,6 @@ func (w *walk) refusedOnly(h *host, x *exchange, batch []*recipient, told events
 			r.answer(x.refusal(a.reply, relay.ReachRecipient, h.Name), told)
 		}
 	}
-}
-
-// diedIdle reports that the host was gone, or said goodbye, before it took
-// MAIL: what it may do to an idle session at any time. Silence is not that, nor
-// an end after all of the message was sent, for it may have arrived (RFC 5321
-// §4.5.3.2.6).
-func (x *exchange) diedIdle() bool {
-	if x.mailed {
-		return x.mail.Code == 421
-	}
-	return x.s.hungUp || !x.ended && !isTimeout(x.err) && !isOwn(x.err) && !byUs(x.err)
 }
 
 // take settles a recipient that RCPT accepted by the answer to the message.
@@ -301,23 +278,9 @@ func (w *walk) postpone(h *host, x *exchange, batch []*recipient, progress bool,
 	}
 }
 
-// allHeard reports whether a broken conversation had nothing left to say: all
-// recipients refused, or the message answered.
-func (w *walk) allHeard(x *exchange) bool {
-	if x.final.Code != 0 {
-		return true
-	}
-	for _, a := range x.answers {
-		if a.standing == taken || a.standing == unasked {
-			return false
-		}
-	}
-	return true
-}
-
 // mailRefused spreads the refusal of MAIL over everybody who waits.
 func (w *walk) mailRefused(h *host, x *exchange, batch []*recipient, told events.Session) end {
-	if x.asksForTLS(x.mail) {
+	if x.s.asksForTLS(x.mail) {
 		return wantsTLS
 	}
 	f := replyFailure(x.mail, relay.ReachMessage, h.Name)
@@ -341,65 +304,15 @@ func (w *walk) mailRefused(h *host, x *exchange, batch []*recipient, told events
 	return answered
 }
 
-// tlsFirst reports, of a session in clear, that nobody was refused for any
-// other reason than the want of TLS, and nobody was served. MAIL then counts
-// as refused: some hosts say so only of the recipients, or of the message.
-func (x *exchange) tlsFirst() bool {
-	if x.s.seen.TLS != nil {
-		return false
-	}
-	var word relay.Reply
-	for _, a := range x.answers {
-		switch {
-		case a.standing == refused && x.asksForTLS(a.reply):
-			word = a.reply
-		case a.standing != taken || !x.asksForTLS(x.final):
-			return false
-		default:
-			word = x.final
-		}
-	}
-	x.mail = word
-	return true
-}
-
 // refusal is one in the host's words. In clear, one for the want of TLS is
 // not for good, whomever else the host has served (C12).
 func (x *exchange) refusal(r relay.Reply, reach relay.Reach, host string) *relay.Failure {
 	f := replyFailure(r, reach, host)
-	if x.asksForTLS(r) {
+	if x.s.asksForTLS(r) {
 		f.Class, f.Reason = relay.Temporary, events.StartTLSTempfail
 		f.Status = policy.Status(f.Reason, "", false)
 	}
 	return f
-}
-
-// asksForTLS recognises, of a session in clear, "530 5.7.0 Must issue a STARTTLS
-// command first" (RFC 3207 §4) and its variations. A 530 that does not say so is
-// one only from a host that knows STARTTLS: from others it asks for AUTH (RFC 4954
-// §6).
-func (x *exchange) asksForTLS(r relay.Reply) bool {
-	seen := x.s.seen
-	switch {
-	case seen.TLS != nil:
-		return false
-	case r.Code == 530:
-		return seen.Plain || seen.StartTLS != policy.NotOffered || speaksOfTLS(r.Text)
-	}
-	return r.Code >= 500 && strings.HasPrefix(r.Enhanced, "5.7.") && speaksOfTLS(r.Text)
-}
-
-// speaksOfTLS looks for the word, but not within an address.
-func speaksOfTLS(text string) bool {
-	before, address, found := strings.Cut(text, "<")
-	if found {
-		_, after, _ := strings.Cut(address, ">")
-		return speaksOfTLS(before) || speaksOfTLS(after)
-	}
-	isNoLetter := func(r rune) bool { return !unicode.IsLetter(r) }
-	return slices.ContainsFunc(strings.FieldsFunc(text, isNoLetter), func(word string) bool {
-		return strings.EqualFold(word, "TLS") || strings.EqualFold(word, "STARTTLS") || strings.EqualFold(word, "TLSv")
-	})
 }
 
 // answer notes a failure: a permanent one settles, a temporary one stands
@@ -440,10 +353,6 @@ func replyFailure(r relay.Reply, reach relay.Reach, host string) *relay.Failure 
 	return f
 }
 
-// byUs reports that it was us who ended the conversation, because the attempt had
-// to stop or its demands have changed.
-func byUs(err error) bool { return errors.Is(err, net.ErrClosed) || errors.Is(err, errChanged) }
-
 // mixedFailure is that of a reply which says yes and no.
 func mixedFailure(r relay.Reply, reach relay.Reach, host string) *relay.Failure {
 	f := replyFailure(r, reach, host)
@@ -451,22 +360,13 @@ func mixedFailure(r relay.Reply, reach relay.Reach, host string) *relay.Failure 
 	return f
 }
 
-// isOwn reports a fault of our own store: no other host will do better.
-func isOwn(err error) bool {
-	var own *bodyError
-	return errors.As(err, &own)
-}
-
 // lostFailure is that of a conversation that broke off. A fault of our own
 // store shows no inner text.
 func lostFailure(x *exchange, host string) *relay.Failure {
-	if isOwn(x.err) {
+	if x.unread() {
 		return failure(relay.Temporary, relay.ReachMessage, events.Internal, "4.3.0", "message could not be read")
 	}
-	text := "connection lost"
-	if x.err != nil {
-		text = wordsOf(x.err, x.s.key.addr)
-	}
+	text := x.words()
 	if x.ended {
 		text += " after the message was sent"
 	}

@@ -25,6 +25,7 @@ type walk struct {
 	ctx   context.Context
 	e     *Engine
 	job   *Job // nil: a probe
+	mail  mailObject
 	rcpts []recipient
 	// letter is what a probe has in place of a message, and heard what MAIL came to
 	// for it at each host that answered; nil: it was taken.
@@ -75,6 +76,8 @@ func newWalk(ctx context.Context, e *Engine, route resolve.Route, demands policy
 // carry gives the walk its message.
 func (w *walk) carry(job *Job) {
 	w.job, w.hist = job, job.Delivery.History
+	last := job.Delivery.Last
+	w.mail = mailObject{message: &job.Message, body: job.Body, doubted: last != nil && last.Reason == events.ReplyMixed}
 	open := job.Delivery.Waiting()
 	w.rcpts = make([]recipient, len(open))
 	for i, n := range open {
@@ -101,7 +104,7 @@ func (w *walk) run() {
 // done reports whether nobody waits any more, or nothing more may be done. A
 // walk that has taken too long stops where it is.
 func (w *walk) done() bool {
-	if w.stop || w.interrupted() || time.Since(w.begin) > w.e.o.patience() {
+	if w.stop || w.interrupted() || time.Since(w.begin) > w.e.client.attemptWithin() {
 		return true
 	}
 	if w.job == nil {
@@ -213,7 +216,7 @@ func fresh(*session) bool { return false }
 
 // recognise gives what a reused session shows, as if it had just been opened.
 func (w *walk) recognise(h *host, s *session) sighting {
-	s.reused, s.cold = true, time.Since(s.idle) >= coldAfter
+	s.reuse()
 	w.e.metrics.reused.Inc()
 	o := s.observed(h.decision.Names)
 	return sighting{observed: o, verdict: h.decision.Judge(o), local: s.local}
@@ -285,7 +288,7 @@ func (w *walk) needsClear() bool {
 // connect gives a session to an address, idle or new, or none with the
 // verdict why. err is set when the walk was cut short; a session is good for
 // nothing then.
-func (w *walk) connect(h *host, k poolKey, m manner) (*session, sighting, error) {
+func (w *walk) connect(h *host, k target, m manner) (*session, sighting, error) {
 	usable := h.usable
 	if w.job == nil || m.plain || m.fresh || m.hello == policy.NoSNIHello {
 		usable = fresh
@@ -345,7 +348,7 @@ func (w *walk) discard(s *session) {
 }
 
 // record keeps what a connection showed.
-func (w *walk) record(h *host, k poolKey, seen sighting) {
+func (w *walk) record(h *host, k target, seen sighting) {
 	o, v := seen.observed, seen.verdict
 	if seen.noRoute {
 		return

@@ -91,7 +91,7 @@ func TestChunkWordedAlike(t *testing.T) {
 	deliverOne(t, e, modeO, "clear")
 	e.pool.reap(false)
 	// A day later.
-	e.peers.change(miniAddr(e, 0), func(p *peer, _ time.Time) { p.chunks = time.Now().Add(-time.Second) })
+	e.client.peers.change(miniAddr(e, 0), func(p *peer, _ time.Time) { p.chunks = time.Now().Add(-time.Second) })
 	on.Store(true)
 	if r := e.Deliver(context.Background(), jobTo(t, modeO)); r.Outcomes[0].Failure == nil {
 		t.Errorf("told as delivered; taken %d", len(m.taken))
@@ -100,8 +100,8 @@ func TestChunkWordedAlike(t *testing.T) {
 
 // waiters of a crowd whose limit is forgotten are all let go.
 func TestAllWaitersAreWoken(t *testing.T) {
-	p := newPool(Options{MaxConnections: 100, MaxPerHost: 20, IdleTimeout: time.Minute})
-	k := poolKey{host: "mx.test", addr: netip.MustParseAddrPort("192.0.2.1:25")}
+	p := newPool(100, 20, time.Minute)
+	k := target{host: "mx.test", endpoint: endpoint{addr: netip.MustParseAddrPort("192.0.2.1:25")}}
 	p.acquire(context.Background(), k, fresh)
 	p.acquire(context.Background(), k, fresh)
 	p.turnedAway(k, false) // limit 1
@@ -214,7 +214,7 @@ func TestTwoNamesAtOneAddress(t *testing.T) {
 	e := miniEngine(t, nil, addr)
 	route := routeTo()
 	route.Hosts = append(route.Hosts, hostAt("mx.other.test", addr))
-	e2 := &Engine{o: e.o, router: router{route: route}, log: e.log, pool: e.pool, metrics: e.metrics, hellos: e.hellos, refused: e.refused}
+	e2 := &Engine{o: e.o, router: router{route: route}, log: e.log, pool: e.pool, metrics: e.metrics, client: e.client, refused: e.refused}
 	for i := range 6 {
 		target := e
 		if i%2 == 1 {
@@ -273,7 +273,7 @@ func TestWordsOfExim(t *testing.T) {
 	for range 3 {
 		deliverOne(t, e, modeO, "clear")
 	}
-	p := e.peers.get(miniAddr(e, 0))
+	p := e.client.peers.get(miniAddr(e, 0))
 	m.mu.Lock()
 	n := 0
 	for _, c := range m.cmds {
@@ -348,7 +348,7 @@ func TestOwnClosingIsNoHabit(t *testing.T) {
 		e.Deliver(ctx, job)
 		cancel()
 	}
-	if p := e.peers.get(h.Addr()); !p.hangup.IsZero() || !p.hangsUp.IsZero() || !p.noChunks.IsZero() {
+	if p := e.client.peers.get(h.Addr()); !p.hangup.IsZero() || !p.hangsUp.IsZero() || !p.noChunks.IsZero() {
 		t.Errorf("%+v", p)
 	}
 }

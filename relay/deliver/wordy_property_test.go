@@ -63,7 +63,7 @@ func TestBooksOfThePool(t *testing.T) {
 	for i := range addrs {
 		route.Hosts = append(route.Hosts, hostAt(fmt.Sprintf("mx%d.other.test", i), addrs[2-i]))
 	}
-	e2 := &Engine{o: e.o, router: router{route: route}, log: e.log, pool: e.pool, metrics: e.metrics, hellos: e.hellos, refused: e.refused}
+	e2 := &Engine{o: e.o, router: router{route: route}, log: e.log, pool: e.pool, metrics: e.metrics, client: e.client, refused: e.refused}
 	var wg sync.WaitGroup
 	for range 24 {
 		wg.Go(func() {
@@ -111,7 +111,7 @@ func BenchmarkNamesRecipients(b *testing.B) {
 		b.Run(fmt.Sprintf("inline/%d", size), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				j := Job{Body: body(text)}
+				j := mailObject{body: body(text)}
 				j.namesRecipients()
 			}
 		})
@@ -122,7 +122,7 @@ func BenchmarkNamesRecipients(b *testing.B) {
 		b.Run(fmt.Sprintf("file/%d", size), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				j := Job{Body: fileBody{f, int64(size)}}
+				j := mailObject{body: fileBody{f, int64(size)}}
 				j.namesRecipients()
 			}
 		})

@@ -506,7 +506,7 @@ func TestLimitThatIsNone(t *testing.T) {
 	e := engine(t, w, routeTo(h))
 	deliverOne(t, e, modeT, "tls")
 	e.Deliver(context.Background(), jobTo(t, modeT, "a@example.test", "b@example.test", "a@example.test", "good@example.test"))
-	if p := e.peers.get(h.Addr()); p.carries != 0 {
+	if p := e.client.peers.get(h.Addr()); p.carries != 0 {
 		t.Errorf("carries %d", p.carries)
 	}
 }
@@ -519,7 +519,7 @@ func TestLimitOfAnother(t *testing.T) {
 	e := engine(t, w, routeTo(first, second))
 	deliverOne(t, e, modeT, "tls")
 	deliverOne(t, e, modeT, "tls")
-	if p := e.peers.get(second.Addr()); p.carries != 0 || second.Accepted() != 1 {
+	if p := e.client.peers.get(second.Addr()); p.carries != 0 || second.Accepted() != 1 {
 		t.Errorf("second host carries %d, %d messages", p.carries, second.Accepted())
 	}
 }
