@@ -3,8 +3,6 @@ package deliver
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"io"
 	"testing"
 
 	"tlsrelay/relay/relaytest"
@@ -64,56 +62,5 @@ func BenchmarkCold(b *testing.B) {
 				}
 			}
 		})
-	}
-}
-
-// BenchmarkWarmClient measures the client's side alone: a transaction over
-// TLS against a connection that answers from a script.
-func BenchmarkWarmClient(b *testing.B) {
-	w := relaytest.Start(b)
-	cert, err := w.CA.Issue(relaytest.Cert{Names: []string{"mx1.example.test"}})
-	if err != nil {
-		b.Fatal(err)
-	}
-	near, server := tcpPair(b)
-	peer := tls.Server(server, &tls.Config{Certificates: []tls.Certificate{cert}, MaxVersion: tls.VersionTLS13})
-	own := tls.Client(near, &tls.Config{InsecureSkipVerify: true, DynamicRecordSizingDisabled: true})
-	go peer.Handshake()
-	if err := own.Handshake(); err != nil {
-		b.Fatal(err)
-	}
-	// What the host says is queued before the transaction is timed, so that
-	// only our own work is.
-	s := &session{client: &client{}, conn: newConn(near, 10e9), ext: extensions{pipelining: true, chunking: true, size: true}}
-	s.secure(own)
-	go io.Copy(io.Discard, peer)
-	job := jobTo(b, modeO)
-	m := mailObject{message: &job.Message, body: body(tenKiB)}
-	rcpts := recipientsOf(&job)
-	b.SetBytes(int64(len(tenKiB)))
-	b.ReportAllocs()
-	for b.Loop() {
-		b.StopTimer()
-		if _, err := peer.Write([]byte("250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n250 2.0.0 Ok: queued as 4cZzYk3Xw2z9\r\n")); err != nil {
-			b.Fatal(err)
-		}
-		b.StartTimer()
-		if x := s.transact(&m, rcpts); x.final.Code != 250 {
-			b.Fatalf("%+v", x)
-		}
-	}
-}
-
-func BenchmarkDotStuffing(b *testing.B) {
-	c := newConn(nopConn{}, 10e9)
-	c.out = make([]byte, 0, maxWrite)
-	b.SetBytes(int64(len(tenKiB)))
-	b.ReportAllocs()
-	for b.Loop() {
-		c.out = c.out[:0]
-		w := content{c: c, stuff: true}
-		if err := w.send(body(tenKiB)); err != nil {
-			b.Fatal(err)
-		}
 	}
 }

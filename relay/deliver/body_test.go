@@ -3,8 +3,10 @@ package deliver
 import (
 	"bytes"
 	"io"
+	"net"
 	"testing"
 	"testing/iotest"
+	"time"
 )
 
 // recorder is a connection that keeps what is written.
@@ -57,7 +59,7 @@ func same(r io.Reader) io.Reader { return r }
 func plainReader(r io.Reader) io.Reader { return struct{ io.Reader }{r} }
 
 func TestDotStuffing(t *testing.T) {
-	for _, s := range []string{"", ".", "..", ".\r\n", "a", "a\r\n", "a\r\n.\r\nb\r\n", "a\n.\nb", "\r\n.\r\n", ".\r\n.\r\n.", letter} {
+	for _, s := range []string{"", ".", "..", ".\r\n", "a", "a\r\n", "a\r\n.\r\nb\r\n", "a\n.\nb", "\r\n.\r\n", ".\r\n.\r\n.", "Subject: greetings\r\n\r\nHello.\r\n..dots\r\n.\r\nBye.\r\n"} {
 		want := reference([]byte(s))
 		for _, buffer := range []int{1, 2, 3, 64} {
 			for _, wrap := range []func(io.Reader) io.Reader{same, plainReader, iotest.OneByteReader} {
@@ -70,7 +72,7 @@ func TestDotStuffing(t *testing.T) {
 }
 
 func FuzzDotStuffing(f *testing.F) {
-	for _, s := range []string{"", ".", "a\r\n.b", "\n.\n.", letter} {
+	for _, s := range []string{"", ".", "a\r\n.b", "\n.\n.", "Subject: greetings\r\n\r\nHello.\r\n..dots\r\n.\r\nBye.\r\n"} {
 		f.Add([]byte(s), uint8(3))
 	}
 	f.Fuzz(func(t *testing.T, in []byte, size uint8) {
@@ -106,3 +108,24 @@ func TestShortBody(t *testing.T) {
 type shortBody struct{ body }
 
 func (b shortBody) Size() int64 { return b.body.Size() + 10 }
+
+func BenchmarkDotStuffing(b *testing.B) {
+	c := newConn(nopConn{}, 10e9)
+	c.out = make([]byte, 0, maxWrite)
+	b.SetBytes(int64(len(tenKiB)))
+	b.ReportAllocs()
+	for b.Loop() {
+		c.out = c.out[:0]
+		w := content{c: c, stuff: true}
+		if err := w.send(body(tenKiB)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// nopConn takes everything and says nothing.
+type nopConn struct{ net.Conn }
+
+func (nopConn) Write(b []byte) (int, error)      { return len(b), nil }
+func (nopConn) SetReadDeadline(time.Time) error  { return nil }
+func (nopConn) SetWriteDeadline(time.Time) error { return nil }

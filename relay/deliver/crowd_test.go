@@ -74,7 +74,7 @@ func TestNamesTakeTurns(t *testing.T) {
 		if r := e.Deliver(context.Background(), job); how(r) != "tls" {
 			t.Fatalf("%+v", failureOf(r))
 		}
-		if open, _ := e.pool.stats(); open > 2 {
+		if open := e.pool.stats().open; open > 2 {
 			t.Errorf("%d connections", open)
 		}
 	}
@@ -115,42 +115,5 @@ func TestRoomBeside(t *testing.T) {
 	deliver("", hostAt("mx1.example.test", full.Addr()), second)
 	if full.Accepted() != 1 || free.Accepted() != 2 {
 		t.Errorf("%d and %d messages", full.Accepted(), free.Accepted())
-	}
-}
-
-// TestPatienceIsForOthers: at the bound on all connections everybody waits for his
-// turn, and a host's own bound is named by its host.
-func TestPatienceIsForOthers(t *testing.T) {
-	p := newPool(2, 1, time.Minute)
-	key := func(host, addr string) target {
-		return target{host: host, endpoint: endpoint{addr: netip.MustParseAddrPort(addr)}}
-	}
-	get := func(k target) error {
-		_, err := p.acquireWithin(context.Background(), k, fresh, time.Millisecond)
-		return err
-	}
-	one, two := key("a.test", "192.0.2.1:25"), key("b.test", "192.0.2.2:25")
-	for _, k := range []target{one, two} {
-		if err := get(k); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for k, want := range map[target]string{
-		key("a.test", "192.0.2.3:25"): "a.test", key("c.test", "192.0.2.2:25"): "192.0.2.2:25",
-	} {
-		if err, ok := get(k).(*crowdedError); !ok || err.place != want {
-			t.Errorf("%+v: %v", k, err)
-		}
-	}
-	got := make(chan error)
-	go func() { got <- get(key("c.test", "192.0.2.3:25")) }()
-	select {
-	case err := <-got:
-		t.Errorf("did not wait: %v", err)
-	case <-time.After(50 * time.Millisecond):
-	}
-	p.release(one, false)
-	if err := <-got; err != nil {
-		t.Error(err)
 	}
 }

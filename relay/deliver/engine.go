@@ -56,11 +56,11 @@ func (e *Engine) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-tick.C:
-			e.pool.reap(false)
+			e.pool.reap()
 		case <-ask.C:
 			e.gates.ask()
 		case <-ctx.Done():
-			e.pool.reap(true)
+			e.pool.close()
 			return nil
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -125,7 +124,7 @@ func engine(t testing.TB, w *relaytest.World, r resolve.Route, change ...func(*O
 	t.Cleanup(func() {
 		cancel()
 		<-done
-		if open, _ := e.pool.stats(); open != 0 {
+		if open := e.pool.stats().open; open != 0 {
 			t.Errorf("%d connections still open after Run", open)
 		}
 	})
@@ -184,44 +183,6 @@ func ownWords(t *testing.T, r relay.Result) {
 			}
 		}
 	}
-}
-
-func recipientsOf(job *Job) []*relay.Recipient {
-	var all []*relay.Recipient
-	for i := range job.Delivery.Recipients {
-		all = append(all, &job.Delivery.Recipients[i])
-	}
-	return all
-}
-
-// nopConn takes everything and says nothing.
-type nopConn struct{ net.Conn }
-
-func (nopConn) Write(b []byte) (int, error)      { return len(b), nil }
-func (nopConn) SetReadDeadline(time.Time) error  { return nil }
-func (nopConn) SetWriteDeadline(time.Time) error { return nil }
-
-// tcpPair is a connection over loopback, both ends of it.
-func tcpPair(t testing.TB) (client, server net.Conn) {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	if client, err = net.Dial("tcp", ln.Addr().String()); err != nil {
-		t.Fatal(err)
-	}
-	if server, err = ln.Accept(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { client.Close(); server.Close() })
-	return client, server
-}
-
-// nthAddress is one address of many.
-func nthAddress(n int) netip.AddrPort {
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}), 25)
 }
 
 // counted reads a counter.

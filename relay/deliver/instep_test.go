@@ -3,7 +3,6 @@ package deliver
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -41,12 +40,7 @@ func proven(t *testing.T, e *Engine, h *relaytest.Host) {
 }
 
 // forgetSessions closes the idle sessions of an engine that goes on.
-func forgetSessions(e *Engine) {
-	e.pool.reap(true)
-	e.pool.mu.Lock()
-	defer e.pool.mu.Unlock()
-	e.pool.closed = false
-}
+func forgetSessions(e *Engine) { e.pool.closeIdle() }
 
 // TestSurplus: a host says more than it is asked, once or twice, at once or a
 // moment later, after any command, on an address that is new or has proven to be
@@ -339,62 +333,4 @@ func TestMixedReplies(t *testing.T) {
 	if second.Connections() > 0 {
 		t.Error("the second host was asked")
 	}
-}
-
-// TestWordings: two answers to one command are worded alike, those to different
-// ones are not.
-func TestWordings(t *testing.T) {
-	wording := func(s string) uint64 {
-		r, err := read(s)
-		if err != nil {
-			t.Fatal(s, err)
-		}
-		return r.wording()
-	}
-	for _, same := range [][2]string{
-		{"250 2.0.0 Ok: queued as 4YBjXk3dhgz4w3k\r\n", "250 2.0.0 Ok: queued as 4YBjXl1Kz2z4w3m\r\n"},
-		{"250 2.0.0 OK  1735592400 d2e1a72fcca58-72aad3f si123456 - gsmtp\r\n", "250 2.0.0 OK  1735592411 d2e1a72fcca58-72aad41 si123999 - gsmtp\r\n"},
-		{"250 2.1.5 <bob@example.test>... Recipient ok\r\n", "250 2.1.5 <carol@example.test>... Recipient ok\r\n"},
-		{"250 OK id=1tSxyz-000abc-1X\r\n", "250 OK id=1tSxyz-000abd-2Y\r\n"},
-	} {
-		if wording(same[0]) != wording(same[1]) {
-			t.Errorf("%q and %q", same[0], same[1])
-		}
-	}
-	for _, other := range [][2]string{
-		{"250 2.0.0 Ok: queued as 4YBjXk3dhgz4w3k\r\n", "250 2.1.5 Ok\r\n"},
-		{"250 2.0.0 OK  1735592400 si123456 - gsmtp\r\n", "250 2.1.5 OK si123456 - gsmtp\r\n"},
-		{"250 OK id=1tSxyz-000abc-1X\r\n", "250 Accepted\r\n"},
-		{"250 Ok\r\n", "251 Ok\r\n"},
-	} {
-		if wording(other[0]) == wording(other[1]) {
-			t.Errorf("%q and %q", other[0], other[1])
-		}
-	}
-}
-
-// TestPeersAreBounded: whoever has many addresses cannot make the relay remember
-// more of them than it likes.
-func TestPeersAreBounded(t *testing.T) {
-	var ps peers
-	for i := range maxPeers + 1000 {
-		ps.withoutChunks(peerNumber(i))
-	}
-	if len(ps.known) > maxPeers {
-		t.Errorf("%d addresses", len(ps.known))
-	}
-	if p := ps.get(peerNumber(maxPeers + 999)); !time.Now().Before(p.noChunks) {
-		t.Error("the last one is not known")
-	}
-	var p peer
-	for i := range 100 {
-		p.learn(uint64(i+1), nil, time.Now())
-	}
-	if len(p.answers) > maxAnswers || !p.knows(100) {
-		t.Errorf("%v", p.answers)
-	}
-}
-
-func peerNumber(i int) netip.AddrPort {
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 25)
 }

@@ -121,7 +121,7 @@ func TestConnectionsPerAddress(t *testing.T) {
 			if burst(t, e, 60, 20); h.Connections()-turned > 5 {
 				t.Errorf("%d connections more, the limit being known", h.Connections()-turned)
 			}
-			if c := e.pool.crowds[h.Addr()]; c == nil || c.limit < 1 || c.limit > 5 {
+			if c := e.pool.address(h.Addr()); c.limit < 1 || c.limit > 5 {
 				t.Errorf("%+v", c)
 			}
 		})
@@ -134,11 +134,9 @@ func TestConnectionsPerAddress(t *testing.T) {
 	if len(failed) != 40 || failed[0].Feedback != relay.Trouble || failureOf(failed[0]).Reply.Code != 421 {
 		t.Errorf("%d failed: %+v", len(failed), failed[0])
 	}
-	e.pool.mu.Lock()
-	if len(e.pool.crowds) != 0 {
-		t.Errorf("%d crowds without a connection", len(e.pool.crowds))
+	if c := e.pool.address(h.Addr()); c != (crowd{}) {
+		t.Errorf("no connection, and yet %+v", c)
 	}
-	e.pool.mu.Unlock()
 }
 
 // TestTooManyRefusals: a host that leaves after so many unknown recipients costs the

@@ -71,8 +71,8 @@ func newMetrics(reg prometheus.Registerer, p *pool, o Options) *metrics {
 	}
 	reg.MustRegister(limit("all", o.MaxConnections), limit("host", o.MaxPerHost), limit("address", o.MaxPerHost))
 	reg.MustRegister(m.deliveries, m.handshakes, m.seconds, m.opened, m.reused, m.resumed, m.hellos, m.plaintext, m.verdicts, m.crowded, m.again, m.ticketFailed,
-		gauge("tlsrelay_connections_open", "Connections to receiving hosts, idle ones included.", func() int { open, _ := p.stats(); return open }),
-		gauge("tlsrelay_connections_idle", "Idle sessions kept for reuse.", func() int { _, idle := p.stats(); return idle }))
+		gauge("tlsrelay_connections_open", "Connections to receiving hosts, idle ones included.", func() int { return p.stats().open }),
+		gauge("tlsrelay_connections_idle", "Idle sessions kept for reuse.", func() int { return p.stats().idle }))
 	return m
 }
 

@@ -58,6 +58,9 @@ type crowdedError struct{ place string } // the host, or the address
 
 func (e *crowdedError) Error() string { return e.place + " has all the connections it may have" }
 
+// fresh accepts no idle session.
+func fresh(*session) bool { return false }
+
 type waiter struct {
 	key   target
 	ready chan struct{} // closed when it is worth another look
@@ -352,15 +355,30 @@ func (p *pool) abandon(w *waiter) {
 	p.wake()
 }
 
-// reap closes the sessions that were idle too long, or all of them for good.
-func (p *pool) reap(all bool) {
+// reap closes the sessions that were idle too long.
+func (p *pool) reap() {
 	now := time.Now()
+	p.evict(func(s *session) bool { return p.stale(s, now) })
+}
+
+// closeIdle closes all idle sessions.
+func (p *pool) closeIdle() { p.evict(func(*session) bool { return true }) }
+
+// close closes all idle sessions, and from now on those that are put back.
+func (p *pool) close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.closeIdle()
+}
+
+// evict closes the idle sessions that are to go.
+func (p *pool) evict(goes func(*session) bool) {
 	var old []*session
 	p.mu.Lock()
-	p.closed = p.closed || all
 	for k := range p.idle {
 		for i := len(p.idle[k]) - 1; i >= 0; i-- {
-			if s := p.idle[k][i]; all || p.stale(s, now) {
+			if s := p.idle[k][i]; goes(s) {
 				old = append(old, s)
 				p.remove(k, i)
 			}
@@ -370,12 +388,40 @@ func (p *pool) reap(all bool) {
 	p.drop(old...)
 }
 
-// stats gives the numbers of open and of idle connections.
-func (p *pool) stats() (open, idle int) {
+// stats is what a pool holds.
+type stats struct {
+	open, idle int // connections; those that are idle are open as well
+	hosts      int // that have one
+	waiting    int // attempts that wait for one
+}
+
+// stats gives what the pool holds now.
+func (p *pool) stats() stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	s := stats{open: p.total, hosts: len(p.open), waiting: len(p.waiters)}
 	for _, n := range p.idleAt {
-		idle += n
+		s.idle += n
 	}
-	return p.total, idle
+	return s
+}
+
+// address gives what is known of the connections to an address now.
+func (p *pool) address(addr netip.AddrPort) crowd {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := p.crowds[addr]; c != nil {
+		return *c
+	}
+	return crowd{}
+}
+
+// idleSessions gives the sessions that are idle now. They stay the pool's.
+func (p *pool) idleSessions() (all []*session) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, list := range p.idle {
+		all = append(all, list...)
+	}
+	return all
 }

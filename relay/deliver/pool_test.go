@@ -1,453 +1,12 @@
 package deliver
 
 import (
-	"bufio"
 	"context"
-	"crypto/tls"
-	"errors"
-	"fmt"
-	"io"
-	"net"
 	"net/netip"
-	"runtime"
-	"strconv"
-	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
-
-	"tlsrelay/events"
-	"tlsrelay/policy"
-	"tlsrelay/policy/domain"
-	"tlsrelay/relay"
-	"tlsrelay/relay/relaytest"
 )
-
-// deliverOne delivers and demands the fate.
-func deliverOne(t *testing.T, e *Engine, s policy.Sender, fate string) relay.Result {
-	t.Helper()
-	r := e.Deliver(context.Background(), jobTo(t, s))
-	if how(r) != fate {
-		t.Fatalf("%s, want %s: %+v", how(r), fate, failureOf(r))
-	}
-	return r
-}
-
-// TestPoolRejudges: an idle session carries a message only if what it
-// achieved satisfies that message (tls-policy §9).
-func TestPoolRejudges(t *testing.T) {
-	w := relaytest.Start(t)
-	t.Run("certificate", func(t *testing.T) {
-		h := w.Host(t, "mx1.example.test", relaytest.Script{TLS: relaytest.TLS{Cert: &relaytest.Cert{SelfSigned: true}}})
-		e := engine(t, w, routeTo(h))
-		deliverOne(t, e, modeO, "tls")
-		deliverOne(t, e, modeT, "tls")
-		if h.Connections() != 1 {
-			t.Errorf("%d connections for O and T", h.Connections())
-		}
-		deliverOne(t, e, modeV, "block")
-		if h.Connections() != 2 || h.Accepted() != 2 {
-			t.Errorf("%d connections, %d messages after V", h.Connections(), h.Accepted())
-		}
-	})
-	t.Run("version", func(t *testing.T) {
-		h := w.Host(t, "mx1.example.test", relaytest.Script{TLS: relaytest.TLS{MaxVersion: uint16(policy.TLS11)}})
-		e := engine(t, w, routeTo(h))
-		deliverOne(t, e, modeO, "tls")
-		deliverOne(t, e, floor(policy.TLS11), "tls")
-		deliverOne(t, e, floor(policy.TLS12), "block")
-		if h.Accepted() != 2 {
-			t.Errorf("%d messages", h.Accepted())
-		}
-	})
-	t.Run("clear", func(t *testing.T) {
-		h := w.Host(t, "mx1.example.test", relaytest.Script{NoTLS: true})
-		e := engine(t, w, routeTo(h))
-		deliverOne(t, e, modeO, "clear")
-		deliverOne(t, e, modeO, "clear")
-		if h.Connections() != 1 {
-			t.Errorf("%d connections in clear", h.Connections())
-		}
-		deliverOne(t, e, modeT, "block")
-		if h.Accepted() != 2 {
-			t.Errorf("%d messages", h.Accepted())
-		}
-	})
-	t.Run("phase 2 is not kept", func(t *testing.T) {
-		broken := relaytest.Script{TLS: relaytest.TLS{Alert: 80}}
-		h := w.Host(t, "mx1.example.test", broken, broken, broken, relaytest.Script{})
-		e := engine(t, w, routeTo(h))
-		deliverOne(t, e, modeO, "clear")
-		deliverOne(t, e, modeO, "tls") // offered TLS again, and it works now
-		if h.Connections() != 4 {
-			t.Errorf("%d connections", h.Connections())
-		}
-	})
-	t.Run("forward secrecy", func(t *testing.T) {
-		h := w.Host(t, "mx1.example.test", relaytest.Script{TLS: relaytest.TLS{
-			MaxVersion: uint16(policy.TLS12), CipherSuites: []uint16{0x009c}, Cert: &relaytest.Cert{Names: []string{"mx1.example.test"}, Key: relaytest.KeyRSA2048},
-		}})
-		e := engine(t, w, routeTo(h))
-		deliverOne(t, e, modeV, "tls")
-		s := modeT
-		s.Account.ForwardSecrecy = true
-		deliverOne(t, e, s, "block")
-	})
-	t.Run("cipher suite", func(t *testing.T) {
-		h := w.Host(t, "mx1.example.test", relaytest.Script{TLS: relaytest.TLS{
-			MaxVersion: uint16(policy.TLS12), CipherSuites: []uint16{0xc012}, Cert: &relaytest.Cert{Names: []string{"mx1.example.test"}, Key: relaytest.KeyRSA2048},
-		}})
-		e := engine(t, w, routeTo(h))
-		deliverOne(t, e, modeO, "tls") // 3DES, which is better than nothing
-		deliverOne(t, e, modeT, "block")
-		deliverOne(t, e, modeO, "tls")
-		if h.Accepted() != 2 {
-			t.Errorf("%d messages", h.Accepted())
-		}
-	})
-}
-
-// TestPoolInTurn: an idle session in clear is used in its host's turn, not
-// ahead of a better host that has TLS.
-func TestPoolInTurn(t *testing.T) {
-	w := relaytest.Start(t)
-	full := relaytest.Script{Greeting: relaytest.Reply{Code: 421}}
-	first := w.Host(t, "mx1.example.test", full, relaytest.Script{})
-	second := w.Host(t, "mx2.example.test", relaytest.Script{NoTLS: true})
-	e := engine(t, w, routeTo(first, second))
-	deliverOne(t, e, modeO, "clear")
-	deliverOne(t, e, modeO, "tls")
-	if first.Accepted() != 1 || second.Accepted() != 1 {
-		t.Errorf("%d and %d messages", first.Accepted(), second.Accepted())
-	}
-}
-
-// TestPoolNames: the names that count differ by recipient domain, on the very
-// same session.
-func TestPoolNames(t *testing.T) {
-	w := relaytest.Start(t)
-	h := w.Host(t, "mx1.example.test", relaytest.Script{TLS: relaytest.TLS{Cert: &relaytest.Cert{Names: []string{"example.test"}}}})
-	here := routeTo(h)
-	there := routeTo(h)
-	there.Hosts[0].Facts.Recipient = domain.MustParse("elsewhere.test")
-	e := engine(t, w, here)
-	deliverOne(t, e, modeV, "tls")
-	e.router = router{route: there}
-	deliverOne(t, e, modeT, "tls") // the same session
-	if h.Connections() != 1 {
-		t.Errorf("%d connections", h.Connections())
-	}
-	if r := deliverOne(t, e, modeV, "block"); failureOf(r).Reason != events.CertName {
-		t.Errorf("%+v", failureOf(r))
-	}
-	e.router = router{route: here}
-	deliverOne(t, e, modeV, "tls")
-}
-
-// TestPoolKeepsHostsApart: one address under two names is two hosts.
-func TestPoolKeepsHostsApart(t *testing.T) {
-	w := relaytest.Start(t)
-	h := w.Host(t, "mx1.example.test")
-	e := engine(t, w, routeTo(h))
-	deliverOne(t, e, modeV, "tls")
-	other := routeTo(h)
-	other.Hosts[0] = hostAt("mx9.other.test", h.Addr())
-	other.Hosts[0].Facts.Recipient = domain.MustParse("other.test")
-	e.router = router{route: other}
-	deliverOne(t, e, modeV, "block")
-	if h.Connections() != 2 {
-		t.Errorf("%d connections", h.Connections())
-	}
-}
-
-// TestDeadIdleSession: a session that the host closed while idle costs a new
-// connection, and is no evidence.
-func TestDeadIdleSession(t *testing.T) {
-	w := relaytest.Start(t)
-	h := w.Host(t, "mx1.example.test")
-	e := engine(t, w, routeTo(h))
-	deliverOne(t, e, modeT, "tls")
-	h.HangUp()
-	r := deliverOne(t, e, modeT, "tls")
-	if len(r.Attempt.Hosts) != 1 || h.Connections() != 2 {
-		t.Errorf("%d connections, evidence %+v", h.Connections(), r.Attempt.Hosts)
-	}
-}
-
-// TestDiesOnMail: the same when the host hangs up in answer to MAIL, which no
-// look at the socket can see coming.
-func TestDiesOnMail(t *testing.T) {
-	for way, keywords := range ways {
-		for _, words := range []string{"", "421 4.4.2 idle too long\r\n"} {
-			for _, cold := range []bool{false, true} {
-				// All of the message is out before anything is answered: it may
-				// have arrived, so it must not be sent twice at once.
-				unknown := way == "one-flight" && words == "" && !cold
-				diesOnMail(t, fmt.Sprintf("%s %q cold %v", way, words, cold), keywords, words, cold, unknown)
-			}
-		}
-	}
-}
-
-// age makes the idle sessions of e older.
-func age(e *Engine, by time.Duration) {
-	e.pool.mu.Lock()
-	defer e.pool.mu.Unlock()
-	for _, list := range e.pool.idle {
-		for _, s := range list {
-			s.idle = s.idle.Add(-by)
-		}
-	}
-}
-
-// diesOnMail plays a host that leaves with words on the second MAIL of every
-// connection.
-func diesOnMail(t *testing.T, way string, keywords []string, words string, cold, unknown bool) {
-	t.Helper()
-	var mu sync.Mutex
-	var taken, connections int
-	addr := rawHost(t, func(c net.Conn) {
-		mu.Lock()
-		connections++
-		mu.Unlock()
-		mails := 0
-		in := bufio.NewReader(c)
-		io.WriteString(c, "220 mx1.example.test\r\n")
-		for {
-			line, err := in.ReadString('\n')
-			if err != nil {
-				return
-			}
-			switch verb, arg, _ := strings.Cut(strings.TrimSpace(line), " "); verb {
-			case "EHLO":
-				io.WriteString(c, "250-hello\r\n250-"+strings.Join(keywords, "\r\n250-")+"\r\n250 XYZ\r\n")
-			case "MAIL":
-				if mails++; mails == 2 {
-					io.WriteString(c, words)
-					return
-				}
-				io.WriteString(c, "250 ok\r\n")
-			case "DATA":
-				io.WriteString(c, "354 go\r\n")
-				for line != ".\r\n" {
-					if line, err = in.ReadString('\n'); err != nil {
-						return
-					}
-				}
-				mu.Lock()
-				taken++
-				mu.Unlock()
-				io.WriteString(c, "250 taken\r\n")
-			case "BDAT":
-				n, _ := strconv.Atoi(strings.Fields(arg)[0])
-				io.CopyN(io.Discard, in, int64(n))
-				mu.Lock()
-				if strings.HasSuffix(arg, "LAST") {
-					taken++
-				}
-				mu.Unlock()
-				io.WriteString(c, "250 taken\r\n")
-			case "QUIT":
-				return
-			default:
-				io.WriteString(c, "250 ok\r\n")
-			}
-		}
-	})
-	route := routeTo()
-	route.Hosts = append(route.Hosts, hostAt("mx1.example.test", addr))
-	e := engine(t, &relaytest.World{CA: relaytest.Start(t).CA}, route)
-	want := 0
-	for i := range 3 {
-		if cold {
-			age(e, coldAfter)
-		} else {
-			age(e, -time.Minute) // warm, however slow this machine is
-		}
-		r := e.Deliver(context.Background(), jobTo(t, modeO))
-		fate := "clear"
-		if unknown && i == 1 {
-			fate = "defer"
-			if f := failureOf(r); f.Status != "4.4.2" || f.Reason != events.SessionLost {
-				t.Errorf("%s: %+v", way, f)
-			}
-		} else {
-			want++
-		}
-		if how(r) != fate || len(r.Attempt.Hosts) != 1 {
-			t.Errorf("%s: message %d: %s %+v, want %s", way, i, how(r), r.Attempt.Hosts, fate)
-		}
-	}
-	mu.Lock()
-	if taken != want || connections != want {
-		t.Errorf("%s: %d messages over %d connections, want %d", way, taken, connections, want)
-	}
-	mu.Unlock()
-}
-
-// rawHost serves every connection with f and closes it then.
-func rawHost(t *testing.T, f func(net.Conn)) netip.AddrPort {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() {
-				defer c.Close()
-				f(c)
-			})
-		}
-	})
-	t.Cleanup(func() { ln.Close(); wg.Wait() })
-	return ln.Addr().(*net.TCPAddr).AddrPort()
-}
-
-// corked gathers writes until it is let go.
-type corked struct {
-	net.Conn
-	cork bool
-	held []byte
-}
-
-func (c *corked) Write(b []byte) (int, error) {
-	if c.cork {
-		c.held = append(c.held, b...)
-		return len(b), nil
-	}
-	return c.Conn.Write(b)
-}
-
-// insideTLS is a session over TLS and the host's end of it.
-func insideTLS(t *testing.T) (c *conn, host *tls.Conn, out *corked) {
-	t.Helper()
-	near, far := tcpPair(t)
-	cert, err := relaytest.Start(t).CA.Issue(relaytest.Cert{Names: []string{"mx1.example.test"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	out = &corked{Conn: far}
-	host = tls.Server(out, &tls.Config{Certificates: []tls.Certificate{cert}, SessionTicketsDisabled: true})
-	shaken := make(chan error, 1)
-	go func() { shaken <- host.Handshake() }()
-	inside := tls.Client(near, &tls.Config{InsecureSkipVerify: true})
-	if err := errors.Join(inside.Handshake(), <-shaken); err != nil {
-		t.Fatal(err)
-	}
-	c = newConn(near, 5*time.Second)
-	c.secure(inside)
-	return c, host, out
-}
-
-// TestPendingInsideTLS: words too many are noticed also where they came with
-// the last reply, in a TLS record of their own that nobody has opened yet.
-func TestPendingInsideTLS(t *testing.T) {
-	c, host, out := insideTLS(t)
-	say := func(words ...string) {
-		out.cork = true
-		for _, w := range words {
-			host.Write([]byte(w))
-		}
-		out.Conn.Write(out.held)
-		out.cork, out.held = false, nil
-		if _, err := c.read(c.timeout); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for range 2 { // looking spoils nothing
-		say("250 taken\r\n")
-		if c.pending() {
-			t.Error("nothing was said, and yet something is pending")
-		}
-	}
-	say("250 taken\r\n", "250 and this\r\n")
-	if !c.pending() {
-		t.Error("the next transaction would take its answers one too early")
-	}
-}
-
-// late is a connection whose user comes to read when the time for it is over.
-type late struct{ *net.TCPConn }
-
-func (l late) SetReadDeadline(at time.Time) error {
-	err := l.TCPConn.SetReadDeadline(at)
-	time.Sleep(time.Until(at))
-	return err
-}
-
-// TestPendingSeenLate: a host that hung up is not taken for a silent one where
-// the processor was away for the moment that was meant for reading it.
-func TestPendingSeenLate(t *testing.T) {
-	c, _, out := insideTLS(t)
-	out.Close()
-	for start := time.Now(); !readable(c.raw); runtime.Gosched() {
-		if time.Since(start) > relaytest.Patience {
-			t.Fatal("the end does not arrive")
-		}
-	}
-	c.raw = late{c.raw.(*net.TCPConn)}
-	if !c.pending() {
-		t.Error("the next message would go to nobody")
-	}
-}
-
-// TestIdleTimeout: Run closes idle sessions, politely.
-func TestIdleTimeout(t *testing.T) {
-	w := relaytest.Start(t)
-	h := w.Host(t, "mx1.example.test")
-	e := engine(t, w, routeTo(h), func(o *Options) { o.IdleTimeout = 50 * time.Millisecond })
-	deliverOne(t, e, modeT, "tls")
-	ctx, cancel := context.WithTimeout(context.Background(), relaytest.Patience)
-	defer cancel()
-	if err := h.WaitFor(ctx, func() bool { return h.Open() == 0 }); err != nil {
-		t.Fatal(err)
-	}
-	commands := h.Sessions()[0].Commands
-	if last := commands[len(commands)-1].Line; last != "QUIT" {
-		t.Errorf("left with %q", last)
-	}
-}
-
-// TestBounds: never more connections than allowed, and everybody is served.
-func TestBounds(t *testing.T) {
-	for name, change := range map[string]func(*Options){
-		"per host": func(o *Options) { o.MaxPerHost = 2 },
-		"in all":   func(o *Options) { o.MaxConnections = 3 },
-	} {
-		t.Run(name, func(t *testing.T) {
-			w := relaytest.Start(t)
-			slow := relaytest.Script{End: relaytest.Reply{Delay: 2 * time.Millisecond}, MaxConnections: 2}
-			if name == "in all" {
-				slow.MaxConnections = 3
-			}
-			h1, h2 := w.Host(t, "mx1.example.test", slow), w.Host(t, "mx2.example.test", slow)
-			e := engine(t, w, routeTo(h1), change)
-			e2 := &Engine{o: e.o, router: router{route: routeTo(h2)}, log: e.log, pool: e.pool, metrics: e.metrics, client: e.client}
-			var wg sync.WaitGroup
-			for i := range 40 {
-				wg.Go(func() {
-					target := e
-					if i%2 == 1 {
-						target = e2
-					}
-					if r := target.Deliver(context.Background(), jobTo(t, modeT)); how(r) != "tls" {
-						t.Errorf("%+v", failureOf(r))
-					}
-				})
-			}
-			wg.Wait()
-			if n := h1.Accepted() + h2.Accepted(); n != 40 {
-				t.Errorf("%d messages", n)
-			}
-		})
-	}
-}
 
 // TestWaitingEnds: waiting for a connection ends with the context, and the
 // place is not lost.
@@ -469,26 +28,75 @@ func TestWaitingEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.release(k, false)
-	if open, _ := p.stats(); open != 0 || len(p.waiters) != 0 || len(p.open) != 0 {
+	if open := p.stats().open; open != 0 || len(p.waiters) != 0 || len(p.open) != 0 {
 		t.Errorf("left over: %d open, %d waiting", open, len(p.waiters))
 	}
 }
 
-// TestSource: the local address is of the family dialled, and always the same.
-func TestSource(t *testing.T) {
-	four, six := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
-	e := New(Options{SourceAddresses: []netip.Addr{four}}, router{}, nil, nil)
-	if a, ok := e.source(netip.MustParseAddr("198.51.100.1")); !ok || a != four {
-		t.Errorf("%v %v", a, ok)
+// TestPatienceIsForOthers: at the bound on all connections everybody waits for his
+// turn, and a host's own bound is named by its host.
+func TestPatienceIsForOthers(t *testing.T) {
+	p := newPool(2, 1, time.Minute)
+	key := func(host, addr string) target {
+		return target{host: host, endpoint: endpoint{addr: netip.MustParseAddrPort(addr)}}
 	}
-	if _, ok := e.source(netip.MustParseAddr("2001:db8::2")); ok {
-		t.Error("dials IPv6 from an IPv4 address")
+	get := func(k target) error {
+		_, err := p.acquireWithin(context.Background(), k, fresh, time.Millisecond)
+		return err
 	}
-	e.o.SourceAddresses = []netip.Addr{six, four, netip.MustParseAddr("192.0.2.2")}
-	first, _ := e.source(netip.MustParseAddr("198.51.100.1"))
-	for range 10 {
-		if a, ok := e.source(netip.MustParseAddr("198.51.100.1")); !ok || a != first || !a.Is4() {
-			t.Errorf("%v after %v", a, first)
+	one, two := key("a.test", "192.0.2.1:25"), key("b.test", "192.0.2.2:25")
+	for _, k := range []target{one, two} {
+		if err := get(k); err != nil {
+			t.Fatal(err)
 		}
+	}
+	for k, want := range map[target]string{
+		key("a.test", "192.0.2.3:25"): "a.test", key("c.test", "192.0.2.2:25"): "192.0.2.2:25",
+	} {
+		if err, ok := get(k).(*crowdedError); !ok || err.place != want {
+			t.Errorf("%+v: %v", k, err)
+		}
+	}
+	got := make(chan error)
+	go func() { got <- get(key("c.test", "192.0.2.3:25")) }()
+	select {
+	case err := <-got:
+		t.Errorf("did not wait: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	p.release(one, false)
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+}
+
+// waiters of a crowd whose limit is forgotten are all let go.
+func TestAllWaitersAreWoken(t *testing.T) {
+	p := newPool(100, 20, time.Minute)
+	k := target{host: "mx.test", endpoint: endpoint{addr: netip.MustParseAddrPort("192.0.2.1:25")}}
+	p.acquire(context.Background(), k, fresh)
+	p.acquire(context.Background(), k, fresh)
+	p.turnedAway(k, false) // limit 1
+	p.release(k, false)
+	var got atomic.Int32
+	for range 5 {
+		go func() { p.acquire(context.Background(), k, fresh); got.Add(1) }()
+	}
+	for {
+		p.mu.Lock()
+		n := len(p.waiters)
+		p.mu.Unlock()
+		if n == 5 {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if p.turnedAway(k, false) {
+		t.Fatal("limit stays")
+	}
+	p.release(k, false) // nothing is open any more, no limit is known
+	time.Sleep(200 * time.Millisecond)
+	if got.Load() != 5 {
+		t.Errorf("%d of 5 have a place; %d of %d are open", got.Load(), p.total, p.perHost)
 	}
 }

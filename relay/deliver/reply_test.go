@@ -115,3 +115,35 @@ func TestMasked(t *testing.T) {
 		}
 	}
 }
+
+// TestWordings: two answers to one command are worded alike, those to different
+// ones are not.
+func TestWordings(t *testing.T) {
+	wording := func(s string) uint64 {
+		r, err := read(s)
+		if err != nil {
+			t.Fatal(s, err)
+		}
+		return r.wording()
+	}
+	for _, same := range [][2]string{
+		{"250 2.0.0 Ok: queued as 4YBjXk3dhgz4w3k\r\n", "250 2.0.0 Ok: queued as 4YBjXl1Kz2z4w3m\r\n"},
+		{"250 2.0.0 OK  1735592400 d2e1a72fcca58-72aad3f si123456 - gsmtp\r\n", "250 2.0.0 OK  1735592411 d2e1a72fcca58-72aad41 si123999 - gsmtp\r\n"},
+		{"250 2.1.5 <bob@example.test>... Recipient ok\r\n", "250 2.1.5 <carol@example.test>... Recipient ok\r\n"},
+		{"250 OK id=1tSxyz-000abc-1X\r\n", "250 OK id=1tSxyz-000abd-2Y\r\n"},
+	} {
+		if wording(same[0]) != wording(same[1]) {
+			t.Errorf("%q and %q", same[0], same[1])
+		}
+	}
+	for _, other := range [][2]string{
+		{"250 2.0.0 Ok: queued as 4YBjXk3dhgz4w3k\r\n", "250 2.1.5 Ok\r\n"},
+		{"250 2.0.0 OK  1735592400 si123456 - gsmtp\r\n", "250 2.1.5 OK si123456 - gsmtp\r\n"},
+		{"250 OK id=1tSxyz-000abc-1X\r\n", "250 Accepted\r\n"},
+		{"250 Ok\r\n", "251 Ok\r\n"},
+	} {
+		if wording(other[0]) == wording(other[1]) {
+			t.Errorf("%q and %q", other[0], other[1])
+		}
+	}
+}

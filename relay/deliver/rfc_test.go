@@ -3,7 +3,6 @@ package deliver
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -192,21 +191,6 @@ func TestOneFullMailbox(t *testing.T) {
 	}
 }
 
-// TestTicketSize: a ticket counts with all that is kept with it.
-func TestTicketSize(t *testing.T) {
-	for size, kept := range map[int]bool{100: true, 60_000: false} {
-		cache := ticketCache{ClientSessionCache: tls.NewLRUClientSessionCache(2), h: newHellos(), prefix: "x"}
-		s, err := tls.NewResumptionState(make([]byte, size), &tls.SessionState{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		cache.Put("k", s)
-		if _, ok := cache.Get("k"); ok != kept {
-			t.Errorf("a ticket of %d octets is kept: %v", size, ok)
-		}
-	}
-}
-
 // TestWhatAsksForTLS: a host that wants AUTH, or has TLS in an address, does not
 // want STARTTLS.
 func TestWhatAsksForTLS(t *testing.T) {
@@ -229,9 +213,6 @@ func TestWhatAsksForTLS(t *testing.T) {
 			}
 		}
 	}
-	if !speaksOfTLS("<a@b> needs TLS") || speaksOfTLS("<TLS") || speaksOfTLS("") {
-		t.Error("words")
-	}
 }
 
 // TestBackupHost: a backup that was used while the primary was away is not used
@@ -249,24 +230,11 @@ func TestBackupHost(t *testing.T) {
 	if backup.Accepted() != 2 || backup.Connections() != 1 {
 		t.Fatalf("%d at the backup over %d connections", backup.Accepted(), backup.Connections())
 	}
-	e.pool.mu.Lock()
-	for _, list := range e.pool.idle {
-		for _, s := range list {
-			s.inTurn = s.inTurn.Add(-betterGone)
-		}
+	for _, s := range e.pool.idleSessions() {
+		s.inTurn = s.inTurn.Add(-betterGone)
 	}
-	e.pool.mu.Unlock()
 	deliverOne(t, e, modeT, "tls")
 	if primary.Accepted() != 1 {
 		t.Errorf("the primary is back and got nothing; the backup %d", backup.Accepted())
-	}
-}
-
-// TestUTF8Original: an original address of type utf-8 is written as every server
-// reads it, in capital digits (RFC 6533 §3).
-func TestUTF8Original(t *testing.T) {
-	r := relay.Recipient{Address: address(t, "bob@example.test"), OriginalType: "utf-8", Original: "jürgen+x@example.test"}
-	if got := string(extensions{dsn: true}.appendRcpt(nil, &r)); !strings.Contains(got, `ORCPT=utf-8;j\x{FC}rgen\x{2B}x@example.test`) {
-		t.Error(got)
 	}
 }

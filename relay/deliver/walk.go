@@ -211,9 +211,6 @@ func (h *host) usable(s *session) bool {
 	return v.Action == policy.Proceed && v.Class == policy.OK
 }
 
-// fresh accepts no idle session.
-func fresh(*session) bool { return false }
-
 // recognise gives what a reused session shows, as if it had just been opened.
 func (w *walk) recognise(h *host, s *session) sighting {
 	s.reuse()

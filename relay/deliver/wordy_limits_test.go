@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -89,43 +88,12 @@ func TestChunkWordedAlike(t *testing.T) {
 	}
 	e := m.start(t, hasty)
 	deliverOne(t, e, modeO, "clear")
-	e.pool.reap(false)
+	e.pool.reap()
 	// A day later.
 	e.client.peers.change(miniAddr(e, 0), func(p *peer, _ time.Time) { p.chunks = time.Now().Add(-time.Second) })
 	on.Store(true)
 	if r := e.Deliver(context.Background(), jobTo(t, modeO)); r.Outcomes[0].Failure == nil {
 		t.Errorf("told as delivered; taken %d", len(m.taken))
-	}
-}
-
-// waiters of a crowd whose limit is forgotten are all let go.
-func TestAllWaitersAreWoken(t *testing.T) {
-	p := newPool(100, 20, time.Minute)
-	k := target{host: "mx.test", endpoint: endpoint{addr: netip.MustParseAddrPort("192.0.2.1:25")}}
-	p.acquire(context.Background(), k, fresh)
-	p.acquire(context.Background(), k, fresh)
-	p.turnedAway(k, false) // limit 1
-	p.release(k, false)
-	var got atomic.Int32
-	for range 5 {
-		go func() { p.acquire(context.Background(), k, fresh); got.Add(1) }()
-	}
-	for {
-		p.mu.Lock()
-		n := len(p.waiters)
-		p.mu.Unlock()
-		if n == 5 {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
-	if p.turnedAway(k, false) {
-		t.Fatal("limit stays")
-	}
-	p.release(k, false) // nothing is open any more, no limit is known
-	time.Sleep(200 * time.Millisecond)
-	if got.Load() != 5 {
-		t.Errorf("%d of 5 have a place; %d of %d are open", got.Load(), p.total, p.perHost)
 	}
 }
 
@@ -177,19 +145,15 @@ func TestLateNoticeOfAClose(t *testing.T) {
 						if how(r) != "clear" {
 							failed++
 						}
-						e.pool.mu.Lock()
-						if c := e.pool.crowds[addr]; c != nil && c.limit > 0 {
+						if c := e.pool.address(addr); c.limit > 0 {
 							lowest = min(lowest, c.limit)
 						}
-						e.pool.mu.Unlock()
 						mu.Unlock()
 					}
 				})
 			}
 			wg.Wait()
-			e.pool.mu.Lock()
-			t.Logf("%d of 60 failed; lowest limit %d; at the end %+v", failed, lowest, e.pool.crowds[addr])
-			e.pool.mu.Unlock()
+			t.Logf("%d of 60 failed; lowest limit %d; at the end %+v", failed, lowest, e.pool.address(addr))
 			if failed > 0 {
 				t.Errorf("%d of 60 failed", failed)
 			}
@@ -296,7 +260,7 @@ func TestSessionWithoutResetIsNotKept(t *testing.T) {
 	deliverOne(t, e, modeT, "tls")
 	e.Deliver(context.Background(), jobTo(t, modeT, "bad@example.test"))
 	deliverOne(t, e, modeT, "tls")
-	if _, idle := e.pool.stats(); idle != 0 {
+	if idle := e.pool.stats().idle; idle != 0 {
 		t.Errorf("%d idle: %q", idle, verbs(h))
 	}
 }

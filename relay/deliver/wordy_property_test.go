@@ -7,8 +7,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -82,50 +80,14 @@ func TestBooksOfThePool(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	e.pool.reap(true)
-	p := e.pool
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.total != 0 || len(p.open) != 0 || len(p.idle) != 0 || len(p.idleAt) != 0 || len(p.waiters) != 0 {
-		t.Errorf("total %d open %v idle %v idleAt %v waiters %d", p.total, p.open, p.idle, p.idleAt, len(p.waiters))
+	e.pool.closeIdle()
+	if s := e.pool.stats(); s != (stats{}) {
+		t.Errorf("%+v", s)
 	}
-	for a, c := range p.crowds {
-		if c.open != 0 || c.live != 0 || c.idle != 0 {
+	for _, a := range addrs {
+		if c := e.pool.address(a); c.open != 0 || c.live != 0 || c.idle != 0 {
 			t.Errorf("%v %+v", a, c)
 		}
-	}
-}
-
-type fileBody struct {
-	f *os.File
-	n int64
-}
-
-func (b fileBody) NewReader() io.Reader { return io.NewSectionReader(b.f, 0, b.n) }
-func (b fileBody) Size() int64          { return b.n }
-func (b fileBody) Close() error         { return nil }
-
-func BenchmarkNamesRecipients(b *testing.B) {
-	for _, size := range []int{2 << 10, 20 << 10, 200 << 10} {
-		text := []byte(strings.Repeat("The quick brown fox jumps over the lazy dog. The quick brown fox.\r\n", size/68+1))[:size]
-		b.Run(fmt.Sprintf("inline/%d", size), func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				j := mailObject{body: body(text)}
-				j.namesRecipients()
-			}
-		})
-		name := filepath.Join(b.TempDir(), "x")
-		os.WriteFile(name, text, 0o600)
-		f, _ := os.Open(name)
-		defer f.Close()
-		b.Run(fmt.Sprintf("file/%d", size), func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				j := mailObject{body: fileBody{f, int64(size)}}
-				j.namesRecipients()
-			}
-		})
 	}
 }
 

@@ -1,0 +1,43 @@
+package deliver
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func BenchmarkNamesRecipients(b *testing.B) {
+	for _, size := range []int{2 << 10, 20 << 10, 200 << 10} {
+		text := []byte(strings.Repeat("The quick brown fox jumps over the lazy dog. The quick brown fox.\r\n", size/68+1))[:size]
+		b.Run(fmt.Sprintf("inline/%d", size), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				j := mailObject{body: body(text)}
+				j.namesRecipients()
+			}
+		})
+		name := filepath.Join(b.TempDir(), "x")
+		os.WriteFile(name, text, 0o600)
+		f, _ := os.Open(name)
+		defer f.Close()
+		b.Run(fmt.Sprintf("file/%d", size), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				j := mailObject{body: fileBody{f, int64(size)}}
+				j.namesRecipients()
+			}
+		})
+	}
+}
+
+type fileBody struct {
+	f *os.File
+	n int64
+}
+
+func (b fileBody) NewReader() io.Reader { return io.NewSectionReader(b.f, 0, b.n) }
+func (b fileBody) Size() int64          { return b.n }
+func (b fileBody) Close() error         { return nil }
