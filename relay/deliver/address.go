@@ -17,13 +17,13 @@ type climb struct {
 
 // address tries one address: with the first hello, then with whatever else
 // the verdicts ask for, each on a connection of its own.
-func (w *walk) address(h *host, k target) {
-	c := &climb{hello: w.e.client.hellos.first(k.addr), used: make(map[policy.Hello]bool, 3)}
+func (a *attempt) address(h *host, k target) {
+	c := &climb{hello: a.e.client.hellos.first(k.addr), used: make(map[policy.Hello]bool, 3)}
 	c.remembered = c.hello == policy.CompatHello
 	for {
-		s, seen, err := w.connect(h, k, manner{hello: c.hello})
+		s, seen, err := a.connect(h, k, manner{hello: c.hello})
 		if err != nil {
-			w.discard(s)
+			a.discard(s)
 			return
 		}
 		if seen.noRoute {
@@ -31,30 +31,30 @@ func (w *walk) address(h *host, k target) {
 		}
 		if s != nil {
 			if c.hello == policy.CompatHello && !c.remembered && !s.reused {
-				w.e.client.hellos.compat.note(k.addr)
+				a.e.client.hellos.compat.note(k.addr)
 			}
-			if w.visit(h, s, seen) == dead {
+			if a.visit(h, s, seen) == dead {
 				continue // the same again, without that session
 			}
 			return
 		}
-		if !w.next(c, k, seen) {
+		if !a.next(c, k, seen) {
 			break
 		}
 	}
-	w.leave(h, k, c)
+	a.leave(h, k, c)
 }
 
 // next gives c the hello of the next connection after one that failed; false:
 // there is none to try.
-func (w *walk) next(c *climb, k target, seen sighting) bool {
+func (a *attempt) next(c *climb, k target, seen sighting) bool {
 	c.used[c.hello] = true
 	c.tried = append(c.tried, seen.verdict)
 	c.shown = append(c.shown, seen.observed)
 	next := another(seen.verdict)
 	if next == "" && c.remembered && c.hello == policy.CompatHello && handshaking(seen) {
 		// What was learned of this address holds no longer.
-		w.e.client.hellos.compat.forget(k.addr)
+		a.e.client.hellos.compat.forget(k.addr)
 		c.tried, next = nil, policy.FullHello
 	}
 	if next == "" || c.used[next] {
@@ -81,48 +81,48 @@ func handshaking(s sighting) bool {
 }
 
 // leave gives an address its verdict.
-func (w *walk) leave(h *host, k target, c *climb) {
+func (a *attempt) leave(h *host, k target, c *climb) {
 	v := policy.JudgeAddress(c.tried)
 	if h.decision.ProbesVersion(c.shown) {
-		v = w.probeVersion(h, k, v)
+		v = a.probeVersion(h, k, v)
 	}
 	h.verdicts = append(h.verdicts, v)
 	if v.ClearLater {
 		h.clear = append(h.clear, k.addr)
 	}
 	if v.Class == policy.Suspicious {
-		if w.tampered == nil {
-			w.tampered = make(map[netip.AddrPort]bool)
+		if a.tampered == nil {
+			a.tampered = make(map[netip.AddrPort]bool)
 		}
-		w.tampered[k.addr] = true
+		a.tampered[k.addr] = true
 	}
 }
 
 // probeVersion asks an address which versions of TLS it has, on one more
-// connection that offers them all and carries no mail, once in a walk. stands is
+// connection that offers them all and carries no mail, once in an attempt. stands is
 // the verdict on it so far.
-func (w *walk) probeVersion(h *host, k target, stands policy.Verdict) policy.Verdict {
-	if o, ok := w.probed[k.addr]; ok {
+func (a *attempt) probeVersion(h *host, k target, stands policy.Verdict) policy.Verdict {
+	if o, ok := a.probed[k.addr]; ok {
 		return h.decision.JudgeProbe(o, stands)
 	}
-	if w.done() {
+	if a.done() {
 		return stands
 	}
-	ctx, done := w.opening()
+	ctx, done := a.opening()
 	defer done()
-	if s, err := w.e.pool.acquire(ctx, k, fresh); s != nil || err != nil {
+	if s, err := a.e.pool.acquire(ctx, k, fresh); s != nil || err != nil {
 		return stands
 	}
-	_, seen := w.e.open(ctx, h, k, manner{hello: policy.ProbeHello})
-	w.e.pool.release(k, false)
+	_, seen := a.e.open(ctx, h, k, manner{hello: policy.ProbeHello})
+	a.e.pool.release(k, false)
 	if ctx.Err() != nil || seen.noRoute {
 		return stands
 	}
 	seen.verdict = h.decision.JudgeProbe(seen.observed, stands)
-	w.record(h, k, seen)
-	if w.probed == nil {
-		w.probed = make(map[netip.AddrPort]policy.Observed)
+	a.record(h, k, seen)
+	if a.probed == nil {
+		a.probed = make(map[netip.AddrPort]policy.Observed)
 	}
-	w.probed[k.addr] = seen.observed
+	a.probed[k.addr] = seen.observed
 	return seen.verdict
 }

@@ -6,8 +6,8 @@
 //
 // The flow of one [Engine.Deliver]:
 //
-//	engine.go       Engine, Deliver: route, walk, result
-//	walk.go         phase 1 over hosts and addresses with TLS, phase 2 in clear (tls-policy §3)
+//	engine.go       Engine, Deliver: route, attempt, result
+//	attempt.go      phase 1 over hosts and addresses with TLS, phase 2 in clear (tls-policy §3)
 //	address.go      one address: which hello, and which after it
 //	pool.go         an idle session that is good enough for this message, or leave to dial
 //	session.go      dial, greeting, EHLO, STARTTLS, handshake, EHLO: fills policy.Observed
@@ -18,7 +18,7 @@
 //	fault.go        what an error of the network or of crypto/tls means, in one function
 //	certificate.go  every fault of a certificate, independent of each other
 //	gate.go         ends the attempt when other things are demanded while it waits
-//	visit.go        one session's share of the walk: transactions until everybody was asked about
+//	visit.go        one session's share of the attempt: transactions until everybody was asked about
 //	again.go        when a transaction is begun anew on another connection at once
 //	fit.go          what a host cannot take, by its SIZE and its keywords
 //	transaction.go  MAIL, RCPT, DATA or BDAT, in as few round trips as the host allows
@@ -31,7 +31,7 @@
 //	conn.go         the connection under all that: deadlines, buffers, peeking
 //	result.go       what the attempt came to: outcomes, evidence, feedback
 //
-// [Engine.Probe] (probe.go) walks the same way, goes as far as MAIL, and
+// [Engine.Probe] (probe.go) makes the same attempt, goes as far as MAIL, and
 // reports on every host.
 //
 // Three rules hold throughout. A session carries a message only if what it

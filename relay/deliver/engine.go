@@ -83,15 +83,15 @@ func (e *Engine) Deliver(ctx context.Context, job Job) relay.Result {
 		e.metrics.delivery(r)
 		return r
 	}
-	w := newWalk(ctx, e, route, demands)
-	w.carry(&job)
-	w.begin = begin
-	w.gate = &gate{job: &job, began: begin, asked: begin} // when the demands were those of job
-	w.mail.gate = w.gate
-	e.gates.add(w.gate)
-	w.run()
-	e.gates.remove(w.gate)
-	r := w.result(begin)
+	a := newAttempt(ctx, e, route, demands)
+	a.carry(&job)
+	a.begin = begin
+	a.gate = &gate{job: &job, began: begin, asked: begin} // when the demands were those of job
+	a.mail.gate = a.gate
+	e.gates.add(a.gate)
+	a.run()
+	e.gates.remove(a.gate)
+	r := a.result(begin)
 	e.metrics.delivery(r)
 	return r
 }

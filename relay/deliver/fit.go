@@ -10,14 +10,14 @@ import (
 
 // unfit passes over what this host cannot take, without asking it. Another
 // host may do better, so until all have been looked at it is only put off.
-func (w *walk) unfit(h *host, s *session, told events.Session) {
-	for i := range w.rcpts {
-		r := &w.rcpts[i]
-		f := w.misfit(r, h, s)
+func (a *attempt) unfit(h *host, s *session, told events.Session) {
+	for i := range a.rcpts {
+		r := &a.rcpts[i]
+		f := a.misfit(r, h, s)
 		if r.settled || f == nil {
 			continue
 		}
-		r.visit = w.visits
+		r.visit = a.visits
 		if !slices.Contains(r.unfit, h) {
 			r.unfit = append(r.unfit, h)
 		}
@@ -32,12 +32,12 @@ func (w *walk) unfit(h *host, s *session, told events.Session) {
 
 // misfit says what a recipient's message needs and the host does not offer,
 // nil for nothing.
-func (w *walk) misfit(r *recipient, h *host, s *session) *relay.Failure {
+func (a *attempt) misfit(r *recipient, h *host, s *session) *relay.Failure {
 	switch {
-	case s.ext.maxSize > 0 && w.job.Body.Size() > s.ext.maxSize: // RFC 1870 §6.1
+	case s.ext.maxSize > 0 && a.job.Body.Size() > s.ext.maxSize: // RFC 1870 §6.1
 		return failure(relay.Temporary, relay.ReachMessage, events.ReplyTemp, "4.3.4",
 			"message is larger than "+h.Name+" takes")
-	case !s.ext.utf8 && (w.job.Message.From.NeedsUTF8() || r.Address.NeedsUTF8()): // RFC 6531 §3.5
+	case !s.ext.utf8 && (a.job.Message.From.NeedsUTF8() || r.Address.NeedsUTF8()): // RFC 6531 §3.5
 		return failure(relay.Temporary, relay.ReachRecipient, events.Unsupported, "4.6.7",
 			h.Name+" does not take internationalized addresses")
 	}
@@ -46,10 +46,10 @@ func (w *walk) misfit(r *recipient, h *host, s *session) *relay.Failure {
 
 // settleUnfit makes failures for good of those that no host can take. One that
 // could not be asked might.
-func (w *walk) settleUnfit() {
-	for i := range w.rcpts {
-		r := &w.rcpts[i]
-		if r.settled || len(r.unfit) == 0 || slices.ContainsFunc(w.hosts, r.mayTake) {
+func (a *attempt) settleUnfit() {
+	for i := range a.rcpts {
+		r := &a.rcpts[i]
+		if r.settled || len(r.unfit) == 0 || slices.ContainsFunc(a.hosts, r.mayTake) {
 			continue
 		}
 		f := *r.misfit.Failure

@@ -87,7 +87,7 @@ func (x *exchange) assure() {
 
 // refusedForGood reports whether a recipient was.
 func (x *exchange) refusedForGood() bool {
-	return slices.ContainsFunc(x.answers, func(a answer) bool { return a.standing == refused && a.reply.Code >= 500 })
+	return slices.ContainsFunc(x.answers, func(said answer) bool { return said.standing == refused && said.reply.Code >= 500 })
 }
 
 // proves notes that the address has taken content, and answered in step.
@@ -120,8 +120,8 @@ func (x *exchange) misstep(yes bool, surplus []relay.Reply, sure bool) {
 		allYes = allYes && r.Code < 300
 		yes = yes || r.Code < 300
 	}
-	for _, a := range x.answers {
-		allYes = allYes && a.standing == taken
+	for _, said := range x.answers {
+		allYes = allYes && said.standing == taken
 	}
 	if allYes {
 		return

@@ -50,14 +50,14 @@ func (x *exchange) used() bool { return x.s.mails > 1 }
 
 // refusedAny reports whether RCPT was refused, or put off, for anybody.
 func (x *exchange) refusedAny() bool {
-	return slices.ContainsFunc(x.answers, func(a answer) bool { return a.reply.Code != 0 })
+	return slices.ContainsFunc(x.answers, func(said answer) bool { return said.reply.Code != 0 })
 }
 
 // refusedSome reports whether the host had its reasons to hang up: it refused
 // recipients or the message. x is nil without a transaction.
 func (x *exchange) refusedSome() bool {
-	return x != nil && (x.final.Code >= 500 || slices.ContainsFunc(x.answers, func(a answer) bool {
-		return a.standing == refused && a.reply.Code != 421
+	return x != nil && (x.final.Code >= 500 || slices.ContainsFunc(x.answers, func(said answer) bool {
+		return said.standing == refused && said.reply.Code != 421
 	}))
 }
 
@@ -101,8 +101,8 @@ func (x *exchange) allHeard() bool {
 	if x.final.Code != 0 {
 		return true
 	}
-	for _, a := range x.answers {
-		if a.standing == taken || a.standing == unasked {
+	for _, said := range x.answers {
+		if said.standing == taken || said.standing == unasked {
 			return false
 		}
 	}
@@ -117,11 +117,11 @@ func (x *exchange) tlsFirst() bool {
 		return false
 	}
 	var word relay.Reply
-	for _, a := range x.answers {
+	for _, said := range x.answers {
 		switch {
-		case a.standing == refused && x.s.asksForTLS(a.reply):
-			word = a.reply
-		case a.standing != taken || !x.s.asksForTLS(x.final):
+		case said.standing == refused && x.s.asksForTLS(said.reply):
+			word = said.reply
+		case said.standing != taken || !x.s.asksForTLS(x.final):
 			return false
 		default:
 			word = x.final
@@ -162,7 +162,7 @@ func speaksOfTLS(text string) bool {
 // fullFrom reports whether nobody was taken, or refused for another reason, from
 // the ith recipient on.
 func (x *exchange) fullFrom(i int) bool {
-	return !slices.ContainsFunc(x.answers[i:], func(a answer) bool { return a.standing != tooMany })
+	return !slices.ContainsFunc(x.answers[i:], func(said answer) bool { return said.standing != tooMany })
 }
 
 // isTooMany recognises the refusal of one recipient too many (RFC 5321

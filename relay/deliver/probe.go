@@ -43,7 +43,7 @@ func (r Report) Deliverable() bool { return r.Failure == nil }
 
 // Probe looks at every host and address of a destination without sending
 // mail, on new connections, and does not stop at the first good one. It is
-// the walk of Deliver up to the answer to MAIL, so it cannot disagree with it
+// the attempt of Deliver up to the answer to MAIL, so it cannot disagree with it
 // so far.
 func (e *Engine) Probe(ctx context.Context, destination string, s policy.Sender) Report {
 	begin := time.Now()
@@ -54,17 +54,17 @@ func (e *Engine) Probe(ctx context.Context, destination string, s policy.Sender)
 		rep.Failure, rep.Ruling, rep.Took = failure, policy.Unreached, time.Since(begin)
 		return rep
 	}
-	w := newWalk(ctx, e, route, demands)
-	w.letter.RequireTLS = s.RequireTLS
-	w.run()
+	a := newAttempt(ctx, e, route, demands)
+	a.letter.RequireTLS = s.RequireTLS
+	a.run()
 	var history policy.History
-	rep.Ruling, history = w.conclude(time.Now())
-	if rep.Failure = w.refusal(); rep.Ruling != policy.Allowed {
-		rep.Failure = w.unserved(rep.Ruling, history, ctx.Err() != nil).Failure
+	rep.Ruling, history = a.conclude(time.Now())
+	if rep.Failure = a.refusal(); rep.Ruling != policy.Allowed {
+		rep.Failure = a.unserved(rep.Ruling, history, ctx.Err() != nil).Failure
 	}
-	for _, h := range w.hosts {
+	for _, h := range a.hosts {
 		p := ProbedHost{Host: h.Name, Verdict: policy.Merge(h.Name, h.verdicts).Verdict, Refused: h.refused}
-		for _, c := range w.evidence {
+		for _, c := range a.evidence {
 			if c.Host == h.Name {
 				p.Connections = append(p.Connections, c)
 			}
@@ -80,47 +80,47 @@ func (e *Engine) Probe(ctx context.Context, destination string, s policy.Sender)
 // ask goes on to MAIL with the null sender, which everybody has to take (RFC 5321
 // §4.5.5), and takes it back. A host that wants AUTH, or TLS after all, may say so
 // only there.
-func (w *walk) ask(h *host, s *session, seen sighting) {
-	defer s.whileOpen(w.ctx)()
+func (a *attempt) ask(h *host, s *session, seen sighting) {
+	defer s.whileOpen(a.ctx)()
 	o := &seen.observed
-	said, err := s.askMail(&w.letter)
+	said, err := s.askMail(&a.letter)
 	switch {
 	case err != nil:
 		seen.reply = s.lost(o, err)
 		seen.verdict = h.decision.Judge(*o)
 	case said == (relay.Reply{}):
-		w.hear(h, nil)
+		a.hear(h, nil)
 	case s.asksForTLS(said):
 		o.Stage, o.Code = policy.StageMail, said.Code
 		seen.verdict, seen.reply = h.decision.Judge(*o), said
 	default:
 		o.Stage, o.Code, seen.reply = policy.StageMail, said.Code, said
-		w.hear(h, nullRefusal(said, h.Name))
+		a.hear(h, nullRefusal(said, h.Name))
 	}
-	if w.ctx.Err() == nil {
-		w.record(h, s.key, seen)
+	if a.ctx.Err() == nil {
+		a.record(h, s.key, seen)
 		h.verdicts = append(h.verdicts, seen.verdict)
 	}
 	if s.broken {
-		w.discard(s)
+		a.discard(s)
 	} else {
-		w.e.pool.drop(s)
+		a.e.pool.drop(s)
 	}
 }
 
 // hear notes the answer to MAIL of a host, which is that of the first of its
 // addresses that gives one: a delivery goes no further.
-func (w *walk) hear(h *host, f *relay.Failure) {
+func (a *attempt) hear(h *host, f *relay.Failure) {
 	if !h.asked {
 		h.asked, h.refused = true, f
-		w.heard = append(w.heard, f)
+		a.heard = append(a.heard, f)
 	}
 }
 
-// refusal is what the answers to MAIL, in the order of a walk, mean for a message:
+// refusal is what the answers to MAIL, in the order of an attempt, mean for a message:
 // a host that takes it or refuses it for good is the last one it comes to.
-func (w *walk) refusal() (f *relay.Failure) {
-	for _, f = range w.heard {
+func (a *attempt) refusal() (f *relay.Failure) {
+	for _, f = range a.heard {
 		if decides(f) {
 			break
 		}

@@ -12,36 +12,36 @@ import (
 )
 
 // conclude weighs all hosts of the route, tried or not (tls-policy §3.1).
-func (w *walk) conclude(now time.Time) (policy.Ruling, policy.History) {
-	verdicts := make([]policy.HostVerdict, len(w.hosts))
-	for i, h := range w.hosts {
+func (a *attempt) conclude(now time.Time) (policy.Ruling, policy.History) {
+	verdicts := make([]policy.HostVerdict, len(a.hosts))
+	for i, h := range a.hosts {
 		verdicts[i] = policy.Merge(h.Name, h.verdicts)
 	}
-	return policy.Conclude(w.demands, verdicts, w.hist, now, w.e.o.Rules)
+	return policy.Conclude(a.demands, verdicts, a.hist, now, a.e.o.Rules)
 }
 
-// result draws the sum of the walk.
-func (w *walk) result(begin time.Time) relay.Result {
+// result draws the sum of the attempt.
+func (a *attempt) result(begin time.Time) relay.Result {
 	now := time.Now()
 	r := relay.Result{
-		Outcomes: make([]relay.Outcome, len(w.rcpts)),
-		Attempt:  relay.Attempt{At: begin, Took: now.Sub(begin), Hosts: w.evidence},
+		Outcomes: make([]relay.Outcome, len(a.rcpts)),
+		Attempt:  relay.Attempt{At: begin, Took: now.Sub(begin), Hosts: a.evidence},
 	}
-	cut := w.ctx.Err() != nil || w.interrupted() && w.unsettled()
+	cut := a.ctx.Err() != nil || a.interrupted() && a.unsettled()
 	if cut {
 		// Stopping says nothing about the hosts, of which not all were asked.
-		r.Attempt.Ruling, r.History = policy.Unreached, w.hist
+		r.Attempt.Ruling, r.History = policy.Unreached, a.hist
 	} else {
-		r.Attempt.Ruling, r.History = w.conclude(now)
+		r.Attempt.Ruling, r.History = a.conclude(now)
 	}
-	w.settleUnfit()
+	a.settleUnfit()
 	var rest *relay.Outcome
-	for i := range w.rcpts {
-		rc := &w.rcpts[i]
+	for i := range a.rcpts {
+		rc := &a.rcpts[i]
 		stands := rc.settled || rc.outcome.Failure != nil && r.Attempt.Ruling != policy.Block
 		if !stands {
 			if rest == nil {
-				rest, r.Cut = w.unserved(r.Attempt.Ruling, r.History, cut), cut
+				rest, r.Cut = a.unserved(r.Attempt.Ruling, r.History, cut), cut
 			}
 			rc.outcome = *rest
 		}
@@ -50,26 +50,26 @@ func (w *walk) result(begin time.Time) relay.Result {
 			r.Attempt.Reason = f.Reason
 		}
 	}
-	r.Changed = w.gate.isShut()
+	r.Changed = a.gate.isShut()
 	if r.Cut {
-		r.Crowded = w.crowded
+		r.Crowded = a.crowded
 	}
-	r.Feedback = w.feedback(r, cut)
-	w.tell(r)
+	r.Feedback = a.feedback(r, cut)
+	a.tell(r)
 	return r
 }
 
 // unsettled reports whether another host could have done more for somebody.
-func (w *walk) unsettled() bool {
-	return slices.ContainsFunc(w.rcpts, func(r recipient) bool { return !r.settled })
+func (a *attempt) unsettled() bool {
+	return slices.ContainsFunc(a.rcpts, func(r recipient) bool { return !r.settled })
 }
 
 // unserved is the outcome of the recipients that no host was asked about.
-func (w *walk) unserved(ruling policy.Ruling, h policy.History, cut bool) *relay.Outcome {
+func (a *attempt) unserved(ruling policy.Ruling, h policy.History, cut bool) *relay.Outcome {
 	var f *relay.Failure
 	switch {
-	case cut && w.crowded != "":
-		f = failure(relay.Temporary, relay.ReachDestination, events.HostUntried, "4.4.5", w.crowded+" has all the connections it may have")
+	case cut && a.crowded != "":
+		f = failure(relay.Temporary, relay.ReachDestination, events.HostUntried, "4.4.5", a.crowded+" has all the connections it may have")
 	case cut:
 		f = failure(relay.Temporary, relay.ReachMessage, events.Internal, "4.3.2", "delivery was interrupted")
 	case ruling == policy.Block:
@@ -77,9 +77,9 @@ func (w *walk) unserved(ruling policy.Ruling, h policy.History, cut bool) *relay
 	case ruling == policy.Retry:
 		f = hesitation(h.Violation)
 	default:
-		f = w.unreached()
+		f = a.unreached()
 	}
-	return &relay.Outcome{Failure: f, Reply: f.Reply, Session: w.telling(f.Host)}
+	return &relay.Outcome{Failure: f, Reply: f.Reply, Session: a.telling(f.Host)}
 }
 
 // hesitation is the failure of a message that waits for better evidence.
@@ -92,10 +92,10 @@ func hesitation(v policy.HostVerdict) *relay.Failure {
 
 // unreached is the failure of a message that found nobody to talk to. Never
 // with the phrase of a refusal, for nothing was refused.
-func (w *walk) unreached() *relay.Failure {
+func (a *attempt) unreached() *relay.Failure {
 	best, words := policy.Merge("", nil), relay.Reply{Text: "no host could be reached"}
 	var own *relay.Failure
-	for i, h := range w.hosts {
+	for i, h := range a.hosts {
 		v := policy.Merge(h.Name, h.verdicts)
 		if i == 0 || best.Class == policy.Unreachable && v.Class != policy.Unreachable {
 			best, own = v, h.Failure
@@ -104,7 +104,7 @@ func (w *walk) unreached() *relay.Failure {
 			}
 		}
 	}
-	if w.turnedAway() {
+	if a.turnedAway() {
 		f := replyFailure(words, relay.ReachDestination, best.Host)
 		f.Class, f.Reason = relay.Permanent, events.GreetingFail
 		if words.Enhanced == "" {
@@ -130,8 +130,8 @@ func (w *walk) unreached() *relay.Failure {
 
 // turnedAway reports whether every host, at every address, greeted with 5xx
 // (row A3): only then is that a bounce.
-func (w *walk) turnedAway() bool {
-	for _, h := range w.hosts {
+func (a *attempt) turnedAway() bool {
+	for _, h := range a.hosts {
 		if len(h.verdicts) == 0 || len(h.verdicts) < len(h.Addrs) {
 			return false
 		}
@@ -141,17 +141,17 @@ func (w *walk) turnedAway() bool {
 			}
 		}
 	}
-	return len(w.hosts) > 0
+	return len(a.hosts) > 0
 }
 
 // telling picks the connection that events tell of when no host decided: one
 // whose certificate was found wanting, else any with TLS, else one to the
 // host that is blamed, else the last (interface §7).
-func (w *walk) telling(host string) events.Session {
+func (a *attempt) telling(host string) events.Session {
 	var best events.Session
 	rank := 0
-	for i := len(w.sightings) - 1; i >= 0; i-- {
-		s := w.sightings[i]
+	for i := len(a.sightings) - 1; i >= 0; i-- {
+		s := a.sightings[i]
 		n := 1
 		switch {
 		case s.TLSVersion != "" && s.CertErr:
@@ -170,7 +170,7 @@ func (w *walk) telling(host string) events.Session {
 
 // feedback is what the lane learns. Refusals by policy say nothing about the
 // destination's health; a host that takes or refuses mail for good is at work.
-func (w *walk) feedback(r relay.Result, cut bool) relay.Feedback {
+func (a *attempt) feedback(r relay.Result, cut bool) relay.Feedback {
 	if cut {
 		return relay.Neutral
 	}
@@ -179,10 +179,10 @@ func (w *walk) feedback(r relay.Result, cut bool) relay.Feedback {
 			return relay.Healthy
 		}
 	}
-	if w.trouble {
+	if a.trouble {
 		return relay.Trouble
 	}
-	for _, h := range w.hosts {
+	for _, h := range a.hosts {
 		if policy.Merge(h.Name, h.verdicts).Class != policy.Unreachable {
 			return relay.Neutral
 		}
@@ -191,12 +191,12 @@ func (w *walk) feedback(r relay.Result, cut bool) relay.Feedback {
 }
 
 // tell logs an attempt that did not go well; what went well has its event.
-func (w *walk) tell(r relay.Result) {
-	if r.Attempt.Reason == events.NoReason || !w.e.log.Core().Enabled(zap.DebugLevel) {
+func (a *attempt) tell(r relay.Result) {
+	if r.Attempt.Reason == events.NoReason || !a.e.log.Core().Enabled(zap.DebugLevel) {
 		return
 	}
 	for _, h := range r.Attempt.Hosts {
-		w.e.log.Debug("host tried", zap.Stringer("delivery", w.job.Delivery.Key),
+		a.e.log.Debug("host tried", zap.Stringer("delivery", a.job.Delivery.Key),
 			zap.String("host", h.Host), zap.String("address", h.Address), zap.String("row", h.Verdict.Row),
 			zap.String("class", string(h.Verdict.Class)), zap.String("reason", string(h.Verdict.Reason)),
 			zap.String("reply", h.Reply))

@@ -9,40 +9,40 @@ import (
 
 // open opens a session and, where a ticket may have broken that, another one
 // without: of the two, the last one counts. A probe looks at what a host is now.
-func (w *walk) open(ctx context.Context, h *host, k target, m manner) (*session, sighting) {
-	m.noTicket = w.job == nil || w.noTicket[k.addr]
-	s, seen := w.e.open(ctx, h, k, m)
+func (a *attempt) open(ctx context.Context, h *host, k target, m manner) (*session, sighting) {
+	m.noTicket = a.job == nil || a.noTicket[k.addr]
+	s, seen := a.e.open(ctx, h, k, m)
 	if seen.verdict.Action == policy.RetryNoTicket && ctx.Err() == nil {
-		w.record(h, k, seen)
-		w.withoutTicket(k, seen.observed.Stage)
+		a.record(h, k, seen)
+		a.withoutTicket(k, seen.observed.Stage)
 		m.noTicket = true
-		s, seen = w.e.open(ctx, h, k, m)
+		s, seen = a.e.open(ctx, h, k, m)
 	}
 	return s, seen
 }
 
 // withoutTicket draws the consequences of a connection that a ticket may have
 // spoiled.
-func (w *walk) withoutTicket(k target, stage policy.Stage) {
-	if w.noTicket == nil {
-		w.noTicket = make(map[netip.AddrPort]bool)
+func (a *attempt) withoutTicket(k target, stage policy.Stage) {
+	if a.noTicket == nil {
+		a.noTicket = make(map[netip.AddrPort]bool)
 	}
-	w.noTicket[k.addr] = true
-	w.e.client.hellos.withoutTicket(k.endpoint, stage)
-	w.e.metrics.ticketFailed.Inc()
+	a.noTicket[k.addr] = true
+	a.e.client.hellos.withoutTicket(k.endpoint, stage)
+	a.e.metrics.ticketFailed.Inc()
 }
 
 // ticketFailed reports whether the first MAIL of a session failed in such a way
 // that the session ticket may be why, and sees to it that none is offered again.
 // Nobody was refused then, and the next session tells.
-func (w *walk) ticketFailed(h *host, x *exchange) bool {
+func (a *attempt) ticketFailed(h *host, x *exchange) bool {
 	s := x.s
-	if !s.seen.Ticket || s.mails != 1 || isOwn(x.err) || w.ctx.Err() != nil {
+	if !s.seen.Ticket || s.mails != 1 || isOwn(x.err) || a.ctx.Err() != nil {
 		return false
 	}
 	if x.mailed && x.mail.Code == 0 {
 		if s.seen.TLS.Resumed {
-			w.e.client.hellos.resumes.note(s.key.addr)
+			a.e.client.hellos.resumes.note(s.key.addr)
 		}
 		return false
 	}
@@ -55,10 +55,10 @@ func (w *walk) ticketFailed(h *host, x *exchange) bool {
 	if seen.verdict = h.decision.Judge(*o); seen.verdict.Action != policy.RetryNoTicket {
 		return false
 	}
-	w.withoutTicket(s.key, o.Stage)
+	a.withoutTicket(s.key, o.Stage)
 	if x.ended && !x.mailed {
 		return false // all of the message was sent, and it may have arrived
 	}
-	w.record(h, s.key, seen)
+	a.record(h, s.key, seen)
 	return true
 }

@@ -295,7 +295,7 @@ func TestTicketOfferedOnce(t *testing.T) {
 }
 
 // TestSilentResumedSession: silence on a resumed session costs as much as a silent
-// handshake, so that the walk has time for another connection.
+// handshake, so that the attempt has time for another connection.
 func TestSilentResumedSession(t *testing.T) {
 	w := relaytest.Start(t)
 	h := w.Host(t, "mx1.example.test", relaytest.Script{Resumed: &relaytest.Script{EHLOInTLS: relaytest.Reply{Do: relaytest.Silence}}})

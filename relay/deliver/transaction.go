@@ -379,18 +379,18 @@ func (x *exchange) heardMail(rep reply) bool {
 }
 
 func (x *exchange) heardRcpt(i int, rep reply) bool {
-	a := &x.answers[i]
+	said := &x.answers[i]
 	switch {
 	case x.mail.Code != 0: // "503 MAIL first" says nothing about the recipient
 	case x.doubtful(rep):
-		a.standing, a.reply = unclear, rep.export()
+		said.standing, said.reply = unclear, rep.export()
 	case rep.positive():
-		a.standing = taken
+		said.standing = taken
 		x.heard(rep)
 	default:
-		a.standing, a.reply = refused, rep.export()
-		if isTooMany(a.reply, x.anyTaken()) {
-			a.standing = tooMany
+		said.standing, said.reply = refused, rep.export()
+		if isTooMany(said.reply, x.anyTaken()) {
+			said.standing = tooMany
 		}
 		x.closing(rep)
 	}

@@ -10,7 +10,7 @@ import (
 	"tlsrelay/relay"
 )
 
-// recipient is one waiting recipient during a walk.
+// recipient is one waiting recipient during an attempt.
 type recipient struct {
 	*relay.Recipient
 	settled bool          // nothing more to do in this attempt
@@ -35,33 +35,33 @@ const (
 
 // visit hands the message over on an open session, and draws what follows for
 // the host.
-func (w *walk) visit(h *host, s *session, seen sighting) end {
-	if w.job == nil {
-		w.ask(h, s, seen)
+func (a *attempt) visit(h *host, s *session, seen sighting) end {
+	if a.job == nil {
+		a.ask(h, s, seen)
 		return answered
 	}
-	w.visits++
+	a.visits++
 	for {
-		stop := s.whileOpen(w.ctx)
-		w.gate.waits(s.raw, nil)
-		e, x := w.serve(h, s, seen)
-		w.gate.waits(nil, nil)
-		if !stop() || w.gate.isShut() {
+		stop := s.whileOpen(a.ctx)
+		a.gate.waits(s.raw, nil)
+		e, x := a.serve(h, s, seen)
+		a.gate.waits(nil, nil)
+		if !stop() || a.gate.isShut() {
 			s.broken = true
 		}
 		if e == dead {
 			// The host may close an idle session at any time: no evidence.
-			w.discard(s)
+			a.discard(s)
 			return dead
 		}
-		w.depart(h, s, seen, e, x)
-		w.worn = 0
+		a.depart(h, s, seen, e, x)
+		a.worn = 0
 		if e == again && x.mail.Code != 0 {
-			w.worn = s.carried
+			a.worn = s.carried
 		}
-		if e != exhausted && e != again || !w.reopen(h, &s, &seen, e == again) {
-			w.worn = 0
-			w.trouble = w.trouble || e == again && s.hungUp && !x.refusedSome()
+		if e != exhausted && e != again || !a.reopen(h, &s, &seen, e == again) {
+			a.worn = 0
+			a.trouble = a.trouble || e == again && s.hungUp && !x.refusedSome()
 			return e
 		}
 	}
@@ -73,20 +73,20 @@ const maxAgain = 3
 
 // reopen replaces a session that has carried all it may. Where it has shown that
 // itself, no other idle session is used, for that may be as old.
-func (w *walk) reopen(h *host, s **session, seen *sighting, fresh bool) bool {
+func (a *attempt) reopen(h *host, s **session, seen *sighting, fresh bool) bool {
 	if fresh {
-		if w.agains++; w.agains > maxAgain {
+		if a.agains++; a.agains > maxAgain {
 			return false
 		}
 	}
-	if w.done() {
+	if a.done() {
 		return false
 	}
-	next, saw, err := w.connect(h, (*s).key, manner{
+	next, saw, err := a.connect(h, (*s).key, manner{
 		hello: cmp.Or(seen.observed.Hello, policy.FullHello), plain: seen.observed.Plain, fresh: fresh,
 	})
 	if err != nil || next == nil {
-		w.discard(next)
+		a.discard(next)
 		return false
 	}
 	*s, *seen = next, saw
@@ -94,7 +94,7 @@ func (w *walk) reopen(h *host, s **session, seen *sighting, fresh bool) bool {
 }
 
 // depart records the visit and gives the session back or closes it.
-func (w *walk) depart(h *host, s *session, seen sighting, e end, x *exchange) {
+func (a *attempt) depart(h *host, s *session, seen sighting, e end, x *exchange) {
 	told := true
 	switch e {
 	case again:
@@ -102,7 +102,7 @@ func (w *walk) depart(h *host, s *session, seen sighting, e end, x *exchange) {
 	case lost:
 		seen.reply = s.lost(&seen.observed, x.err)
 		seen.verdict = h.decision.Judge(seen.observed)
-		w.e.log.Debug("session lost", zap.Stringer("address", s.key.addr), zap.Error(x.err))
+		a.e.log.Debug("session lost", zap.Stringer("address", s.key.addr), zap.Error(x.err))
 	case wantsTLS:
 		seen.observed.Stage, seen.observed.Code = policy.StageMail, x.mail.Code
 		seen.verdict = h.decision.Judge(seen.observed)
@@ -110,35 +110,35 @@ func (w *walk) depart(h *host, s *session, seen sighting, e end, x *exchange) {
 	default:
 		h.served = true
 	}
-	if w.ctx.Err() == nil && !w.gate.isShut() {
+	if a.ctx.Err() == nil && !a.gate.isShut() {
 		h.verdicts = append(h.verdicts, seen.verdict)
 		if told {
-			w.record(h, s.key, seen)
+			a.record(h, s.key, seen)
 		}
 	}
-	w.stop = w.stop || e == unknown
-	w.trouble = w.trouble || e == lost || s.hungUp && e != again && !x.refusedSome()
+	a.stop = a.stop || e == unknown
+	a.trouble = a.trouble || e == lost || s.hungUp && e != again && !x.refusedSome()
 	switch {
 	case e == answered && s.poolable():
-		w.e.pool.put(s)
+		a.e.pool.put(s)
 	case s.broken:
-		w.discard(s)
+		a.discard(s)
 	default:
-		w.e.pool.drop(s)
+		a.e.pool.drop(s)
 	}
 }
 
 // serve runs transactions until every waiting recipient was asked about.
-func (w *walk) serve(h *host, s *session, seen sighting) (end, *exchange) {
+func (a *attempt) serve(h *host, s *session, seen sighting) (end, *exchange) {
 	told := eventSession(h.Name, seen)
-	w.unfit(h, s, told)
+	a.unfit(h, s, told)
 	var x *exchange
 	for {
-		batch := w.batch(s)
+		batch := a.batch(s)
 		if len(batch) == 0 {
 			return answered, x
 		}
-		if !w.gate.open() {
+		if !a.gate.open() {
 			return answered, x
 		}
 		if s.spent() {
@@ -148,18 +148,18 @@ func (w *walk) serve(h *host, s *session, seen sighting) (end, *exchange) {
 		for i, r := range batch {
 			rcpts[i] = r.Recipient
 		}
-		x = s.transact(&w.mail, rcpts)
-		w.gate.again()
-		w.learn(x)
-		if e := w.apply(h, x, batch, told); e != answered {
+		x = s.transact(&a.mail, rcpts)
+		a.gate.again()
+		a.learn(x)
+		if e := a.apply(h, x, batch, told); e != answered {
 			return e, x
 		}
 	}
 }
 
 // batch picks the recipients of the next transaction.
-func (w *walk) batch(s *session) []*recipient {
-	most := w.e.o.MaxRecipientsPerTransaction
+func (a *attempt) batch(s *session) []*recipient {
+	most := a.e.o.MaxRecipientsPerTransaction
 	if n := s.ext.rcptMax; n > 0 {
 		most = min(most, n)
 	}
@@ -167,8 +167,8 @@ func (w *walk) batch(s *session) []*recipient {
 		most = 1
 	}
 	var batch []*recipient
-	for i := range w.rcpts {
-		if r := &w.rcpts[i]; !r.settled && r.visit != w.visits && len(batch) < most {
+	for i := range a.rcpts {
+		if r := &a.rcpts[i]; !r.settled && r.visit != a.visits && len(batch) < most {
 			batch = append(batch, r)
 		}
 	}
@@ -178,45 +178,45 @@ func (w *walk) batch(s *session) []*recipient {
 // learn draws from the first transaction of a session that replaced one at its
 // end what that one had come to: if this takes what the other refused, the other
 // had carried as many messages as the address takes over one connection.
-func (w *walk) learn(x *exchange) {
-	if w.worn > 0 && x.s.mails == 1 && x.mailed && x.mail.Code == 0 && !x.s.hungUp {
-		w.e.client.peers.carriesAtMost(x.s.key.addr, w.worn)
+func (a *attempt) learn(x *exchange) {
+	if a.worn > 0 && x.s.mails == 1 && x.mailed && x.mail.Code == 0 && !x.s.hungUp {
+		a.e.client.peers.carriesAtMost(x.s.key.addr, a.worn)
 	}
-	w.worn = 0
+	a.worn = 0
 }
 
 // apply draws from one transaction what became of its recipients.
-func (w *walk) apply(h *host, x *exchange, batch []*recipient, told events.Session) end {
+func (a *attempt) apply(h *host, x *exchange, batch []*recipient, told events.Session) end {
 	switch {
-	case x.diedIdle(), w.ticketFailed(h, x):
+	case x.diedIdle(), a.ticketFailed(h, x):
 		return dead
 	case x.mail.Code == 0 && x.tlsFirst():
 		return wantsTLS
 	case x.mail.Code != 0:
-		return w.mailRefused(h, x, batch, told)
+		return a.mailRefused(h, x, batch, told)
 	}
 	if x.stopped() {
-		w.refusedOnly(h, x, batch, told)
+		a.refusedOnly(h, x, batch, told)
 		return answered
 	}
 	progress := false
 	for i, r := range batch {
-		r.visit = w.visits
-		switch a := x.answers[i]; a.standing {
+		r.visit = a.visits
+		switch said := x.answers[i]; said.standing {
 		case refused:
-			r.answer(x.refusal(a.reply, relay.ReachRecipient, h.Name), told)
+			r.answer(x.refusal(said.reply, relay.ReachRecipient, h.Name), told)
 			progress = true
 		case unclear:
-			r.answer(mixedFailure(a.reply, relay.ReachRecipient, h.Name), told)
+			r.answer(mixedFailure(said.reply, relay.ReachRecipient, h.Name), told)
 			progress = true
 		case taken:
 			progress = true
-			w.take(h, x, r, told)
+			a.take(h, x, r, told)
 		}
 	}
-	w.postpone(h, x, batch, progress, told)
+	a.postpone(h, x, batch, progress, told)
 	switch {
-	case w.repeat(x, batch):
+	case a.repeat(x, batch):
 		return again
 	case x.unclear && x.begun:
 		return unknown
@@ -230,16 +230,16 @@ func (w *walk) apply(h *host, x *exchange, batch []*recipient, told events.Sessi
 
 // refusedOnly draws from a transaction that we broke off what the host has said
 // for good; for the others the attempt has not been made.
-func (w *walk) refusedOnly(h *host, x *exchange, batch []*recipient, told events.Session) {
+func (a *attempt) refusedOnly(h *host, x *exchange, batch []*recipient, told events.Session) {
 	for i, r := range batch {
-		if a := x.answers[i]; a.standing == refused {
-			r.answer(x.refusal(a.reply, relay.ReachRecipient, h.Name), told)
+		if said := x.answers[i]; said.standing == refused {
+			r.answer(x.refusal(said.reply, relay.ReachRecipient, h.Name), told)
 		}
 	}
 }
 
 // take settles a recipient that RCPT accepted by the answer to the message.
-func (w *walk) take(h *host, x *exchange, r *recipient, told events.Session) {
+func (a *attempt) take(h *host, x *exchange, r *recipient, told events.Session) {
 	switch {
 	case x.final.Code == 0:
 		r.answer(lostFailure(x, h.Name), told)
@@ -259,27 +259,27 @@ func (w *walk) take(h *host, x *exchange, r *recipient, told events.Session) {
 
 // postpone sees to the recipients that the transaction had no room for. Where
 // it served nobody, the next one would not either.
-func (w *walk) postpone(h *host, x *exchange, batch []*recipient, progress bool, told events.Session) {
+func (a *attempt) postpone(h *host, x *exchange, batch []*recipient, progress bool, told events.Session) {
 	for i, r := range batch {
-		switch a := x.answers[i]; {
-		case a.standing == tooMany && progress && x.err == nil:
+		switch said := x.answers[i]; {
+		case said.standing == tooMany && progress && x.err == nil:
 			r.visit = 0
 			if n := x.taken(); n > 0 && x.fullFrom(i) {
 				x.s.ext.rcptMax = n // asking more again would be for nothing
 			}
-		case a.standing == tooMany:
-			f := replyFailure(a.reply, relay.ReachRecipient, h.Name)
+		case said.standing == tooMany:
+			f := replyFailure(said.reply, relay.ReachRecipient, h.Name)
 			f.Class, f.Reason = relay.Temporary, events.ReplyTemp
 			f.Status = "4.5.3"
 			r.answer(f, told)
-		case a.standing == unasked:
+		case said.standing == unasked:
 			r.answer(lostFailure(x, h.Name), told)
 		}
 	}
 }
 
 // mailRefused spreads the refusal of MAIL over everybody who waits.
-func (w *walk) mailRefused(h *host, x *exchange, batch []*recipient, told events.Session) end {
+func (a *attempt) mailRefused(h *host, x *exchange, batch []*recipient, told events.Session) end {
 	if x.s.asksForTLS(x.mail) {
 		return wantsTLS
 	}
@@ -287,7 +287,7 @@ func (w *walk) mailRefused(h *host, x *exchange, batch []*recipient, told events
 	if x.unclear {
 		f = mixedFailure(x.mail, relay.ReachMessage, h.Name)
 	}
-	if w.repeat(x, batch) {
+	if a.repeat(x, batch) {
 		for _, r := range batch {
 			if !r.settled {
 				r.outcome = relay.Outcome{Failure: f, Reply: f.Reply, Session: told} // for now
@@ -295,9 +295,9 @@ func (w *walk) mailRefused(h *host, x *exchange, batch []*recipient, told events
 		}
 		return again
 	}
-	for i := range w.rcpts {
-		if r := &w.rcpts[i]; !r.settled {
-			r.visit = w.visits
+	for i := range a.rcpts {
+		if r := &a.rcpts[i]; !r.settled {
+			r.visit = a.visits
 			r.answer(f, told)
 		}
 	}

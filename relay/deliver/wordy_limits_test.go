@@ -284,7 +284,7 @@ func TestAnswerWithoutCode(t *testing.T) {
 			e := m.start(t, hasty)
 			job := jobTo(t, modeO)
 			for range 4 {
-				r := attempt(e, &job)
+				r := deliverAndNote(e, &job)
 				if settledAll(r) {
 					break
 				}
@@ -360,7 +360,7 @@ func TestAlikeAnd421(t *testing.T) {
 	for range 5 {
 		job := jobTo(t, modeO)
 		for range 3 {
-			if settledAll(attempt(e, &job)) {
+			if settledAll(deliverAndNote(e, &job)) {
 				break
 			}
 		}

@@ -241,8 +241,8 @@ func miniEngine(t *testing.T, change []func(*Options), addrs ...netip.AddrPort) 
 
 func miniAddr(e *Engine, i int) netip.AddrPort { return e.router.(router).route.Hosts[i].Addrs[0] }
 
-// attempt delivers once what of job still waits, and settles what came of it.
-func attempt(e *Engine, job *Job) relay.Result {
+// deliverAndNote delivers once what of job still waits, and settles what came of it.
+func deliverAndNote(e *Engine, job *Job) relay.Result {
 	r := e.Deliver(context.Background(), *job)
 	job.Delivery.Last = &r.Attempt
 	job.Delivery.History = r.History
@@ -289,7 +289,7 @@ func TestThanksAfterEachMessage(t *testing.T) {
 			e := m.start(t, hasty)
 			job := jobTo(t, modeO, "bad@example.test", "good@example.test")
 			for i := range 6 {
-				r := attempt(e, &job)
+				r := deliverAndNote(e, &job)
 				if settledAll(r) {
 					t.Logf("settled after %d: %v; copies %d", i+1, tell(r), m.times("good@example.test"))
 					break
@@ -330,7 +330,7 @@ func TestSecondEHLORefused(t *testing.T) {
 					job := jobTo(t, modeO, rcpts...)
 					who := rcpts[len(rcpts)-1]
 					for range 5 {
-						r := attempt(e, &job)
+						r := deliverAndNote(e, &job)
 						if settledAll(r) {
 							break
 						}
@@ -360,7 +360,7 @@ func TestQuitAnsweredBy250(t *testing.T) {
 	e := m.start(t, hasty)
 	job := jobTo(t, modeO, "bad@example.test", "fine@example.test")
 	for range 5 {
-		r := attempt(e, &job)
+		r := deliverAndNote(e, &job)
 		if settledAll(r) {
 			break
 		}
@@ -397,7 +397,7 @@ func TestNobodyBouncesForAnother(t *testing.T) {
 				job := jobTo(t, modeO, "bad@example.test", "good@example.test")
 				var r relay.Result
 				for range 4 {
-					r = attempt(e, &job)
+					r = deliverAndNote(e, &job)
 					t.Log(tell(r), "copies", m.times("good@example.test"))
 					if f := r.Outcomes[1].Failure; f != nil && f.Class == relay.Permanent {
 						t.Fatalf("the good recipient is bounced: %+v", f)
@@ -564,7 +564,7 @@ func TestLateProxy(t *testing.T) {
 					e := m.start(t, hasty)
 					job := jobTo(t, modeO)
 					for i := range 8 {
-						r := attempt(e, &job)
+						r := deliverAndNote(e, &job)
 						if end != "" && r.Outcomes[0].Failure == nil {
 							t.Fatal("told as delivered")
 						}

@@ -104,7 +104,7 @@ func TestHold(t *testing.T) {
 	}
 }
 
-// TestUntriedHosts: the bounds on a walk leave hosts untried, and an untried
+// TestUntriedHosts: the bounds on an attempt leave hosts untried, and an untried
 // host may comply.
 func TestUntriedHosts(t *testing.T) {
 	w := relaytest.Start(t)
@@ -612,10 +612,10 @@ func mailed(h *relaytest.Host) func() bool {
 	}
 }
 
-// TestInterruptedWalkRulesNothing: what is left of the policy window ends with
+// TestInterruptedAttemptRulesNothing: what is left of the policy window ends with
 // the evidence of all hosts, not with that of those who were asked before the
 // relay had to stop.
-func TestInterruptedWalkRulesNothing(t *testing.T) {
+func TestInterruptedAttemptRulesNothing(t *testing.T) {
 	w := relaytest.Start(t)
 	hangsUp := relaytest.Reply{Delay: time.Second, Do: relaytest.Close}
 	first := w.Host(t, "mx1.example.test", relaytest.Script{KeywordsInTLS: []string{"PIPELINING"}, Rcpt: hangsUp})
