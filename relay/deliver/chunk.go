@@ -8,69 +8,69 @@ import (
 // byChunks reports whether the content goes by BDAT: not to an address that has
 // failed at it, and not if it could name recipients to one that has not proven
 // to take it.
-func (x *exchange) byChunks() bool {
-	return x.s.ext.chunking && !x.doubted() && !x.began.Before(x.peer.noChunks) &&
-		(x.proven() || x.m.body.Size() <= oneFlight && !x.m.namesRecipients())
+func (t *transaction) byChunks() bool {
+	return t.session.ext.chunking && !t.doubted() && !t.began.Before(t.peer.noChunks) &&
+		(t.proven() || t.mail.body.Size() <= oneFlight && !t.mail.namesRecipients())
 }
 
 // proven reports whether the address has taken content by BDAT lately.
-func (x *exchange) proven() bool { return x.began.Before(x.peer.chunks) }
+func (t *transaction) proven() bool { return t.began.Before(t.peer.chunks) }
 
 // bdat announces the whole message as one chunk, the last one or not.
-func (x *exchange) bdat(last bool) {
-	x.chunked = true
-	x.s.out = strconv.AppendInt(append(x.s.out, "BDAT "...), x.m.body.Size(), 10)
+func (t *transaction) bdat(last bool) {
+	t.chunked = true
+	t.session.out = strconv.AppendInt(append(t.session.out, "BDAT "...), t.mail.body.Size(), 10)
 	if last {
-		x.s.out = append(x.s.out, " LAST"...)
+		t.session.out = append(t.session.out, " LAST"...)
 	}
-	x.s.out = append(x.s.out, "\r\n"...)
+	t.session.out = append(t.session.out, "\r\n"...)
 }
 
 // chunk sends the message by BDAT after an accepted envelope. An address that has
 // not proven to take it gets the content first, and the end when it has answered
 // for that: a host that only lists CHUNKING has taken nothing then, whatever it
 // did with the octets (RFC 3030 §2), and can be given the message by DATA.
-func (x *exchange) chunk() {
-	x.bdat(x.proven())
-	if x.proven() {
-		x.message(false)
+func (t *transaction) chunk() {
+	t.bdat(t.proven())
+	if t.proven() {
+		t.message(false)
 		return
 	}
-	x.begun = true
-	w := content{c: x.s.conn, gate: x.m.gate, watch: true, part: true}
-	sent := w.send(x.m.body)
+	t.begun = true
+	w := content{c: t.session.conn, gate: t.mail.gate, watch: true, part: true}
+	sent := w.send(t.mail.body)
 	rep := w.early
 	if !errors.Is(sent, errEarly) {
 		if isOwn(sent) || byUs(sent) {
-			x.err = sent
+			t.err = sent
 			return
 		}
-		rep, _ = x.replyWithin(min(x.s.timeout, chunkWithin), sent)
+		rep, _ = t.replyWithin(min(t.session.timeout, chunkWithin), sent)
 	}
 	switch {
-	case byUs(x.err):
-	case x.err != nil, aboutVerb(rep.code) && w.left:
-		x.lied()
+	case byUs(t.err):
+	case t.err != nil, aboutVerb(rep.code) && w.left:
+		t.lied()
 	case errors.Is(sent, errEarly) && (rep.code < 400 || w.surplus()):
-		x.misstep(false, nil, false)
-	case rep.positive() && x.surplus():
-	case rep.positive() && x.m.gate != nil && !x.m.gate.pass():
-		x.err = errChanged
+		t.misstep(false, nil, false)
+	case rep.positive() && t.surplus():
+	case rep.positive() && t.mail.gate != nil && !t.mail.gate.pass():
+		t.err = errChanged
 	case rep.positive():
-		x.heard(rep)
-		x.s.out = append(x.s.out, "BDAT 0 LAST\r\n"...)
-		sent = x.s.flush()
-		x.ended = sent == nil
-		x.hearFinal(sent, false)
+		t.heard(rep)
+		t.session.out = append(t.session.out, "BDAT 0 LAST\r\n"...)
+		sent = t.session.flush()
+		t.ended = sent == nil
+		t.hearFinal(sent, false)
 	default:
-		x.final = x.export(rep)
-		x.closing(rep)
-		if errors.Is(sent, errEarly) || x.unclear {
-			x.s.broken = true // in the middle of the chunk
+		t.final = t.export(rep)
+		t.closing(rep)
+		if errors.Is(sent, errEarly) || t.unclear {
+			t.session.broken = true // in the middle of the chunk
 			return
 		}
-		x.confirm(rep.wording(), false)
-		x.s.broken = true // in the middle of the message
+		t.confirm(rep.wording(), false)
+		t.session.broken = true // in the middle of the message
 	}
 }
 
@@ -79,10 +79,10 @@ func (x *exchange) chunk() {
 func aboutVerb(code int) bool { return code >= 500 && code <= 504 && code != 501 }
 
 // lied notes that a host lists CHUNKING and does not do it.
-func (x *exchange) lied() {
-	x.s.client.peers.withoutChunks(x.s.key.addr)
-	x.s.broken, x.unchunked = true, true
-	if x.err == nil {
-		x.err = errChunks
+func (t *transaction) lied() {
+	t.session.client.peers.withoutChunks(t.session.key.addr)
+	t.session.broken, t.unchunked = true, true
+	if t.err == nil {
+		t.err = errChunks
 	}
 }

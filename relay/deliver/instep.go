@@ -34,76 +34,76 @@ import (
 const maxSurplus = 20
 
 // heard keeps the wording of a yes to MAIL or RCPT.
-func (x *exchange) heard(rep reply) {
+func (t *transaction) heard(rep reply) {
 	w := rep.wording()
-	if !slices.Contains(x.wordings, w) {
-		x.wordings = append(x.wordings, w)
+	if !slices.Contains(t.wordings, w) {
+		t.wordings = append(t.wordings, w)
 	}
 }
 
 // confirm sees to it that x.final answers the content. Where it may not, nothing
 // that was heard counts: misstep.
-func (x *exchange) confirm(wording uint64, flight bool) {
-	yes := x.final.Code >= 200 && x.final.Code < 300
+func (t *transaction) confirm(wording uint64, flight bool) {
+	yes := t.final.Code >= 200 && t.final.Code < 300
 	switch {
-	case x.s.broken && !yes: // it has hung up: there is nothing more to hear
+	case t.session.broken && !yes: // it has hung up: there is nothing more to hear
 		return
-	case yes && x.known(wording):
-		if x.peer.learned.Sub(x.began) < provenFor/2 || x.chunked && x.peer.chunks.Sub(x.began) < provenFor/2 {
-			x.proves(wording)
+	case yes && t.known(wording):
+		if t.peer.learned.Sub(t.began) < provenFor/2 || t.chunked && t.peer.chunks.Sub(t.began) < provenFor/2 {
+			t.proves(wording)
 		}
 		return
-	case x.final.Code < 500 && !yes && !flight && !x.doubted() && !x.refusedForGood():
+	case t.final.Code < 500 && !yes && !flight && !t.doubted() && !t.refusedForGood():
 		return // it may come again, and be in step then
 	}
-	surplus, sure := x.sync()
+	surplus, sure := t.sync()
 	switch {
 	case len(surplus) > 0:
-		x.misstep(yes, surplus, sure)
-	case yes && !sure && !x.doubted() && (flight || x.chunked && !x.proven() || x.peer.worded(x.began) || slices.Contains(x.wordings, wording)):
-		x.misstep(yes, nil, false) // it may answer something else, and does not say what
+		t.misstep(yes, surplus, sure)
+	case yes && !sure && !t.doubted() && (flight || t.chunked && !t.proven() || t.peer.worded(t.began) || slices.Contains(t.wordings, wording)):
+		t.misstep(yes, nil, false) // it may answer something else, and does not say what
 	case yes && sure:
-		x.proves(wording)
+		t.proves(wording)
 	}
 }
 
 // known reports whether a yes is worded as the address answers content, and nothing
 // that it said to the envelope is.
-func (x *exchange) known(wording uint64) bool {
-	return !x.synced && !x.doubted() && x.peer.worded(x.began) && x.peer.knows(wording) && !slices.ContainsFunc(x.wordings, x.peer.knows)
+func (t *transaction) known(wording uint64) bool {
+	return !t.synced && !t.doubted() && t.peer.worded(t.began) && t.peer.knows(wording) && !slices.ContainsFunc(t.wordings, t.peer.knows)
 }
 
 // assure sees to it, where no content was sent, that what was refused for good was
 // meant: MAIL, DATA or a recipient.
-func (x *exchange) assure() {
-	refused := x.mail.Code >= 500 || x.final.Code >= 500 || x.refusedForGood()
-	if !refused || x.err != nil || x.begun || x.unclear || x.s.broken {
+func (t *transaction) assure() {
+	refused := t.mailRefusal.Code >= 500 || t.final.Code >= 500 || t.refusedForGood()
+	if !refused || t.err != nil || t.begun || t.unclear || t.session.broken {
 		return
 	}
-	if surplus, _ := x.sync(); len(surplus) > 0 {
-		x.misstep(false, surplus, false)
+	if surplus, _ := t.sync(); len(surplus) > 0 {
+		t.misstep(false, surplus, false)
 	}
 }
 
 // refusedForGood reports whether a recipient was.
-func (x *exchange) refusedForGood() bool {
-	return slices.ContainsFunc(x.answers, func(said answer) bool { return said.standing == refused && said.reply.Code >= 500 })
+func (t *transaction) refusedForGood() bool {
+	return slices.ContainsFunc(t.answers, func(said rcptAnswer) bool { return said.standing == refused && said.reply.Code >= 500 })
 }
 
 // proves notes that the address has taken content, and answered in step.
-func (x *exchange) proves(wording uint64) {
-	x.s.client.peers.change(x.s.key.addr, func(p *peer, now time.Time) {
-		p.learn(wording, x.wordings, now)
-		if x.chunked {
+func (t *transaction) proves(wording uint64) {
+	t.session.client.peers.change(t.session.key.addr, func(p *peer, now time.Time) {
+		p.learn(wording, t.wordings, now)
+		if t.chunked {
 			p.chunks = now.Add(provenFor)
 		}
 	})
 }
 
 // doubted reports whether the address has answered out of step lately.
-func (x *exchange) doubted() bool { return x.began.Before(x.peer.outOfStep) }
+func (t *transaction) doubted() bool { return t.began.Before(t.peer.outOfStep) }
 
-// misstep voids an exchange whose replies were not in step. yes tells that one to
+// misstep voids a transaction whose replies were not in step. yes tells that one to
 // the content, or what was taken for it, was a yes; sure that all was heard. If all
 // that was said is yes, the message was taken all the same, whichever reply is whose.
 // Otherwise nobody knows: it may have been, unless nothing said yes from the answer
@@ -112,47 +112,47 @@ func (x *exchange) doubted() bool { return x.began.Before(x.peer.outOfStep) }
 // Where there is one recipient, it has only the answer to the content and some beside
 // it: such a yes and a no are doubted once, like those within one reply. The second
 // time the no counts, for good: a third copy would help nobody.
-func (x *exchange) misstep(yes bool, surplus []relay.Reply, sure bool) {
-	x.s.client.peers.stepByStep(x.s.key.addr)
-	x.s.broken = true
-	allYes := yes && sure && len(surplus) > 0 && x.mail.Code == 0
+func (t *transaction) misstep(yes bool, surplus []relay.Reply, sure bool) {
+	t.session.client.peers.stepByStep(t.session.key.addr)
+	t.session.broken = true
+	allYes := yes && sure && len(surplus) > 0 && t.mailRefusal.Code == 0
 	for _, r := range surplus {
 		allYes = allYes && r.Code < 300
 		yes = yes || r.Code < 300
 	}
-	for _, said := range x.answers {
+	for _, said := range t.answers {
 		allYes = allYes && said.standing == taken
 	}
 	if allYes {
 		return
 	}
-	if x.ended && len(x.rcpts) == 1 && len(surplus) > 0 && x.final.Code != 0 {
-		if x.final.Code/100 == 4 {
+	if t.ended && len(t.rcpts) == 1 && len(surplus) > 0 && t.final.Code != 0 {
+		if t.final.Code/100 == 4 {
 			return // it comes again as it is
 		}
-		x.unclear, x.hopeless = !x.m.doubted, x.m.doubted
+		t.unclear, t.hopeless = !t.mail.doubted, t.mail.doubted
 		for _, r := range surplus {
 			if r.Code >= 400 {
-				x.final = r
+				t.final = r
 			}
 		}
 		return
 	}
-	x.err, x.mail, x.final = errStep, relay.Reply{}, relay.Reply{}
-	clear(x.answers)
-	x.untaken = !yes || !x.begun
+	t.err, t.mailRefusal, t.final = errStep, relay.Reply{}, relay.Reply{}
+	clear(t.answers)
+	t.untaken = !yes || !t.begun
 }
 
 // sync asks for the list of keywords again and gives what the host says before
 // it. sure tells that the list came, so that what was heard before is in step if
 // nothing stood between. Where a host answers EHLO by anything else, or has no
 // list, QUIT does the same, whose 221 ends the connection (RFC 5321 §4.1.1.10).
-func (x *exchange) sync() (surplus []relay.Reply, sure bool) {
-	s := x.s
+func (t *transaction) sync() (surplus []relay.Reply, sure bool) {
+	s := t.session
 	patience := min(finalWithin(s.timeout), syncWithin)
 	s.end = time.Now().Add(patience)
-	byList := x.synced || s.ext.list != 0 && !x.began.Before(x.peer.noList)
-	if !x.synced && !x.ask(!byList) { // else it was asked behind the content already
+	byList := t.synced || s.ext.list != 0 && !t.began.Before(t.peer.noList)
+	if !t.synced && !t.ask(!byList) { // else it was asked behind the content already
 		return nil, false
 	}
 	quitting, own := !byList, false
@@ -161,9 +161,9 @@ func (x *exchange) sync() (surplus []relay.Reply, sure bool) {
 		switch {
 		case err != nil, rep.code == 421:
 			s.broken = true
-			x.closing(rep)
+			t.closing(rep)
 			if byList && !quitting && isTimeout(err) {
-				x.withoutList()
+				t.withoutList()
 			}
 			if own && len(surplus) == 1 {
 				return nil, true // it refuses a second EHLO, and hangs up
@@ -172,7 +172,7 @@ func (x *exchange) sync() (surplus []relay.Reply, sure bool) {
 		case quitting && rep.code == 221:
 			s.broken = true
 			if byList {
-				x.withoutList()
+				t.withoutList()
 				surplus = surplus[:len(surplus)-1] // the last of them was to EHLO
 			}
 			return surplus, true
@@ -184,7 +184,7 @@ func (x *exchange) sync() (surplus []relay.Reply, sure bool) {
 		own = own || byList && (rep.lines > 1 || aboutVerb(rep.code)) || !byList && rep.positive()
 		if !quitting {
 			quitting = true
-			x.ask(true) // if that fails, so will reading
+			t.ask(true) // if that fails, so will reading
 		}
 	}
 	s.broken = true
@@ -192,13 +192,13 @@ func (x *exchange) sync() (surplus []relay.Reply, sure bool) {
 }
 
 // withoutList notes an address that does not answer a second EHLO by its list.
-func (x *exchange) withoutList() {
-	x.s.client.peers.change(x.s.key.addr, func(p *peer, now time.Time) { p.noList = now.Add(doubtedFor) })
+func (t *transaction) withoutList() {
+	t.session.client.peers.change(t.session.key.addr, func(p *peer, now time.Time) { p.noList = now.Add(doubtedFor) })
 }
 
 // ask says QUIT or EHLO.
-func (x *exchange) ask(quit bool) bool {
-	s := x.s
+func (t *transaction) ask(quit bool) bool {
+	s := t.session
 	if quit {
 		s.out = append(s.out, "QUIT\r\n"...)
 	} else {
@@ -215,26 +215,26 @@ func (x *exchange) ask(quit bool) bool {
 // it was. A 421 it may always say (RFC 5321 §3.8). An address that is known to be
 // out of step is listened to until it is silent instead: what its replies amount
 // to is made sure of at the end.
-func (x *exchange) surplus() bool {
-	s := x.s
+func (t *transaction) surplus() bool {
+	s := t.session
 	for range maxSurplus {
-		if s.r.Buffered() == 0 && (!x.doubted() || !s.pending()) {
+		if s.r.Buffered() == 0 && (!t.doubted() || !s.pending()) {
 			return false
 		}
 		rep, err := s.read(s.timeout)
 		switch {
 		case err != nil:
-			x.err = err
+			t.err = err
 			return true
 		case rep.code == 421:
-			x.closing(rep)
-			x.err = io.EOF
+			t.closing(rep)
+			t.err = io.EOF
 			return true
-		case !x.doubted():
-			x.misstep(false, nil, false)
+		case !t.doubted():
+			t.misstep(false, nil, false)
 			return true
 		}
 	}
-	x.misstep(false, nil, false)
+	t.misstep(false, nil, false)
 	return true
 }

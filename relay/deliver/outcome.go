@@ -25,83 +25,83 @@ const (
 var causes = [...]cause{outOfStep, noChunks, worn, hungUp}
 
 // cause says why x may be begun anew at once, if it may.
-func (x *exchange) cause() cause {
-	left := x.s.hungUp || x.err != nil && !isTimeout(x.err) && !isOwn(x.err)
+func (t *transaction) cause() cause {
+	left := t.session.hungUp || t.err != nil && !isTimeout(t.err) && !isOwn(t.err)
 	switch {
-	case isOwn(x.err):
+	case isOwn(t.err):
 		return noCause
-	case x.unchunked:
+	case t.unchunked:
 		return noChunks
-	case x.untaken && !x.s.hungUp:
+	case t.untaken && !t.session.hungUp:
 		return outOfStep
-	case x.mail.Code/100 == 4 && !x.unclear && (x.s.carried > 0 || x.mail.Code == 421 && x.used()),
-		x.mail.Code != 0 && x.unreset:
+	case t.mailRefusal.Code/100 == 4 && !t.unclear && (t.session.carried > 0 || t.mailRefusal.Code == 421 && t.used()),
+		t.mailRefusal.Code != 0 && t.unreset:
 		return worn
-	case !left || x.begun && (x.anyTaken() || !x.s.hungUp) || errors.Is(x.err, errStep):
+	case !left || t.begun && (t.anyTaken() || !t.session.hungUp) || errors.Is(t.err, errStep):
 		return noCause
-	case x.used() || x.mailed && x.refusedAny():
+	case t.used() || t.mailed && t.refusedAny():
 		return hungUp
 	}
 	return noCause
 }
 
 // used reports whether the session had transactions before this one.
-func (x *exchange) used() bool { return x.s.mails > 1 }
+func (t *transaction) used() bool { return t.session.mails > 1 }
 
 // refusedAny reports whether RCPT was refused, or put off, for anybody.
-func (x *exchange) refusedAny() bool {
-	return slices.ContainsFunc(x.answers, func(said answer) bool { return said.reply.Code != 0 })
+func (t *transaction) refusedAny() bool {
+	return slices.ContainsFunc(t.answers, func(said rcptAnswer) bool { return said.reply.Code != 0 })
 }
 
 // refusedSome reports whether the host had its reasons to hang up: it refused
 // recipients or the message. x is nil without a transaction.
-func (x *exchange) refusedSome() bool {
-	return x != nil && (x.final.Code >= 500 || slices.ContainsFunc(x.answers, func(said answer) bool {
+func (t *transaction) refusedSome() bool {
+	return t != nil && (t.final.Code >= 500 || slices.ContainsFunc(t.answers, func(said rcptAnswer) bool {
 		return said.standing == refused && said.reply.Code != 421
 	}))
 }
 
 // stopped reports that it was us who broke the transaction off.
-func (x *exchange) stopped() bool { return byUs(x.err) }
+func (t *transaction) stopped() bool { return byUs(t.err) }
 
 // unread reports that our own store failed to give the body.
-func (x *exchange) unread() bool { return isOwn(x.err) }
+func (t *transaction) unread() bool { return isOwn(t.err) }
 
 // unknowable reports whether the message may have been taken, though nobody said
 // so, or whether no other host would do better.
-func (x *exchange) unknowable() bool {
-	return x.ended && (!x.s.hungUp || isTimeout(x.err)) || isOwn(x.err) || errors.Is(x.err, errStep)
+func (t *transaction) unknowable() bool {
+	return t.ended && (!t.session.hungUp || isTimeout(t.err)) || isOwn(t.err) || errors.Is(t.err, errStep)
 }
 
 // words tells people how the transaction broke off.
-func (x *exchange) words() string {
-	if x.err == nil {
+func (t *transaction) words() string {
+	if t.err == nil {
 		return faultWords[policy.Closed]
 	}
-	return wordsOf(x.err, x.s.key.addr)
+	return wordsOf(t.err, t.session.key.addr)
 }
 
 // diedIdle reports that the session was idle before, and the host gone, or said goodbye, before it took
 // MAIL: what it may do to an idle session at any time. Silence is not that, nor
 // an end after all of the message was sent, for it may have arrived (RFC 5321
 // §4.5.3.2.6).
-func (x *exchange) diedIdle() bool {
+func (t *transaction) diedIdle() bool {
 	switch {
-	case !x.reused:
+	case !t.reused:
 		return false
-	case x.mailed:
-		return x.mail.Code == 421
+	case t.mailed:
+		return t.mailRefusal.Code == 421
 	}
-	return x.s.hungUp || !x.ended && !isTimeout(x.err) && !isOwn(x.err) && !byUs(x.err)
+	return t.session.hungUp || !t.ended && !isTimeout(t.err) && !isOwn(t.err) && !byUs(t.err)
 }
 
 // allHeard reports whether a broken conversation had nothing left to say: all
 // recipients refused, or the message answered.
-func (x *exchange) allHeard() bool {
-	if x.final.Code != 0 {
+func (t *transaction) allHeard() bool {
+	if t.final.Code != 0 {
 		return true
 	}
-	for _, said := range x.answers {
+	for _, said := range t.answers {
 		if said.standing == taken || said.standing == unasked {
 			return false
 		}
@@ -112,22 +112,22 @@ func (x *exchange) allHeard() bool {
 // tlsFirst reports, of a session in clear, that nobody was refused for any
 // other reason than the want of TLS, and nobody was served. MAIL then counts
 // as refused: some hosts say so only of the recipients, or of the message.
-func (x *exchange) tlsFirst() bool {
-	if x.s.seen.TLS != nil {
+func (t *transaction) tlsFirst() bool {
+	if t.session.seen.TLS != nil {
 		return false
 	}
 	var word relay.Reply
-	for _, said := range x.answers {
+	for _, said := range t.answers {
 		switch {
-		case said.standing == refused && x.s.asksForTLS(said.reply):
+		case said.standing == refused && t.session.asksForTLS(said.reply):
 			word = said.reply
-		case said.standing != taken || !x.s.asksForTLS(x.final):
+		case said.standing != taken || !t.session.asksForTLS(t.final):
 			return false
 		default:
-			word = x.final
+			word = t.final
 		}
 	}
-	x.mail = word
+	t.mailRefusal = word
 	return true
 }
 
@@ -161,8 +161,8 @@ func speaksOfTLS(text string) bool {
 
 // fullFrom reports whether nobody was taken, or refused for another reason, from
 // the ith recipient on.
-func (x *exchange) fullFrom(i int) bool {
-	return !slices.ContainsFunc(x.answers[i:], func(said answer) bool { return said.standing != tooMany })
+func (t *transaction) fullFrom(i int) bool {
+	return !slices.ContainsFunc(t.answers[i:], func(said rcptAnswer) bool { return said.standing != tooMany })
 }
 
 // isTooMany recognises the refusal of one recipient too many (RFC 5321

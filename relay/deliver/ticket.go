@@ -35,28 +35,28 @@ func (a *attempt) withoutTicket(k target, stage policy.Stage) {
 // ticketFailed reports whether the first MAIL of a session failed in such a way
 // that the session ticket may be why, and sees to it that none is offered again.
 // Nobody was refused then, and the next session tells.
-func (a *attempt) ticketFailed(h *host, x *exchange) bool {
-	s := x.s
-	if !s.seen.Ticket || s.mails != 1 || isOwn(x.err) || a.ctx.Err() != nil {
+func (a *attempt) ticketFailed(h *host, t *transaction) bool {
+	s := t.session
+	if !s.seen.Ticket || s.mails != 1 || isOwn(t.err) || a.ctx.Err() != nil {
 		return false
 	}
-	if x.mailed && x.mail.Code == 0 {
+	if t.mailed && t.mailRefusal.Code == 0 {
 		if s.seen.TLS.Resumed {
 			a.e.client.hellos.resumes.note(s.key.addr)
 		}
 		return false
 	}
-	seen := sighting{observed: s.observed(h.decision.Names), reply: x.mail, local: s.local}
+	seen := sighting{observed: s.observed(h.decision.Names), reply: t.mailRefusal, local: s.local}
 	o := &seen.observed
-	o.Stage, o.FirstMail, o.Code = policy.StageMail, true, x.mail.Code
-	if !x.mailed {
-		seen.reply = s.lost(o, x.err)
+	o.Stage, o.FirstMail, o.Code = policy.StageMail, true, t.mailRefusal.Code
+	if !t.mailed {
+		seen.reply = s.lost(o, t.err)
 	}
 	if seen.verdict = h.decision.Judge(*o); seen.verdict.Action != policy.RetryNoTicket {
 		return false
 	}
 	a.withoutTicket(s.key, o.Stage)
-	if x.ended && !x.mailed {
+	if t.ended && !t.mailed {
 		return false // all of the message was sent, and it may have arrived
 	}
 	a.record(h, s.key, seen)

@@ -41,8 +41,8 @@ func BenchmarkWarmClient(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.StartTimer()
-		if x := s.transact(&m, rcpts); x.final.Code != 250 {
-			b.Fatalf("%+v", x)
+		if t := s.transact(&m, rcpts); t.final.Code != 250 {
+			b.Fatalf("%+v", t)
 		}
 	}
 }

@@ -44,7 +44,7 @@ func (a *attempt) visit(h *host, s *session, seen sighting) end {
 	for {
 		stop := s.whileOpen(a.ctx)
 		a.gate.waits(s.raw, nil)
-		e, x := a.serve(h, s, seen)
+		e, t := a.serve(h, s, seen)
 		a.gate.waits(nil, nil)
 		if !stop() || a.gate.isShut() {
 			s.broken = true
@@ -54,14 +54,14 @@ func (a *attempt) visit(h *host, s *session, seen sighting) end {
 			a.discard(s)
 			return dead
 		}
-		a.depart(h, s, seen, e, x)
+		a.depart(h, s, seen, e, t)
 		a.worn = 0
-		if e == again && x.mail.Code != 0 {
+		if e == again && t.mailRefusal.Code != 0 {
 			a.worn = s.carried
 		}
 		if e != exhausted && e != again || !a.reopen(h, &s, &seen, e == again) {
 			a.worn = 0
-			a.trouble = a.trouble || e == again && s.hungUp && !x.refusedSome()
+			a.trouble = a.trouble || e == again && s.hungUp && !t.refusedSome()
 			return e
 		}
 	}
@@ -94,19 +94,19 @@ func (a *attempt) reopen(h *host, s **session, seen *sighting, fresh bool) bool 
 }
 
 // depart records the visit and gives the session back or closes it.
-func (a *attempt) depart(h *host, s *session, seen sighting, e end, x *exchange) {
+func (a *attempt) depart(h *host, s *session, seen sighting, e end, t *transaction) {
 	told := true
 	switch e {
 	case again:
-		told = x.refusedSome()
+		told = t.refusedSome()
 	case lost:
-		seen.reply = s.lost(&seen.observed, x.err)
+		seen.reply = s.lost(&seen.observed, t.err)
 		seen.verdict = h.decision.Judge(seen.observed)
-		a.e.log.Debug("session lost", zap.Stringer("address", s.key.addr), zap.Error(x.err))
+		a.e.log.Debug("session lost", zap.Stringer("address", s.key.addr), zap.Error(t.err))
 	case wantsTLS:
-		seen.observed.Stage, seen.observed.Code = policy.StageMail, x.mail.Code
+		seen.observed.Stage, seen.observed.Code = policy.StageMail, t.mailRefusal.Code
 		seen.verdict = h.decision.Judge(seen.observed)
-		seen.reply = x.mail
+		seen.reply = t.mailRefusal
 	default:
 		h.served = true
 	}
@@ -117,7 +117,7 @@ func (a *attempt) depart(h *host, s *session, seen sighting, e end, x *exchange)
 		}
 	}
 	a.stop = a.stop || e == unknown
-	a.trouble = a.trouble || e == lost || s.hungUp && e != again && !x.refusedSome()
+	a.trouble = a.trouble || e == lost || s.hungUp && e != again && !t.refusedSome()
 	switch {
 	case e == answered && s.poolable():
 		a.e.pool.put(s)
@@ -129,30 +129,30 @@ func (a *attempt) depart(h *host, s *session, seen sighting, e end, x *exchange)
 }
 
 // serve runs transactions until every waiting recipient was asked about.
-func (a *attempt) serve(h *host, s *session, seen sighting) (end, *exchange) {
+func (a *attempt) serve(h *host, s *session, seen sighting) (end, *transaction) {
 	told := eventSession(h.Name, seen)
 	a.unfit(h, s, told)
-	var x *exchange
+	var t *transaction
 	for {
 		batch := a.batch(s)
 		if len(batch) == 0 {
-			return answered, x
+			return answered, t
 		}
 		if !a.gate.open() {
-			return answered, x
+			return answered, t
 		}
 		if s.spent() {
-			return exhausted, x
+			return exhausted, t
 		}
 		rcpts := make([]*relay.Recipient, len(batch))
 		for i, r := range batch {
 			rcpts[i] = r.Recipient
 		}
-		x = s.transact(&a.mail, rcpts)
+		t = s.transact(&a.mail, rcpts)
 		a.gate.again()
-		a.learn(x)
-		if e := a.apply(h, x, batch, told); e != answered {
-			return e, x
+		a.learn(t)
+		if e := a.apply(h, t, batch, told); e != answered {
+			return e, t
 		}
 	}
 }
@@ -178,51 +178,51 @@ func (a *attempt) batch(s *session) []*recipient {
 // learn draws from the first transaction of a session that replaced one at its
 // end what that one had come to: if this takes what the other refused, the other
 // had carried as many messages as the address takes over one connection.
-func (a *attempt) learn(x *exchange) {
-	if a.worn > 0 && x.s.mails == 1 && x.mailed && x.mail.Code == 0 && !x.s.hungUp {
-		a.e.client.peers.carriesAtMost(x.s.key.addr, a.worn)
+func (a *attempt) learn(t *transaction) {
+	if a.worn > 0 && t.session.mails == 1 && t.mailed && t.mailRefusal.Code == 0 && !t.session.hungUp {
+		a.e.client.peers.carriesAtMost(t.session.key.addr, a.worn)
 	}
 	a.worn = 0
 }
 
 // apply draws from one transaction what became of its recipients.
-func (a *attempt) apply(h *host, x *exchange, batch []*recipient, told events.Session) end {
+func (a *attempt) apply(h *host, t *transaction, batch []*recipient, told events.Session) end {
 	switch {
-	case x.diedIdle(), a.ticketFailed(h, x):
+	case t.diedIdle(), a.ticketFailed(h, t):
 		return dead
-	case x.mail.Code == 0 && x.tlsFirst():
+	case t.mailRefusal.Code == 0 && t.tlsFirst():
 		return wantsTLS
-	case x.mail.Code != 0:
-		return a.mailRefused(h, x, batch, told)
+	case t.mailRefusal.Code != 0:
+		return a.mailRefused(h, t, batch, told)
 	}
-	if x.stopped() {
-		a.refusedOnly(h, x, batch, told)
+	if t.stopped() {
+		a.refusedOnly(h, t, batch, told)
 		return answered
 	}
 	progress := false
 	for i, r := range batch {
 		r.visit = a.visits
-		switch said := x.answers[i]; said.standing {
+		switch said := t.answers[i]; said.standing {
 		case refused:
-			r.answer(x.refusal(said.reply, relay.ReachRecipient, h.Name), told)
+			r.answer(t.refusal(said.reply, relay.ReachRecipient, h.Name), told)
 			progress = true
 		case unclear:
 			r.answer(mixedFailure(said.reply, relay.ReachRecipient, h.Name), told)
 			progress = true
 		case taken:
 			progress = true
-			a.take(h, x, r, told)
+			a.take(h, t, r, told)
 		}
 	}
-	a.postpone(h, x, batch, progress, told)
+	a.postpone(h, t, batch, progress, told)
 	switch {
-	case a.repeat(x, batch):
+	case a.repeat(t, batch):
 		return again
-	case x.unclear && x.begun:
+	case t.unclear && t.begun:
 		return unknown
-	case x.err == nil || x.allHeard():
+	case t.err == nil || t.allHeard():
 		return answered
-	case x.unknowable():
+	case t.unknowable():
 		return unknown
 	}
 	return lost
@@ -230,27 +230,27 @@ func (a *attempt) apply(h *host, x *exchange, batch []*recipient, told events.Se
 
 // refusedOnly draws from a transaction that we broke off what the host has said
 // for good; for the others the attempt has not been made.
-func (a *attempt) refusedOnly(h *host, x *exchange, batch []*recipient, told events.Session) {
+func (a *attempt) refusedOnly(h *host, t *transaction, batch []*recipient, told events.Session) {
 	for i, r := range batch {
-		if said := x.answers[i]; said.standing == refused {
-			r.answer(x.refusal(said.reply, relay.ReachRecipient, h.Name), told)
+		if said := t.answers[i]; said.standing == refused {
+			r.answer(t.refusal(said.reply, relay.ReachRecipient, h.Name), told)
 		}
 	}
 }
 
 // take settles a recipient that RCPT accepted by the answer to the message.
-func (a *attempt) take(h *host, x *exchange, r *recipient, told events.Session) {
+func (a *attempt) take(h *host, t *transaction, r *recipient, told events.Session) {
 	switch {
-	case x.final.Code == 0:
-		r.answer(lostFailure(x, h.Name), told)
-	case x.unclear:
-		r.answer(mixedFailure(x.final, relay.ReachMessage, h.Name), told)
-	case x.final.Code < 400:
+	case t.final.Code == 0:
+		r.answer(lostFailure(t, h.Name), told)
+	case t.unclear:
+		r.answer(mixedFailure(t.final, relay.ReachMessage, h.Name), told)
+	case t.final.Code < 400:
 		r.settled = true
-		r.outcome = relay.Outcome{Reply: x.final, Relayed: x.s.ext.dsn, Session: told}
+		r.outcome = relay.Outcome{Reply: t.final, Relayed: t.session.ext.dsn, Session: told}
 	default:
-		f := x.refusal(x.final, relay.ReachMessage, h.Name)
-		if x.hopeless {
+		f := t.refusal(t.final, relay.ReachMessage, h.Name)
+		if t.hopeless {
 			f.Class, f.Reason = relay.Permanent, events.ReplyMixed
 		}
 		r.answer(f, told)
@@ -259,13 +259,13 @@ func (a *attempt) take(h *host, x *exchange, r *recipient, told events.Session) 
 
 // postpone sees to the recipients that the transaction had no room for. Where
 // it served nobody, the next one would not either.
-func (a *attempt) postpone(h *host, x *exchange, batch []*recipient, progress bool, told events.Session) {
+func (a *attempt) postpone(h *host, t *transaction, batch []*recipient, progress bool, told events.Session) {
 	for i, r := range batch {
-		switch said := x.answers[i]; {
-		case said.standing == tooMany && progress && x.err == nil:
+		switch said := t.answers[i]; {
+		case said.standing == tooMany && progress && t.err == nil:
 			r.visit = 0
-			if n := x.taken(); n > 0 && x.fullFrom(i) {
-				x.s.ext.rcptMax = n // asking more again would be for nothing
+			if n := t.taken(); n > 0 && t.fullFrom(i) {
+				t.session.ext.rcptMax = n // asking more again would be for nothing
 			}
 		case said.standing == tooMany:
 			f := replyFailure(said.reply, relay.ReachRecipient, h.Name)
@@ -273,21 +273,21 @@ func (a *attempt) postpone(h *host, x *exchange, batch []*recipient, progress bo
 			f.Status = "4.5.3"
 			r.answer(f, told)
 		case said.standing == unasked:
-			r.answer(lostFailure(x, h.Name), told)
+			r.answer(lostFailure(t, h.Name), told)
 		}
 	}
 }
 
 // mailRefused spreads the refusal of MAIL over everybody who waits.
-func (a *attempt) mailRefused(h *host, x *exchange, batch []*recipient, told events.Session) end {
-	if x.s.asksForTLS(x.mail) {
+func (a *attempt) mailRefused(h *host, t *transaction, batch []*recipient, told events.Session) end {
+	if t.session.asksForTLS(t.mailRefusal) {
 		return wantsTLS
 	}
-	f := replyFailure(x.mail, relay.ReachMessage, h.Name)
-	if x.unclear {
-		f = mixedFailure(x.mail, relay.ReachMessage, h.Name)
+	f := replyFailure(t.mailRefusal, relay.ReachMessage, h.Name)
+	if t.unclear {
+		f = mixedFailure(t.mailRefusal, relay.ReachMessage, h.Name)
 	}
-	if a.repeat(x, batch) {
+	if a.repeat(t, batch) {
 		for _, r := range batch {
 			if !r.settled {
 				r.outcome = relay.Outcome{Failure: f, Reply: f.Reply, Session: told} // for now
@@ -306,9 +306,9 @@ func (a *attempt) mailRefused(h *host, x *exchange, batch []*recipient, told eve
 
 // refusal is one in the host's words. In clear, one for the want of TLS is
 // not for good, whomever else the host has served (C12).
-func (x *exchange) refusal(r relay.Reply, reach relay.Reach, host string) *relay.Failure {
+func (t *transaction) refusal(r relay.Reply, reach relay.Reach, host string) *relay.Failure {
 	f := replyFailure(r, reach, host)
-	if x.s.asksForTLS(r) {
+	if t.session.asksForTLS(r) {
 		f.Class, f.Reason = relay.Temporary, events.StartTLSTempfail
 		f.Status = policy.Status(f.Reason, "", false)
 	}
@@ -362,12 +362,12 @@ func mixedFailure(r relay.Reply, reach relay.Reach, host string) *relay.Failure 
 
 // lostFailure is that of a conversation that broke off. A fault of our own
 // store shows no inner text.
-func lostFailure(x *exchange, host string) *relay.Failure {
-	if x.unread() {
+func lostFailure(t *transaction, host string) *relay.Failure {
+	if t.unread() {
 		return failure(relay.Temporary, relay.ReachMessage, events.Internal, "4.3.0", "message could not be read")
 	}
-	text := x.words()
-	if x.ended {
+	text := t.words()
+	if t.ended {
 		text += " after the message was sent"
 	}
 	f := failure(relay.Temporary, relay.ReachHost, events.SessionLost, "4.4.2", text)
