@@ -33,7 +33,7 @@ func (a *attempt) address(h *host, k target) {
 			if c.hello == policy.CompatHello && !c.remembered && !s.reused {
 				a.e.client.hellos.compat.note(k.addr)
 			}
-			if a.visit(h, s, seen) == dead {
+			if a.useSession(h, s, seen) == dead {
 				continue // the same again, without that session
 			}
 			return

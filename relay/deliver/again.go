@@ -11,7 +11,7 @@ func (a *attempt) repeat(t *transaction, batch []*recipient) bool {
 	for i, r := range batch {
 		said := t.answers[i]
 		if !r.settled && (said.standing == taken || said.standing == unasked || said.reply.Code == 421 && (t.used() || t.refusedSome())) {
-			r.visit, some = 0, true
+			r.askedIn, some = 0, true
 		}
 	}
 	if some {

@@ -32,17 +32,17 @@ type attempt struct {
 	letter relay.Message
 	heard  []*relay.Failure
 	// demands are those on every host; what is known of one is not looked at.
-	demands policy.Demands
-	hosts   []*host
-	begin   time.Time
-	hist    policy.History
-	dials   int
-	visits  int
-	agains  int  // connections opened because the one before was at its end
-	worn    int  // messages that the session before this one had carried
-	stop    bool // nothing more may be tried: the end was sent without an answer
-	gate    *gate
-	crowded string // nor may it for want of a connection to this host, or address
+	demands  policy.Demands
+	hosts    []*host
+	begin    time.Time
+	hist     policy.History
+	dials    int
+	sessions int
+	agains   int  // connections opened because the one before was at its end
+	worn     int  // messages that the session before this one had carried
+	stop     bool // nothing more may be tried: the end was sent without an answer
+	gate     *gate
+	crowded  string // nor may it for want of a connection to this host, or address
 
 	evidence  []relay.HostEvidence
 	sightings []events.Session // one per evidence
@@ -171,7 +171,7 @@ func (a *attempt) reuse() {
 				if s == nil {
 					break
 				}
-				a.visit(h, s, a.recognise(h, s))
+				a.useSession(h, s, a.recognise(h, s))
 			}
 		}
 	}
@@ -264,7 +264,7 @@ func (a *attempt) phase2(h *host) {
 			return
 		case s != nil:
 			a.e.metrics.plaintext.Inc()
-			a.visit(h, s, seen)
+			a.useSession(h, s, seen)
 		default:
 			h.verdicts = append(h.verdicts, seen.verdict)
 		}

@@ -18,7 +18,7 @@
 //	fault.go        what an error of the network or of crypto/tls means, in one function
 //	certificate.go  every fault of a certificate, independent of each other
 //	gate.go         ends the attempt when other things are demanded while it waits
-//	visit.go        one session's share of the attempt: transactions until everybody was asked about
+//	hostsession.go  one session's share of the attempt: transactions until everybody was asked about
 //	again.go        when a transaction is begun anew on another connection at once
 //	fit.go          what a host cannot take, by its SIZE and its keywords
 //	transaction.go  MAIL, RCPT, DATA or BDAT, in as few round trips as the host allows

@@ -17,7 +17,7 @@ func (a *attempt) unfit(h *host, s *session, told events.Session) {
 		if r.settled || f == nil {
 			continue
 		}
-		r.visit = a.visits
+		r.askedIn = a.sessions
 		if !slices.Contains(r.unfit, h) {
 			r.unfit = append(r.unfit, h)
 		}

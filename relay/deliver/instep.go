@@ -41,7 +41,7 @@ func (t *transaction) heard(rep reply) {
 	}
 }
 
-// confirm sees to it that x.final answers the content. Where it may not, nothing
+// confirm sees to it that t.final answers the content. Where it may not, nothing
 // that was heard counts: misstep.
 func (t *transaction) confirm(wording uint64, flight bool) {
 	yes := t.final.Code >= 200 && t.final.Code < 300

@@ -24,7 +24,7 @@ const (
 
 var causes = [...]cause{outOfStep, noChunks, worn, hungUp}
 
-// cause says why x may be begun anew at once, if it may.
+// cause says why t may be begun anew at once, if it may.
 func (t *transaction) cause() cause {
 	left := t.session.hungUp || t.err != nil && !isTimeout(t.err) && !isOwn(t.err)
 	switch {
@@ -54,7 +54,7 @@ func (t *transaction) refusedAny() bool {
 }
 
 // refusedSome reports whether the host had its reasons to hang up: it refused
-// recipients or the message. x is nil without a transaction.
+// recipients or the message. t is nil without a transaction.
 func (t *transaction) refusedSome() bool {
 	return t != nil && (t.final.Code >= 500 || slices.ContainsFunc(t.answers, func(said rcptAnswer) bool {
 		return said.standing == refused && said.reply.Code != 421

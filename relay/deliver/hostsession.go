@@ -15,32 +15,32 @@ type recipient struct {
 	*relay.Recipient
 	settled bool          // nothing more to do in this attempt
 	outcome relay.Outcome // when settled, or the best word so far
-	visit   int           // the last visit that asked about it
+	askedIn int           // the last host session that asked about it; 0: ask again
 	unfit   []*host       // hosts that cannot take it
 	misfit  relay.Outcome // why the last of them cannot
 }
 
-// end is how a visit ended.
-type end int
+// sessionEnd is how a host session ended.
+type sessionEnd int
 
 const (
-	answered  end = iota // every recipient was asked about, or none may be any more
-	exhausted            // the session carries no more; the host may
-	dead                 // the session proved nothing: idle, it was gone before MAIL was answered, or its ticket broke it
-	again                // the session is at its end; a new one may do better at once
-	lost                 // the connection broke before the message was out
-	wantsTLS             // in clear, MAIL was answered "STARTTLS first" (C12)
-	unknown              // the message was out, and nobody said what became of it; or we could not read it
+	answered  sessionEnd = iota // every recipient was asked about, or none may be any more
+	exhausted                   // the session carries no more; the host may
+	dead                        // the session proved nothing: idle, it was gone before MAIL was answered, or its ticket broke it
+	again                       // the session is at its end; a new one may do better at once
+	lost                        // the connection broke before the message was out
+	wantsTLS                    // in clear, MAIL was answered "STARTTLS first" (C12)
+	unknown                     // the message was out, and nobody said what became of it; or we could not read it
 )
 
-// visit hands the message over on an open session, and draws what follows for
+// useSession hands the message over on an open session, and draws what follows for
 // the host.
-func (a *attempt) visit(h *host, s *session, seen sighting) end {
+func (a *attempt) useSession(h *host, s *session, seen sighting) sessionEnd {
 	if a.job == nil {
 		a.ask(h, s, seen)
 		return answered
 	}
-	a.visits++
+	a.sessions++
 	for {
 		stop := s.whileOpen(a.ctx)
 		a.gate.waits(s.raw, nil)
@@ -54,7 +54,7 @@ func (a *attempt) visit(h *host, s *session, seen sighting) end {
 			a.discard(s)
 			return dead
 		}
-		a.depart(h, s, seen, e, t)
+		a.leaveSession(h, s, seen, e, t)
 		a.worn = 0
 		if e == again && t.mailRefusal.Code != 0 {
 			a.worn = s.carried
@@ -93,8 +93,8 @@ func (a *attempt) reopen(h *host, s **session, seen *sighting, fresh bool) bool 
 	return true
 }
 
-// depart records the visit and gives the session back or closes it.
-func (a *attempt) depart(h *host, s *session, seen sighting, e end, t *transaction) {
+// leaveSession records the host session and gives the session back or closes it.
+func (a *attempt) leaveSession(h *host, s *session, seen sighting, e sessionEnd, t *transaction) {
 	told := true
 	switch e {
 	case again:
@@ -129,7 +129,7 @@ func (a *attempt) depart(h *host, s *session, seen sighting, e end, t *transacti
 }
 
 // serve runs transactions until every waiting recipient was asked about.
-func (a *attempt) serve(h *host, s *session, seen sighting) (end, *transaction) {
+func (a *attempt) serve(h *host, s *session, seen sighting) (sessionEnd, *transaction) {
 	told := eventSession(h.Name, seen)
 	a.unfit(h, s, told)
 	var t *transaction
@@ -168,7 +168,7 @@ func (a *attempt) batch(s *session) []*recipient {
 	}
 	var batch []*recipient
 	for i := range a.rcpts {
-		if r := &a.rcpts[i]; !r.settled && r.visit != a.visits && len(batch) < most {
+		if r := &a.rcpts[i]; !r.settled && r.askedIn != a.sessions && len(batch) < most {
 			batch = append(batch, r)
 		}
 	}
@@ -186,7 +186,7 @@ func (a *attempt) learn(t *transaction) {
 }
 
 // apply draws from one transaction what became of its recipients.
-func (a *attempt) apply(h *host, t *transaction, batch []*recipient, told events.Session) end {
+func (a *attempt) apply(h *host, t *transaction, batch []*recipient, told events.Session) sessionEnd {
 	switch {
 	case t.diedIdle(), a.ticketFailed(h, t):
 		return dead
@@ -201,7 +201,7 @@ func (a *attempt) apply(h *host, t *transaction, batch []*recipient, told events
 	}
 	progress := false
 	for i, r := range batch {
-		r.visit = a.visits
+		r.askedIn = a.sessions
 		switch said := t.answers[i]; said.standing {
 		case refused:
 			r.answer(t.refusal(said.reply, relay.ReachRecipient, h.Name), told)
@@ -263,7 +263,7 @@ func (a *attempt) postpone(h *host, t *transaction, batch []*recipient, progress
 	for i, r := range batch {
 		switch said := t.answers[i]; {
 		case said.standing == tooMany && progress && t.err == nil:
-			r.visit = 0
+			r.askedIn = 0
 			if n := t.taken(); n > 0 && t.fullFrom(i) {
 				t.session.ext.rcptMax = n // asking more again would be for nothing
 			}
@@ -279,7 +279,7 @@ func (a *attempt) postpone(h *host, t *transaction, batch []*recipient, progress
 }
 
 // mailRefused spreads the refusal of MAIL over everybody who waits.
-func (a *attempt) mailRefused(h *host, t *transaction, batch []*recipient, told events.Session) end {
+func (a *attempt) mailRefused(h *host, t *transaction, batch []*recipient, told events.Session) sessionEnd {
 	if t.session.asksForTLS(t.mailRefusal) {
 		return wantsTLS
 	}
@@ -297,7 +297,7 @@ func (a *attempt) mailRefused(h *host, t *transaction, batch []*recipient, told 
 	}
 	for i := range a.rcpts {
 		if r := &a.rcpts[i]; !r.settled {
-			r.visit = a.visits
+			r.askedIn = a.sessions
 			r.answer(f, told)
 		}
 	}
