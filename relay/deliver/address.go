@@ -6,8 +6,8 @@ import (
 	"tlsrelay/policy"
 )
 
-// climb is the way through the hellos at one address.
-type climb struct {
+// addressAttempt is what an attempt has tried at one address.
+type addressAttempt struct {
 	hello      policy.Hello
 	remembered bool // the compat hello comes first, as the last time
 	used       map[policy.Hello]bool
@@ -18,7 +18,7 @@ type climb struct {
 // address tries one address: with the first hello, then with whatever else
 // the verdicts ask for, each on a connection of its own.
 func (a *attempt) address(h *host, k target) {
-	c := &climb{hello: a.e.client.hellos.first(k.addr), used: make(map[policy.Hello]bool, 3)}
+	c := &addressAttempt{hello: a.e.client.profiles.first(k.addr), used: make(map[policy.Hello]bool, 3)}
 	c.remembered = c.hello == policy.CompatHello
 	for {
 		s, seen, err := a.connect(h, k, manner{hello: c.hello})
@@ -31,7 +31,7 @@ func (a *attempt) address(h *host, k target) {
 		}
 		if s != nil {
 			if c.hello == policy.CompatHello && !c.remembered && !s.reused {
-				a.e.client.hellos.compat.note(k.addr)
+				a.e.client.profiles.compat.note(k.addr)
 			}
 			if a.useSession(h, s, seen) == dead {
 				continue // the same again, without that session
@@ -47,14 +47,14 @@ func (a *attempt) address(h *host, k target) {
 
 // next gives c the hello of the next connection after one that failed; false:
 // there is none to try.
-func (a *attempt) next(c *climb, k target, seen sighting) bool {
+func (a *attempt) next(c *addressAttempt, k target, seen sighting) bool {
 	c.used[c.hello] = true
 	c.tried = append(c.tried, seen.verdict)
 	c.shown = append(c.shown, seen.observed)
 	next := another(seen.verdict)
 	if next == "" && c.remembered && c.hello == policy.CompatHello && handshaking(seen) {
 		// What was learned of this address holds no longer.
-		a.e.client.hellos.compat.forget(k.addr)
+		a.e.client.profiles.compat.forget(k.addr)
 		c.tried, next = nil, policy.FullHello
 	}
 	if next == "" || c.used[next] {
@@ -81,7 +81,7 @@ func handshaking(s sighting) bool {
 }
 
 // leave gives an address its verdict.
-func (a *attempt) leave(h *host, k target, c *climb) {
+func (a *attempt) leave(h *host, k target, c *addressAttempt) {
 	v := policy.JudgeAddress(c.tried)
 	if h.decision.ProbesVersion(c.shown) {
 		v = a.probeVersion(h, k, v)

@@ -12,7 +12,7 @@
 //	pool.go         an idle session that is good enough for this message, or leave to dial
 //	session.go      dial, greeting, EHLO, STARTTLS, handshake, EHLO: fills policy.Observed
 //	name.go         what we call ourselves in EHLO
-//	hello.go        the ClientHello: profiles, compat, no-SNI and probing variants
+//	profile.go      the ClientHello: full, compat, no-SNI and probing profiles
 //	tickets.go      session tickets, and what is done where they break sessions
 //	memory.go       ... and of which addresses that is remembered
 //	fault.go        what an error of the network or of crypto/tls means, in one function

@@ -39,7 +39,7 @@ func New(o Options, router Router, log *zap.Logger, reg prometheus.Registerer) *
 		client: &client{
 			clocks: clocks{connect: o.ConnectTimeout, handshake: o.HandshakeTimeout, reply: o.CommandTimeout},
 			roots:  o.Roots, minVersion: o.OpportunisticMinVersion, maxMessages: o.MaxMessages, ignored: o.ignored,
-			hellos: newHellos(), log: log,
+			profiles: newProfiles(), log: log,
 		},
 		ehlo: qualified(o.Hostname), refused: newAddressMemory(nameLoggedFor),
 	}

@@ -43,7 +43,7 @@ type client struct {
 	minVersion  policy.Version             // where no demand names one
 	maxMessages int                        // that one connection carries; 0: as many as the host allows
 	ignored     func(host string) []string // EHLO keywords of a host not to believe, in capitals
-	hellos      *hellos
+	profiles    *profiles
 	peers       peers
 	log         *zap.Logger
 }
@@ -234,7 +234,7 @@ func (o *opening) startTLS() bool {
 
 func (o *opening) handshake() bool {
 	o.observed.Stage, o.observed.Hello = policy.StageHandshake, o.m.hello
-	cfg, tickets := o.c.hellos.config(profileFor(o.d, o.m.hello, o.c.minVersion), o.s.key.endpoint, !o.m.noTicket)
+	cfg, tickets := o.c.profiles.config(profileFor(o.d, o.m.hello, o.c.minVersion), o.s.key.endpoint, !o.m.noTicket)
 	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		o.asked = true
 		return &tls.Certificate{}, nil // none: what the host makes of that is row C5
@@ -306,7 +306,7 @@ func (o *opening) ready() {
 	o.s.seen = o.observed
 	o.observed = o.s.observed(o.d.Names)
 	o.verdict = o.d.Judge(o.observed)
-	if t := o.observed.TLS; t != nil && t.Resumed && !o.c.hellos.resumes.has(o.s.key.addr) {
+	if t := o.observed.TLS; t != nil && t.Resumed && !o.c.profiles.resumes.has(o.s.key.addr) {
 		// Nothing is known of its resumed sessions yet: let it say a word first.
 		o.s.cold = true
 	}

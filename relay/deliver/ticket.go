@@ -28,7 +28,7 @@ func (a *attempt) withoutTicket(k target, stage policy.Stage) {
 		a.noTicket = make(map[netip.AddrPort]bool)
 	}
 	a.noTicket[k.addr] = true
-	a.e.client.hellos.withoutTicket(k.endpoint, stage)
+	a.e.client.profiles.withoutTicket(k.endpoint, stage)
 	a.e.metrics.ticketFailed.Inc()
 }
 
@@ -42,7 +42,7 @@ func (a *attempt) ticketFailed(h *host, t *transaction) bool {
 	}
 	if t.mailed && t.mailRefusal.Code == 0 {
 		if s.seen.TLS.Resumed {
-			a.e.client.hellos.resumes.note(s.key.addr)
+			a.e.client.profiles.resumes.note(s.key.addr)
 		}
 		return false
 	}

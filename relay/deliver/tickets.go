@@ -34,7 +34,7 @@ const (
 // (RFC 8446 §C.4), and none that failed ever comes back.
 type ticketCache struct {
 	tls.ClientSessionCache
-	h       *hellos
+	h       *profiles
 	addr    netip.AddrPort
 	prefix  string
 	mute    bool // takes tickets, but offers none
@@ -95,11 +95,11 @@ func ticketSize(s *tls.ClientSessionState) int {
 }
 
 // dropTickets forgets the tickets for k, whatever hello they came with.
-func (h *hellos) dropTickets(k endpoint) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+func (p *profiles) dropTickets(k endpoint) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	prefix := ticketPrefix(k)
-	for _, base := range h.configs {
+	for _, base := range p.configs {
 		// Without a server name crypto/tls keys by address.
 		for _, name := range [...]string{k.sni, k.addr.String()} {
 			cache := base.ClientSessionCache
@@ -116,12 +116,12 @@ func (h *hellos) dropTickets(k endpoint) {
 // withoutTicket notes that a ticket spoiled a connection, which came to a stage. Where
 // that was the last one, all it spoiled was the certificate, which is as old as the
 // ticket: the next one is better.
-func (h *hellos) withoutTicket(k endpoint, stage policy.Stage) {
+func (p *profiles) withoutTicket(k endpoint, stage policy.Stage) {
 	if stage != policy.StageReady {
-		h.noTickets.note(k.addr)
-		h.resumes.forget(k.addr)
+		p.noTickets.note(k.addr)
+		p.resumes.forget(k.addr)
 	}
-	h.dropTickets(k)
+	p.dropTickets(k)
 }
 
 func ticketPrefix(k endpoint) string { return k.addr.String() + " " + k.source.String() + " " }

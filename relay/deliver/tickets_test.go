@@ -10,7 +10,7 @@ import (
 // TestTicketSize: a ticket counts with all that is kept with it.
 func TestTicketSize(t *testing.T) {
 	for size, kept := range map[int]bool{100: true, 60_000: false} {
-		cache := ticketCache{ClientSessionCache: tls.NewLRUClientSessionCache(2), h: newHellos(), prefix: "x"}
+		cache := ticketCache{ClientSessionCache: tls.NewLRUClientSessionCache(2), h: newProfiles(), prefix: "x"}
 		s, err := tls.NewResumptionState(make([]byte, size), &tls.SessionState{})
 		if err != nil {
 			t.Fatal(err)
@@ -25,20 +25,20 @@ func TestTicketSize(t *testing.T) {
 // TestTicketCache: no two connections offer the same ticket, and one comes back
 // only where the host takes it for more than one session.
 func TestTicketCache(t *testing.T) {
-	cache := func(h *hellos, lru tls.ClientSessionCache) *ticketCache {
-		return &ticketCache{ClientSessionCache: lru, h: h, prefix: "x"}
+	cache := func(p *profiles, lru tls.ClientSessionCache) *ticketCache {
+		return &ticketCache{ClientSessionCache: lru, h: p, prefix: "x"}
 	}
 	s, err := tls.NewResumptionState([]byte("ticket"), &tls.SessionState{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, lru := newHellos(), tls.NewLRUClientSessionCache(2)
-	cache(h, lru).Put("k", s)
-	first := cache(h, lru)
+	p, lru := newProfiles(), tls.NewLRUClientSessionCache(2)
+	cache(p, lru).Put("k", s)
+	first := cache(p, lru)
 	if _, ok := first.Get("k"); !ok {
 		t.Fatal("no ticket")
 	}
-	if _, ok := cache(h, lru).Get("k"); ok {
+	if _, ok := cache(p, lru).Get("k"); ok {
 		t.Error("the same ticket for two connections")
 	}
 	for _, c := range []struct {
@@ -50,13 +50,13 @@ func TestTicketCache(t *testing.T) {
 		{policy.Session{Version: policy.TLS12, Resumed: true}, true},
 	} {
 		first.worked(&c.session)
-		if _, ok := cache(h, lru).Get("k"); ok != c.back {
+		if _, ok := cache(p, lru).Get("k"); ok != c.back {
 			t.Errorf("%+v: back again: %v", c.session, ok)
 		}
 	}
 	first.renewed = true
 	first.worked(&policy.Session{Version: policy.TLS12, Resumed: true})
-	if _, ok := cache(h, lru).Get("k"); ok {
+	if _, ok := cache(p, lru).Get("k"); ok {
 		t.Error("the old ticket is kept beside the new one")
 	}
 }

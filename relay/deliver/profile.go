@@ -117,9 +117,9 @@ type endpoint struct {
 	source netip.Addr // zero: the system's choice
 }
 
-// hellos makes the tls.Config of every connection and remembers which
+// profiles makes the tls.Config of every connection and remembers which
 // addresses need the compat hello, and how they take session tickets.
-type hellos struct {
+type profiles struct {
 	mu      sync.Mutex // of configs and of the tickets in them
 	configs map[profile]*tls.Config
 
@@ -131,8 +131,8 @@ type hellos struct {
 // compatFor is how long an address is offered the compat hello first.
 const compatFor = 24 * time.Hour
 
-func newHellos() *hellos {
-	return &hellos{
+func newProfiles() *profiles {
+	return &profiles{
 		configs: make(map[profile]*tls.Config), compat: newAddressMemory(compatFor),
 		noTickets: newAddressMemory(noTicketsFor), resumes: newAddressMemory(resumesFor),
 	}
@@ -140,7 +140,7 @@ func newHellos() *hellos {
 
 // config gives a fresh tls.Config for one connection, and its tickets; nil: it
 // neither offers nor takes one. To offer none is what a connection may choose.
-func (h *hellos) config(p profile, k endpoint, offer bool) (*tls.Config, *ticketCache) {
+func (h *profiles) config(p profile, k endpoint, offer bool) (*tls.Config, *ticketCache) {
 	h.mu.Lock()
 	base := h.configs[p]
 	if base == nil {
@@ -162,8 +162,8 @@ func (h *hellos) config(p profile, k endpoint, offer bool) (*tls.Config, *ticket
 }
 
 // first gives the hello to begin with at an address.
-func (h *hellos) first(addr netip.AddrPort) policy.Hello {
-	if h.compat.has(addr) {
+func (p *profiles) first(addr netip.AddrPort) policy.Hello {
+	if p.compat.has(addr) {
 		return policy.CompatHello
 	}
 	return policy.FullHello
