@@ -55,14 +55,14 @@ type attempt struct {
 // host is one host of the attempt.
 type host struct {
 	resolve.Host
-	decision policy.Decision
-	verdicts []policy.Verdict // one per address tried
-	clear    []netip.AddrPort // addresses that phase 2 may try
-	words    relay.Reply      // the last of them
-	served   bool             // it answered for every recipient it was asked about
-	asked    bool             // it answered MAIL of a probe
-	refused  *relay.Failure   // in that answer; nil: it did not
-	full     int              // 1: every address had all the connections it may have when the attempt came to it
+	decision  policy.Decision
+	verdicts  []policy.Verdict // one per address tried
+	clear     []netip.AddrPort // addresses that phase 2 may try
+	lastReply relay.Reply      // the last of them
+	served    bool             // it answered for every recipient it was asked about
+	asked     bool             // it answered MAIL of a probe
+	refused   *relay.Failure   // in that answer; nil: it did not
+	full      int              // 1: every address had all the connections it may have when the attempt came to it
 }
 
 func newAttempt(ctx context.Context, e *Engine, route resolve.Route, demands policy.Demands) *attempt {
@@ -226,7 +226,7 @@ func (a *attempt) phase1(h *host) {
 		return
 	}
 	if h.Failure != nil {
-		h.words = h.Failure.Reply
+		h.lastReply = h.Failure.Reply
 		h.verdicts = append(h.verdicts, policy.Verdict{
 			Row: "A1", Action: policy.Next, Class: policy.Unreachable, Reason: h.Failure.Reason,
 		})
@@ -350,7 +350,7 @@ func (a *attempt) record(h *host, k target, seen sighting) {
 	if seen.noRoute {
 		return
 	}
-	h.words = seen.reply
+	h.lastReply = seen.reply
 	a.e.metrics.verdict(v)
 	a.evidence = append(a.evidence, relay.HostEvidence{
 		Host: h.Name, Address: k.addr.String(), Stage: o.Stage, Hello: o.Hello, Plain: o.Plain,

@@ -69,7 +69,7 @@ func (t *transaction) chunk() {
 			t.session.broken = true // in the middle of the chunk
 			return
 		}
-		t.confirm(rep.wording(), false)
+		t.confirm(rep.fingerprint(), false)
 		t.session.broken = true // in the middle of the message
 	}
 }

@@ -35,7 +35,7 @@ const (
 	chunkWithin     = time.Minute
 	syncWithin      = 30 * time.Second
 	textWithin      = 2 * time.Second
-	lastWordsWithin = time.Second
+	lastReplyWithin = time.Second
 	earlyWithin     = 50 * time.Millisecond
 
 	// slowest is the rate in octets per second below which a peer is taken for a

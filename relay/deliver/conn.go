@@ -146,16 +146,16 @@ func (c *conn) commandWithin(line string, d time.Duration) (reply, error) {
 	}
 	c.out = append(append(c.out, line...), "\r\n"...)
 	if err := c.flush(); err != nil {
-		return c.lastWords(err)
+		return c.lastReply(err)
 	}
 	return c.read(d)
 }
 
-// lastWords looks for a reply that came before writing failed: a host that
+// lastReply looks for a reply that came before writing failed: a host that
 // answers and closes must be heard, not reported as a broken pipe. An end or
 // an alert found instead tells more than the failed write.
-func (c *conn) lastWords(cause error) (reply, error) {
-	rep, err := c.read(min(c.timeout, lastWordsWithin))
+func (c *conn) lastReply(cause error) (reply, error) {
+	rep, err := c.read(min(c.timeout, lastReplyWithin))
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return reply{}, cause
 	}

@@ -20,7 +20,7 @@ type extensions struct {
 	rcptMax int   // LIMITS (RFC 9422); 0: none
 	mailMax int
 
-	list uint64 // the wording of a reply that lists something; 0: none did
+	list uint64 // the fingerprint of a reply that lists something; 0: none did
 }
 
 // parseExtensions reads an EHLO reply. Keywords come in any letter case
@@ -29,7 +29,7 @@ type extensions struct {
 func parseExtensions(r reply, ignored []string) extensions {
 	x := extensions{startTLS: policy.NotOffered}
 	if r.lines > 1 {
-		x.list = r.wording()
+		x.list = r.fingerprint()
 	}
 	first := true
 	for line := range r.each {

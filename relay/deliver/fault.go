@@ -94,10 +94,10 @@ func remoteAlert(err error) (uint8, bool) {
 	return uint8(v.Uint()), true
 }
 
-// wordsOf tells people what an error of a connection to addr means. Go's own
+// errorText tells people what an error of a connection to addr means. Go's own
 // texts name our address and port, which are nobody's business, and change with
 // its releases.
-func wordsOf(err error, addr netip.AddrPort) string {
+func errorText(err error, addr netip.AddrPort) string {
 	fault, alert := faultOf(err, false)
 	switch {
 	case errors.Is(err, errStep):
@@ -112,10 +112,10 @@ func wordsOf(err error, addr netip.AddrPort) string {
 		name := strings.TrimPrefix(tls.AlertError(alert).Error(), "tls: ")
 		return "TLS alert " + strconv.Itoa(int(alert)) + " from the host (" + name + ")"
 	}
-	return faultWords[fault]
+	return faultTexts[fault]
 }
 
-var faultWords = map[policy.Fault]string{
+var faultTexts = map[policy.Fault]string{
 	policy.Timeout:    "connection timed out",
 	policy.Closed:     "connection lost",
 	policy.Garbage:    "malformed reply",

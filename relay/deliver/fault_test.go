@@ -54,7 +54,7 @@ func TestFaultOf(t *testing.T) {
 
 // TestWordsOf: what goes into events and reports names the host's address at
 // most, never ours.
-func TestWordsOf(t *testing.T) {
+func TestErrorText(t *testing.T) {
 	host := netip.MustParseAddrPort("192.0.2.1:25")
 	own := &net.TCPAddr{IP: net.IPv4(10, 1, 2, 3), Port: 40000}
 	op := func(what string, err error) error {
@@ -81,7 +81,7 @@ func TestWordsOf(t *testing.T) {
 		{errors.New("tls: server selected unsupported protocol version 301"), "the host chose too low a TLS version"},
 		{errors.New("tls: server selected unsupported curve"), "the host's TLS is beyond what this relay can do"},
 	} {
-		if got := wordsOf(c.err, host); got != c.want {
+		if got := errorText(c.err, host); got != c.want {
 			t.Errorf("%v: %q, want %q", c.err, got, c.want)
 		}
 	}

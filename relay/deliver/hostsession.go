@@ -366,7 +366,7 @@ func lostFailure(t *transaction, host string) *relay.Failure {
 	if t.unread() {
 		return failure(relay.Temporary, relay.ReachMessage, events.Internal, "4.3.0", "message could not be read")
 	}
-	text := t.words()
+	text := t.errorText()
 	if t.ended {
 		text += " after the message was sent"
 	}

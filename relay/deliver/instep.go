@@ -15,7 +15,7 @@ import (
 // was refused. So an answer to content that says yes counts only when it is known
 // to be that, by one of two signs:
 //
-//   - Its wording is one that the address has used for content before, and never
+//   - Its fingerprint is one that the address has used for content before, and never
 //     for MAIL or RCPT (peer.answers). This costs nothing.
 //   - A list of keywords comes right after it when EHLO is asked (RFC 5321 §4.1.4
 //     allows that). No other command is answered by a list. This costs a round
@@ -33,24 +33,24 @@ import (
 // maxSurplus bounds the replies read that nobody asked for.
 const maxSurplus = 20
 
-// heard keeps the wording of a yes to MAIL or RCPT.
+// heard keeps the fingerprint of a yes to MAIL or RCPT.
 func (t *transaction) heard(rep reply) {
-	w := rep.wording()
-	if !slices.Contains(t.wordings, w) {
-		t.wordings = append(t.wordings, w)
+	w := rep.fingerprint()
+	if !slices.Contains(t.fingerprints, w) {
+		t.fingerprints = append(t.fingerprints, w)
 	}
 }
 
 // confirm sees to it that t.final answers the content. Where it may not, nothing
 // that was heard counts: misstep.
-func (t *transaction) confirm(wording uint64, flight bool) {
+func (t *transaction) confirm(fingerprint uint64, flight bool) {
 	yes := t.final.Code >= 200 && t.final.Code < 300
 	switch {
 	case t.session.broken && !yes: // it has hung up: there is nothing more to hear
 		return
-	case yes && t.known(wording):
+	case yes && t.known(fingerprint):
 		if t.peer.learned.Sub(t.began) < provenFor/2 || t.chunked && t.peer.chunks.Sub(t.began) < provenFor/2 {
-			t.proves(wording)
+			t.proves(fingerprint)
 		}
 		return
 	case t.final.Code < 500 && !yes && !flight && !t.doubted() && !t.refusedForGood():
@@ -60,17 +60,17 @@ func (t *transaction) confirm(wording uint64, flight bool) {
 	switch {
 	case len(surplus) > 0:
 		t.misstep(yes, surplus, sure)
-	case yes && !sure && !t.doubted() && (flight || t.chunked && !t.proven() || t.peer.worded(t.began) || slices.Contains(t.wordings, wording)):
+	case yes && !sure && !t.doubted() && (flight || t.chunked && !t.proven() || t.peer.learnedAt(t.began) || slices.Contains(t.fingerprints, fingerprint)):
 		t.misstep(yes, nil, false) // it may answer something else, and does not say what
 	case yes && sure:
-		t.proves(wording)
+		t.proves(fingerprint)
 	}
 }
 
 // known reports whether a yes is worded as the address answers content, and nothing
 // that it said to the envelope is.
-func (t *transaction) known(wording uint64) bool {
-	return !t.synced && !t.doubted() && t.peer.worded(t.began) && t.peer.knows(wording) && !slices.ContainsFunc(t.wordings, t.peer.knows)
+func (t *transaction) known(fingerprint uint64) bool {
+	return !t.synced && !t.doubted() && t.peer.learnedAt(t.began) && t.peer.knows(fingerprint) && !slices.ContainsFunc(t.fingerprints, t.peer.knows)
 }
 
 // assure sees to it, where no content was sent, that what was refused for good was
@@ -91,9 +91,9 @@ func (t *transaction) refusedForGood() bool {
 }
 
 // proves notes that the address has taken content, and answered in step.
-func (t *transaction) proves(wording uint64) {
+func (t *transaction) proves(fingerprint uint64) {
 	t.session.client.peers.change(t.session.key.addr, func(p *peer, now time.Time) {
-		p.learn(wording, t.wordings, now)
+		p.learn(fingerprint, t.fingerprints, now)
 		if t.chunked {
 			p.chunks = now.Add(provenFor)
 		}
@@ -176,7 +176,7 @@ func (t *transaction) sync() (surplus []relay.Reply, sure bool) {
 				surplus = surplus[:len(surplus)-1] // the last of them was to EHLO
 			}
 			return surplus, true
-		case !quitting && rep.code == 250 && rep.lines > 1 && rep.wording() == s.ext.list:
+		case !quitting && rep.code == 250 && rep.lines > 1 && rep.fingerprint() == s.ext.list:
 			return surplus, true
 		}
 		surplus = append(surplus, rep.export())

@@ -22,7 +22,7 @@ import (
 type sighting struct {
 	observed policy.Observed
 	verdict  policy.Verdict
-	reply    relay.Reply   // the host's last words, or the network's
+	reply    relay.Reply   // the host's last reply, or what the network said
 	local    netip.Addr    // of the connection; zero: there was none
 	took     time.Duration // the handshake; zero: there was none
 	noRoute  bool          // the address cannot be dialled from here: no evidence
@@ -106,11 +106,11 @@ func (o *opening) fail(err error) bool {
 	return o.stumble(err)
 }
 
-// stumble leaves with our words for an error; the log has its own.
+// stumble leaves with our text for an error; the log has Go's.
 func (o *opening) stumble(err error) bool {
 	o.c.log.Debug("connection failed", zap.Stringer("address", o.s.key.addr),
 		zap.String("stage", string(o.observed.Stage)), zap.Error(err))
-	o.reply = relay.Reply{Text: wordsOf(err, o.s.key.addr)}
+	o.reply = relay.Reply{Text: errorText(err, o.s.key.addr)}
 	return o.leave()
 }
 

@@ -73,12 +73,12 @@ func (t *transaction) unknowable() bool {
 	return t.ended && (!t.session.hungUp || isTimeout(t.err)) || isOwn(t.err) || errors.Is(t.err, errStep)
 }
 
-// words tells people how the transaction broke off.
-func (t *transaction) words() string {
+// errorText tells people how the transaction broke off.
+func (t *transaction) errorText() string {
 	if t.err == nil {
-		return faultWords[policy.Closed]
+		return faultTexts[policy.Closed]
 	}
-	return wordsOf(t.err, t.session.key.addr)
+	return errorText(t.err, t.session.key.addr)
 }
 
 // diedIdle reports that the session was idle before, and the host gone, or said goodbye, before it took

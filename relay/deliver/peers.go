@@ -31,7 +31,7 @@ type peer struct {
 	noList    time.Time // until when it is asked QUIT where others are asked EHLO
 	carries   int       // messages a connection; 0: not known
 	carried   time.Time // until when that holds
-	// answers are the wordings of its answers to content, learned in step; those
+	// answers are the fingerprints of its answers to content, learned in step; those
 	// of its answers to MAIL and RCPT are not among them. alike tells that there
 	// are none such: it answers everything in the same words.
 	answers []uint64
@@ -39,19 +39,19 @@ type peer struct {
 	learned time.Time // until when
 }
 
-// maxAnswers bounds the wordings kept of one address.
+// maxAnswers bounds the fingerprints kept of one address.
 const maxAnswers = 4
 
 // knows reports whether w is how the address answers content.
 func (p *peer) knows(w uint64) bool { return slices.Contains(p.answers, w) }
 
-// worded reports whether it is known at a time how the address answers content.
-func (p peer) worded(now time.Time) bool { return now.Before(p.learned) }
+// learnedAt reports whether it is known at a time how the address answers content.
+func (p peer) learnedAt(now time.Time) bool { return now.Before(p.learned) }
 
-// learn takes in the wording of an answer to content that was in step, beside
+// learn takes in the fingerprint of an answer to content that was in step, beside
 // those of the envelope it answered.
 func (p *peer) learn(w uint64, envelope []uint64, now time.Time) {
-	if !p.worded(now) {
+	if !p.learnedAt(now) {
 		p.answers, p.alike = nil, false
 	}
 	p.learned = now.Add(provenFor)

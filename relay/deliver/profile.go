@@ -140,23 +140,23 @@ func newProfiles() *profiles {
 
 // config gives a fresh tls.Config for one connection, and its tickets; nil: it
 // neither offers nor takes one. To offer none is what a connection may choose.
-func (h *profiles) config(p profile, k endpoint, offer bool) (*tls.Config, *ticketCache) {
-	h.mu.Lock()
-	base := h.configs[p]
+func (ps *profiles) config(p profile, k endpoint, offer bool) (*tls.Config, *ticketCache) {
+	ps.mu.Lock()
+	base := ps.configs[p]
 	if base == nil {
 		base = p.config()
-		h.configs[p] = base
+		ps.configs[p] = base
 	}
-	h.mu.Unlock()
+	ps.mu.Unlock()
 	c := base.Clone()
 	if p.hello != policy.NoSNIHello {
 		c.ServerName = k.sni
 	}
-	if c.ClientSessionCache == nil || h.noTickets.has(k.addr) {
+	if c.ClientSessionCache == nil || ps.noTickets.has(k.addr) {
 		c.ClientSessionCache = nil
 		return c, nil
 	}
-	t := &ticketCache{ClientSessionCache: base.ClientSessionCache, h: h, addr: k.addr, prefix: ticketPrefix(k), mute: !offer}
+	t := &ticketCache{ClientSessionCache: base.ClientSessionCache, h: ps, addr: k.addr, prefix: ticketPrefix(k), mute: !offer}
 	c.ClientSessionCache = t
 	return c, t
 }

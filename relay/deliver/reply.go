@@ -108,10 +108,10 @@ func (r reply) each(yield func([]byte) bool) {
 	bytes.SplitSeq(r.text, []byte{'\n'})(yield)
 }
 
-// wording sums up a reply but for what differs from message to message: words
+// fingerprint sums up a reply but for what differs from message to message: words
 // that have more in them than letters and punctuation are left out, such as ids,
 // addresses, times and sizes, but not an enhanced status code.
-func (r reply) wording() uint64 {
+func (r reply) fingerprint() uint64 {
 	const offset, prime = 14695981039346656037, 1099511628211 // FNV-1a, 64 bits
 	h := uint64(offset)
 	h = (h ^ uint64(r.code)) * prime

@@ -90,7 +90,7 @@ func TestExtensions(t *testing.T) {
 		startTLS: policy.Offered, pipelining: true, chunking: true, eightBit: true, utf8: true, dsn: true,
 		requireTLS: true, size: true, maxSize: 1000, rcptMax: 20, mailMax: 3,
 	}
-	want.list = r.wording()
+	want.list = r.fingerprint()
 	if got := parseExtensions(r, nil); got != want {
 		t.Errorf("%+v", got)
 	}
@@ -118,13 +118,13 @@ func TestMasked(t *testing.T) {
 
 // TestWordings: two answers to one command are worded alike, those to different
 // ones are not.
-func TestWordings(t *testing.T) {
-	wording := func(s string) uint64 {
+func TestFingerprints(t *testing.T) {
+	fingerprint := func(s string) uint64 {
 		r, err := read(s)
 		if err != nil {
 			t.Fatal(s, err)
 		}
-		return r.wording()
+		return r.fingerprint()
 	}
 	for _, same := range [][2]string{
 		{"250 2.0.0 Ok: queued as 4YBjXk3dhgz4w3k\r\n", "250 2.0.0 Ok: queued as 4YBjXl1Kz2z4w3m\r\n"},
@@ -132,7 +132,7 @@ func TestWordings(t *testing.T) {
 		{"250 2.1.5 <bob@example.test>... Recipient ok\r\n", "250 2.1.5 <carol@example.test>... Recipient ok\r\n"},
 		{"250 OK id=1tSxyz-000abc-1X\r\n", "250 OK id=1tSxyz-000abd-2Y\r\n"},
 	} {
-		if wording(same[0]) != wording(same[1]) {
+		if fingerprint(same[0]) != fingerprint(same[1]) {
 			t.Errorf("%q and %q", same[0], same[1])
 		}
 	}
@@ -142,7 +142,7 @@ func TestWordings(t *testing.T) {
 		{"250 OK id=1tSxyz-000abc-1X\r\n", "250 Accepted\r\n"},
 		{"250 Ok\r\n", "251 Ok\r\n"},
 	} {
-		if wording(other[0]) == wording(other[1]) {
+		if fingerprint(other[0]) == fingerprint(other[1]) {
 			t.Errorf("%q and %q", other[0], other[1])
 		}
 	}

@@ -99,8 +99,8 @@ func (a *attempt) unreached() *relay.Failure {
 		v := policy.Merge(h.Name, h.verdicts)
 		if i == 0 || best.Class == policy.Unreachable && v.Class != policy.Unreachable {
 			best, own = v, h.Failure
-			if h.words != (relay.Reply{}) {
-				words = h.words
+			if h.lastReply != (relay.Reply{}) {
+				words = h.lastReply
 			}
 		}
 	}

@@ -113,12 +113,12 @@ func (s *session) oneMore() bool { return s.peer().messages(time.Now()) == 1 }
 func (s *session) stepByStep() bool { return time.Now().Before(s.peer().outOfStep) }
 
 // lost puts into o what a session shows that broke off at MAIL or after it, and
-// gives our words for it.
+// gives our text for it.
 func (s *session) lost(o *policy.Observed, err error) relay.Reply {
 	o.Stage = policy.StageMail
 	o.Fault, o.Alert = faultOf(err, false)
 	o.Fault = cmp.Or(o.Fault, policy.Closed)
-	return relay.Reply{Text: wordsOf(err, s.key.addr)}
+	return relay.Reply{Text: errorText(err, s.key.addr)}
 }
 
 // poolable reports whether other messages may use the session. In clear that

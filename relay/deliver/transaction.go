@@ -53,19 +53,19 @@ type transaction struct {
 	// transaction since.
 	reused bool
 
-	mailRefusal relay.Reply  // refusal of MAIL; Code 0: none
-	mailed      bool         // MAIL was answered
-	unreset     bool         // RSET was refused
-	answers     []rcptAnswer // one per recipient
-	final       relay.Reply  // to the message, or to DATA where that was refused
-	unclear     bool         // mail or final says both yes and no, and is believed in neither
-	hopeless    bool         // final is a no beside a yes, and so it was the attempt before
-	chunked     bool         // the content goes by BDAT
-	begun       bool         // content was sent
-	ended       bool         // all of the message was sent
-	err         error        // the conversation broke off
-	wordings    []uint64     // of the answers that took MAIL and RCPT
-	synced      bool         // EHLO was asked in the same flight
+	mailRefusal  relay.Reply  // refusal of MAIL; Code 0: none
+	mailed       bool         // MAIL was answered
+	unreset      bool         // RSET was refused
+	answers      []rcptAnswer // one per recipient
+	final        relay.Reply  // to the message, or to DATA where that was refused
+	unclear      bool         // mail or final says both yes and no, and is believed in neither
+	hopeless     bool         // final is a no beside a yes, and so it was the attempt before
+	chunked      bool         // the content goes by BDAT
+	begun        bool         // content was sent
+	ended        bool         // all of the message was sent
+	err          error        // the conversation broke off
+	fingerprints []uint64     // of the answers that took MAIL and RCPT
+	synced       bool         // EHLO was asked in the same flight
 	// untaken tells that the message cannot have been taken though err is set;
 	// unchunked that it was not, for the host does not do what CHUNKING promises.
 	untaken, unchunked bool
@@ -142,7 +142,7 @@ func (t *transaction) run() {
 func (t *transaction) mayFly(reset bool) bool {
 	s, p := t.session, &t.peer
 	return s.ext.pipelining && s.ext.chunking && !reset && !s.cold &&
-		t.began.Before(p.chunks) && p.worded(t.began) && (len(p.answers) > 0 || s.ext.list != 0 && !t.began.Before(p.noList)) &&
+		t.began.Before(p.chunks) && p.learnedAt(t.began) && (len(p.answers) > 0 || s.ext.list != 0 && !t.began.Before(p.noList)) &&
 		!t.doubted() &&
 		t.mail.body.Size() <= oneFlight && !t.mail.namesRecipients()
 }
@@ -329,7 +329,7 @@ func (t *transaction) replyWithin(d time.Duration, sent error) (rep reply, ok bo
 	case isOwn(sent), byUs(sent):
 		t.err = sent // the host waits for the rest; there is nothing to hear
 	default:
-		rep, t.err = t.session.lastWords(sent)
+		rep, t.err = t.session.lastReply(sent)
 	}
 	t.session.broken = t.session.broken || sent != nil
 	return rep, t.err == nil
@@ -441,9 +441,9 @@ func (t *transaction) hearFinal(sent error, flight bool) {
 		}
 		t.lied()
 	default:
-		wording := rep.wording()
+		fingerprint := rep.fingerprint()
 		if t.final = t.export(rep); t.final.Code != 0 && !t.unclear {
-			t.confirm(wording, flight)
+			t.confirm(fingerprint, flight)
 		}
 		if !t.anyTaken() {
 			t.final = relay.Reply{} // it was about a message for nobody
