@@ -21,7 +21,7 @@ func (a *attempt) address(h *host, k target) {
 	c := &addressAttempt{hello: a.e.client.profiles.first(k.addr), used: make(map[policy.Hello]bool, 3)}
 	c.remembered = c.hello == policy.CompatHello
 	for {
-		s, seen, err := a.connect(h, k, manner{hello: c.hello})
+		s, seen, err := a.connect(h, k, openOptions{hello: c.hello})
 		if err != nil {
 			a.discard(s)
 			return
@@ -47,7 +47,7 @@ func (a *attempt) address(h *host, k target) {
 
 // next gives c the hello of the next connection after one that failed; false:
 // there is none to try.
-func (a *attempt) next(c *addressAttempt, k target, seen sighting) bool {
+func (a *attempt) next(c *addressAttempt, k target, seen observation) bool {
 	c.used[c.hello] = true
 	c.tried = append(c.tried, seen.verdict)
 	c.shown = append(c.shown, seen.observed)
@@ -76,7 +76,7 @@ func another(v policy.Verdict) policy.Hello {
 }
 
 // handshaking reports whether the hello can have been what failed.
-func handshaking(s sighting) bool {
+func handshaking(s observation) bool {
 	return s.observed.Stage == policy.StageHandshake || s.observed.Stage == policy.StageEHLOTLS
 }
 
@@ -113,7 +113,7 @@ func (a *attempt) probeVersion(h *host, k target, stands policy.Verdict) policy.
 	if s, err := a.e.pool.acquire(ctx, k, fresh); s != nil || err != nil {
 		return stands
 	}
-	_, seen := a.e.open(ctx, h, k, manner{hello: policy.ProbeHello})
+	_, seen := a.e.open(ctx, h, k, openOptions{hello: policy.ProbeHello})
 	a.e.pool.release(k, false)
 	if ctx.Err() != nil || seen.noRoute {
 		return stands

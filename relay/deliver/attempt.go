@@ -27,10 +27,10 @@ type attempt struct {
 	job   *Job // nil: a probe
 	mail  mailObject
 	rcpts []recipient
-	// letter is what a probe has in place of a message, and heard what MAIL came to
+	// probeMail is what a probe has in place of a message, and heard what MAIL came to
 	// for it at each host that answered; nil: it was taken.
-	letter relay.Message
-	heard  []*relay.Failure
+	probeMail   relay.Message
+	mailAnswers []*relay.Failure
 	// demands are those on every host; what is known of one is not looked at.
 	demands  policy.Demands
 	hosts    []*host
@@ -44,12 +44,12 @@ type attempt struct {
 	gate     *gate
 	crowded  string // nor may it for want of a connection to this host, or address
 
-	evidence  []relay.HostEvidence
-	sightings []events.Session // one per evidence
-	trouble   bool             // 421 or a lost connection
-	tampered  map[netip.AddrPort]bool
-	noTicket  map[netip.AddrPort]bool            // a session ticket broke a session with it
-	probed    map[netip.AddrPort]policy.Observed // what asking for its versions showed
+	evidence    []relay.HostEvidence
+	connections []events.Session // one per evidence
+	trouble     bool             // 421 or a lost connection
+	tampered    map[netip.AddrPort]bool
+	noTicket    map[netip.AddrPort]bool            // a session ticket broke a session with it
+	probed      map[netip.AddrPort]policy.Observed // what asking for its versions showed
 }
 
 // host is one host of the attempt.
@@ -212,11 +212,11 @@ func (h *host) usable(s *session) bool {
 }
 
 // recognise gives what a reused session shows, as if it had just been opened.
-func (a *attempt) recognise(h *host, s *session) sighting {
+func (a *attempt) recognise(h *host, s *session) observation {
 	s.reuse()
 	a.e.metrics.reused.Inc()
 	o := s.observed(h.decision.Names)
-	return sighting{observed: o, verdict: h.decision.Judge(o), local: s.local}
+	return observation{observed: o, verdict: h.decision.Judge(o), local: s.local}
 }
 
 // phase1 tries the addresses of h with TLS until one of them has answered for
@@ -257,7 +257,7 @@ func (a *attempt) phase2(h *host) {
 			continue
 		}
 		k, _ := a.e.key(h.Host, addr)
-		s, seen, err := a.connect(h, k, manner{plain: true})
+		s, seen, err := a.connect(h, k, openOptions{plain: true})
 		switch {
 		case err != nil:
 			a.discard(s)
@@ -279,13 +279,13 @@ func (a *attempt) needsClear() bool {
 			return false
 		}
 	}
-	return !slices.ContainsFunc(a.heard, decides)
+	return !slices.ContainsFunc(a.mailAnswers, decides)
 }
 
 // connect gives a session to an address, idle or new, or none with the
 // verdict why. err is set when the attempt was cut short; a session is good for
 // nothing then.
-func (a *attempt) connect(h *host, k target, m manner) (*session, sighting, error) {
+func (a *attempt) connect(h *host, k target, m openOptions) (*session, observation, error) {
 	usable := h.usable
 	if a.job == nil || m.plain || m.fresh || m.hello == policy.NoSNIHello {
 		usable = fresh
@@ -299,7 +299,7 @@ func (a *attempt) connect(h *host, k target, m manner) (*session, sighting, erro
 			if errors.As(err, &full) {
 				a.crowded = full.place
 			}
-			return nil, sighting{}, err
+			return nil, observation{}, err
 		}
 		if s != nil {
 			s.inTurn = time.Now()
@@ -345,7 +345,7 @@ func (a *attempt) discard(s *session) {
 }
 
 // record keeps what a connection showed.
-func (a *attempt) record(h *host, k target, seen sighting) {
+func (a *attempt) record(h *host, k target, seen observation) {
 	o, v := seen.observed, seen.verdict
 	if seen.noRoute {
 		return
@@ -356,11 +356,11 @@ func (a *attempt) record(h *host, k target, seen sighting) {
 		Host: h.Name, Address: k.addr.String(), Stage: o.Stage, Hello: o.Hello, Plain: o.Plain,
 		Verdict: v, TLS: o.TLS, MXAuth: h.decision.MX, Reply: seen.reply.String(),
 	})
-	a.sightings = append(a.sightings, eventSession(h.Name, seen))
+	a.connections = append(a.connections, eventSession(h.Name, seen))
 }
 
 // eventSession is what events tell of a connection.
-func eventSession(name string, seen sighting) events.Session {
+func eventSession(name string, seen observation) events.Session {
 	s := events.Session{Host: name}
 	if seen.local.IsValid() {
 		s.LocalIP = seen.local.String()

@@ -144,7 +144,7 @@ func (e *Engine) source(a netip.Addr) (netip.Addr, bool) {
 const nameLoggedFor = time.Hour
 
 // nameRefused tells the operator, for whom it is to mend.
-func (e *Engine) nameRefused(k target, seen sighting) {
+func (e *Engine) nameRefused(k target, seen observation) {
 	if e.refused.note(k.addr) {
 		e.log.Warn("a host refuses the name that this relay gives in EHLO", zap.String("host", k.host),
 			zap.Stringer("address", k.addr), zap.String("name", k.name(seen.local)), zap.Stringer("reply", seen.reply))
@@ -152,7 +152,7 @@ func (e *Engine) nameRefused(k target, seen sighting) {
 }
 
 // open opens a session with an address of h, and tells metrics and log of it.
-func (e *Engine) open(ctx context.Context, h *host, k target, m manner) (*session, sighting) {
+func (e *Engine) open(ctx context.Context, h *host, k target, m openOptions) (*session, observation) {
 	s, seen := e.client.open(ctx, k, h.decision, m)
 	e.metrics.connection(seen)
 	if seen.verdict.Reason == events.NameRefused {

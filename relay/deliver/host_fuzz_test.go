@@ -45,7 +45,7 @@ func (*recorded) SetDeadline(time.Time) error { return nil }
 func (*recorded) RemoteAddr() net.Addr        { return &net.TCPAddr{} }
 
 // openingTo is a connection to such a host, as it stands when it has been dialled.
-func openingTo(c *client, host *recorded, s policy.Sender, m manner) *opening {
+func openingTo(c *client, host *recorded, s policy.Sender, m openOptions) *opening {
 	k := target{host: "mx1.example.test", endpoint: endpoint{sni: "mx1.example.test", addr: netip.MustParseAddrPort("192.0.2.1:25")}}
 	o := &opening{c: c, d: s.Demands().On(policy.Facts{}), m: m, s: &session{key: k, client: c, ehlo: "relay.sender.test"}}
 	o.observed = policy.Observed{Stage: policy.StageConnect, Plain: m.plain}
@@ -78,13 +78,13 @@ func FuzzHandshake(f *testing.F) {
 	c := New(Options{Roots: ca.Pool()}, router{}, nil, nil).client
 	kinds := []policy.Hello{policy.FullHello, policy.CompatHello, policy.NoSNIHello, policy.ProbeHello}
 	f.Fuzz(func(t *testing.T, said []byte, demands, kind uint8) {
-		m := manner{hello: kinds[int(kind)%len(kinds)]}
+		m := openOptions{hello: kinds[int(kind)%len(kinds)]}
 		o := openingTo(c, &recorded{said: said}, fuzzSenders[int(demands)%len(fuzzSenders)], m)
 		o.observed.StartTLS = policy.Offered
 		if o.handshake() || o.observed.TLS != nil {
 			t.Fatalf("%q is a handshake", said)
 		}
-		checkSighting(t, o)
+		checkObservation(t, o)
 		v := o.verdict
 		if v.Action == policy.Proceed || v.Class == policy.OK || v.Class == policy.Unreachable {
 			t.Fatalf("%+v of %q", v, said)
@@ -118,12 +118,12 @@ func FuzzHost(f *testing.F) {
 	c := New(Options{Roots: ca.Pool()}, router{}, nil, nil).client
 	f.Fuzz(func(t *testing.T, said []byte, demands uint8, byLine bool) {
 		n := int(demands) % (len(fuzzSenders) + 1)
-		m := manner{hello: policy.FullHello, plain: n == len(fuzzSenders)}
+		m := openOptions{hello: policy.FullHello, plain: n == len(fuzzSenders)}
 		o := openingTo(c, &recorded{said: said, byLine: byLine}, fuzzSenders[n%len(fuzzSenders)], m)
 		if o.greet() && o.ehlo() && o.startTLS() && o.handshake() && o.ehloTLS() {
 			t.Fatalf("%q came through a handshake", said)
 		}
-		checkSighting(t, o)
+		checkObservation(t, o)
 		seen := o.observed
 		if o.verdict.Action != policy.Proceed {
 			return
@@ -134,8 +134,8 @@ func FuzzHost(f *testing.F) {
 	})
 }
 
-// checkSighting holds what is told of a connection to what may be told.
-func checkSighting(t *testing.T, o *opening) {
+// checkObservation holds what is told of a connection to what may be told.
+func checkObservation(t *testing.T, o *opening) {
 	v, seen := o.verdict, o.observed
 	if !slices.Contains([]policy.Evidence{policy.OK, policy.Conclusive, policy.Inconclusive, policy.Unreachable, policy.Suspicious}, v.Class) ||
 		!slices.Contains(events.Reasons(), v.Reason) || !slices.Contains(events.Reasons(), v.Note) || v.Row == "" {

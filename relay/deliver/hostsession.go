@@ -35,7 +35,7 @@ const (
 
 // useSession hands the message over on an open session, and draws what follows for
 // the host.
-func (a *attempt) useSession(h *host, s *session, seen sighting) sessionEnd {
+func (a *attempt) useSession(h *host, s *session, seen observation) sessionEnd {
 	if a.job == nil {
 		a.ask(h, s, seen)
 		return answered
@@ -73,7 +73,7 @@ const maxAgain = 3
 
 // reopen replaces a session that has carried all it may. Where it has shown that
 // itself, no other idle session is used, for that may be as old.
-func (a *attempt) reopen(h *host, s **session, seen *sighting, fresh bool) bool {
+func (a *attempt) reopen(h *host, s **session, seen *observation, fresh bool) bool {
 	if fresh {
 		if a.agains++; a.agains > maxAgain {
 			return false
@@ -82,7 +82,7 @@ func (a *attempt) reopen(h *host, s **session, seen *sighting, fresh bool) bool 
 	if a.done() {
 		return false
 	}
-	next, saw, err := a.connect(h, (*s).key, manner{
+	next, saw, err := a.connect(h, (*s).key, openOptions{
 		hello: cmp.Or(seen.observed.Hello, policy.FullHello), plain: seen.observed.Plain, fresh: fresh,
 	})
 	if err != nil || next == nil {
@@ -94,7 +94,7 @@ func (a *attempt) reopen(h *host, s **session, seen *sighting, fresh bool) bool 
 }
 
 // leaveSession records the host session and gives the session back or closes it.
-func (a *attempt) leaveSession(h *host, s *session, seen sighting, e sessionEnd, t *transaction) {
+func (a *attempt) leaveSession(h *host, s *session, seen observation, e sessionEnd, t *transaction) {
 	told := true
 	switch e {
 	case again:
@@ -129,7 +129,7 @@ func (a *attempt) leaveSession(h *host, s *session, seen sighting, e sessionEnd,
 }
 
 // serve runs transactions until every waiting recipient was asked about.
-func (a *attempt) serve(h *host, s *session, seen sighting) (sessionEnd, *transaction) {
+func (a *attempt) serve(h *host, s *session, seen observation) (sessionEnd, *transaction) {
 	told := eventSession(h.Name, seen)
 	a.unfit(h, s, told)
 	var t *transaction

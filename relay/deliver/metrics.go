@@ -98,7 +98,7 @@ func (m *metrics) begin() {
 }
 
 // connection counts one that was tried.
-func (m *metrics) connection(seen sighting) {
+func (m *metrics) connection(seen observation) {
 	if seen.local.IsValid() {
 		m.opened.Inc()
 	}

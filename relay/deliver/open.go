@@ -18,8 +18,8 @@ import (
 	"tlsrelay/relay"
 )
 
-// sighting is what one connection showed and the verdict on it.
-type sighting struct {
+// observation is what one connection showed and the verdict on it.
+type observation struct {
 	observed policy.Observed
 	verdict  policy.Verdict
 	reply    relay.Reply   // the host's last reply, or what the network said
@@ -31,7 +31,7 @@ type sighting struct {
 
 // turnedAway reports whether the host took no connection: it refused it, or left
 // at the greeting.
-func (s sighting) turnedAway() bool {
+func (s observation) turnedAway() bool {
 	o := s.observed
 	return s.refused || o.Stage == policy.StageGreeting && (o.Code == 421 || o.Fault == policy.Closed)
 }
@@ -48,8 +48,8 @@ type client struct {
 	log         *zap.Logger
 }
 
-// manner is how to open a session.
-type manner struct {
+// openOptions is how to open a session.
+type openOptions struct {
 	hello    policy.Hello
 	plain    bool // phase 2: leave STARTTLS alone
 	fresh    bool // no idle session will do
@@ -60,20 +60,20 @@ type manner struct {
 type opening struct {
 	c *client
 	d policy.Decision
-	m manner
+	m openOptions
 	s *session
-	sighting
+	observation
 	asked bool // the host requested a client certificate
 }
 
 // open dials and goes as far as the decision allows. The session is nil
 // unless the verdict says Proceed. The connection is closed when ctx ends.
-func (c *client) open(ctx context.Context, k target, d policy.Decision, m manner) (*session, sighting) {
+func (c *client) open(ctx context.Context, k target, d policy.Decision, m openOptions) (*session, observation) {
 	now := time.Now()
 	o := &opening{c: c, d: d, m: m, s: &session{key: k, opened: now, inTurn: now, client: c, most: c.maxMessages}}
 	o.observed = policy.Observed{Stage: policy.StageConnect, Plain: m.plain}
 	if !o.dial(ctx) {
-		return nil, o.sighting
+		return nil, o.observation
 	}
 	stop := o.s.whileOpen(ctx)
 	defer stop()
@@ -81,14 +81,14 @@ func (c *client) open(ctx context.Context, k target, d policy.Decision, m manner
 		o.ready()
 	}
 	if o.verdict.Action == policy.Proceed {
-		return o.s, o.sighting
+		return o.s, o.observation
 	}
 	if o.observed.Fault == policy.NoFault && !o.observed.Injected {
 		o.s.quit()
 	} else {
 		o.s.close()
 	}
-	return nil, o.sighting
+	return nil, o.observation
 }
 
 // leave has the verdict given on what was seen so far.

@@ -55,7 +55,7 @@ func (e *Engine) Probe(ctx context.Context, destination string, s policy.Sender)
 		return rep
 	}
 	a := newAttempt(ctx, e, route, demands)
-	a.letter.RequireTLS = s.RequireTLS
+	a.probeMail.RequireTLS = s.RequireTLS
 	a.run()
 	var history policy.History
 	rep.Ruling, history = a.conclude(time.Now())
@@ -80,22 +80,22 @@ func (e *Engine) Probe(ctx context.Context, destination string, s policy.Sender)
 // ask goes on to MAIL with the null sender, which everybody has to take (RFC 5321
 // §4.5.5), and takes it back. A host that wants AUTH, or TLS after all, may say so
 // only there.
-func (a *attempt) ask(h *host, s *session, seen sighting) {
+func (a *attempt) ask(h *host, s *session, seen observation) {
 	defer s.whileOpen(a.ctx)()
 	o := &seen.observed
-	said, err := s.askMail(&a.letter)
+	said, err := s.askMail(&a.probeMail)
 	switch {
 	case err != nil:
 		seen.reply = s.lost(o, err)
 		seen.verdict = h.decision.Judge(*o)
 	case said == (relay.Reply{}):
-		a.hear(h, nil)
+		a.hearMail(h, nil)
 	case s.asksForTLS(said):
 		o.Stage, o.Code = policy.StageMail, said.Code
 		seen.verdict, seen.reply = h.decision.Judge(*o), said
 	default:
 		o.Stage, o.Code, seen.reply = policy.StageMail, said.Code, said
-		a.hear(h, nullRefusal(said, h.Name))
+		a.hearMail(h, nullRefusal(said, h.Name))
 	}
 	if a.ctx.Err() == nil {
 		a.record(h, s.key, seen)
@@ -108,19 +108,19 @@ func (a *attempt) ask(h *host, s *session, seen sighting) {
 	}
 }
 
-// hear notes the answer to MAIL of a host, which is that of the first of its
+// hearMail notes the answer to MAIL of a host, which is that of the first of its
 // addresses that gives one: a delivery goes no further.
-func (a *attempt) hear(h *host, f *relay.Failure) {
+func (a *attempt) hearMail(h *host, f *relay.Failure) {
 	if !h.asked {
 		h.asked, h.refused = true, f
-		a.heard = append(a.heard, f)
+		a.mailAnswers = append(a.mailAnswers, f)
 	}
 }
 
 // refusal is what the answers to MAIL, in the order of an attempt, mean for a message:
 // a host that takes it or refuses it for good is the last one it comes to.
 func (a *attempt) refusal() (f *relay.Failure) {
-	for _, f = range a.heard {
+	for _, f = range a.mailAnswers {
 		if decides(f) {
 			break
 		}

@@ -150,8 +150,8 @@ func (a *attempt) turnedAway() bool {
 func (a *attempt) telling(host string) events.Session {
 	var best events.Session
 	rank := 0
-	for i := len(a.sightings) - 1; i >= 0; i-- {
-		s := a.sightings[i]
+	for i := len(a.connections) - 1; i >= 0; i-- {
+		s := a.connections[i]
 		n := 1
 		switch {
 		case s.TLSVersion != "" && s.CertErr:

@@ -9,7 +9,7 @@ import (
 
 // open opens a session and, where a ticket may have broken that, another one
 // without: of the two, the last one counts. A probe looks at what a host is now.
-func (a *attempt) open(ctx context.Context, h *host, k target, m manner) (*session, sighting) {
+func (a *attempt) open(ctx context.Context, h *host, k target, m openOptions) (*session, observation) {
 	m.noTicket = a.job == nil || a.noTicket[k.addr]
 	s, seen := a.e.open(ctx, h, k, m)
 	if seen.verdict.Action == policy.RetryNoTicket && ctx.Err() == nil {
@@ -46,7 +46,7 @@ func (a *attempt) ticketFailed(h *host, t *transaction) bool {
 		}
 		return false
 	}
-	seen := sighting{observed: s.observed(h.decision.Names), reply: t.mailRefusal, local: s.local}
+	seen := observation{observed: s.observed(h.decision.Names), reply: t.mailRefusal, local: s.local}
 	o := &seen.observed
 	o.Stage, o.FirstMail, o.Code = policy.StageMail, true, t.mailRefusal.Code
 	if !t.mailed {
