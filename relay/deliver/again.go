@@ -10,7 +10,7 @@ func (a *attempt) repeat(t *transaction, batch []*recipient) bool {
 	some := false
 	for i, r := range batch {
 		said := t.answers[i]
-		if !r.settled && (said.standing == taken || said.standing == unasked || said.reply.Code == 421 && (t.used() || t.refusedSome())) {
+		if !r.done && (said.standing == taken || said.standing == unasked || said.reply.Code == 421 && (t.used() || t.refusedSome())) {
 			r.askedIn, some = 0, true
 		}
 	}

@@ -41,7 +41,7 @@ type attempt struct {
 	agains   int  // connections opened because the one before was at its end
 	worn     int  // messages that the session before this one had carried
 	stop     bool // nothing more may be tried: the end was sent without an answer
-	gate     *gate
+	gate     *demandsGate
 	crowded  string // nor may it for want of a connection to this host, or address
 
 	evidence    []relay.HostEvidence
@@ -55,14 +55,14 @@ type attempt struct {
 // host is one host of the attempt.
 type host struct {
 	resolve.Host
-	decision  policy.Decision
-	verdicts  []policy.Verdict // one per address tried
-	clear     []netip.AddrPort // addresses that phase 2 may try
-	lastReply relay.Reply      // the last of them
-	served    bool             // it answered for every recipient it was asked about
-	asked     bool             // it answered MAIL of a probe
-	refused   *relay.Failure   // in that answer; nil: it did not
-	full      int              // 1: every address had all the connections it may have when the attempt came to it
+	decision    policy.Decision
+	verdicts    []policy.Verdict // one per address tried
+	clear       []netip.AddrPort // addresses that phase 2 may try
+	lastReply   relay.Reply      // the last of them
+	served      bool             // it answered for every recipient it was asked about
+	askedMail   bool             // it answered MAIL of a probe
+	mailFailure *relay.Failure   // in that answer; nil: it did not
+	full        int              // 1: every address had all the connections it may have when the attempt came to it
 }
 
 func newAttempt(ctx context.Context, e *Engine, route resolve.Route, demands policy.Demands) *attempt {
@@ -111,7 +111,7 @@ func (a *attempt) done() bool {
 		return false
 	}
 	for i := range a.rcpts {
-		if !a.rcpts[i].settled {
+		if !a.rcpts[i].done {
 			return false
 		}
 	}
@@ -275,7 +275,7 @@ func (a *attempt) phase2(h *host) {
 // delivered or, in a probe, would have been.
 func (a *attempt) needsClear() bool {
 	for i := range a.rcpts {
-		if r := &a.rcpts[i]; r.settled && r.outcome.Failure == nil {
+		if r := &a.rcpts[i]; r.done && r.outcome.Failure == nil {
 			return false
 		}
 	}

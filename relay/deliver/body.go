@@ -17,8 +17,8 @@ type content struct {
 	bol   bool // at the beginning of a line
 	watch bool // nothing is due from the host: a word from it means no
 	early reply
-	left  bool    // some of the body is on its way
-	gate  passage // content passes through it; nil: unasked
+	left  bool // some of the body is on its way
+	gate  gate // content passes through it; nil: unasked
 	// part tells that more is to follow before the content ends.
 	part bool
 	// gather leaves the end of the body in the buffer, for what is to follow in
@@ -26,9 +26,9 @@ type content struct {
 	gather bool
 }
 
-// passage is what content asks on its way. Both methods may end the attempt: then no
+// gate is what content asks on its way. Both methods may end the attempt: then no
 // more of it leaves.
-type passage interface {
+type gate interface {
 	open() bool // whether content may leave
 	pass() bool // whether its end may leave, which counts from then on
 }

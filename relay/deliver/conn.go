@@ -99,7 +99,7 @@ const recordSize = 16 << 10
 // wire is the socket under TLS, which writes every record by itself.
 type wire struct {
 	net.Conn
-	held *[]byte // records that wait for others; nil: none do
+	batch *[]byte // records that wait for others; nil: none do
 }
 
 // flights lend the room for the records of one chunk.
@@ -107,20 +107,20 @@ var flights = sync.Pool{New: func() any { b := make([]byte, 0, maxWrite+1<<10); 
 
 // Write implements net.Conn.
 func (w *wire) Write(b []byte) (int, error) {
-	if w.held == nil {
+	if w.batch == nil {
 		return w.Conn.Write(b)
 	}
-	*w.held = append(*w.held, b...)
+	*w.batch = append(*w.batch, b...)
 	return len(b), nil
 }
 
 // together writes b through t, which is TLS over w, in one write. TLS does not
 // hear of an error, so that after one nothing more may be written.
 func (w *wire) together(t net.Conn, b []byte) (n int, err error) {
-	w.held = flights.Get().(*[]byte)
+	w.batch = flights.Get().(*[]byte)
 	n, err = t.Write(b)
-	records := w.held
-	w.held = nil
+	records := w.batch
+	w.batch = nil
 	if err == nil {
 		if _, err = w.Conn.Write(*records); err != nil {
 			n = 0

@@ -19,7 +19,7 @@ import (
 func many(e *Engine, n int, addrs ...netip.AddrPort) (all []*Engine) {
 	for i := range n {
 		route := resolve.Route{Hosts: []resolve.Host{hostAt(fmt.Sprintf("mx%d.example.test", i), addrs...)}}
-		all = append(all, &Engine{o: e.o, router: router{route: route}, log: e.log, pool: e.pool, metrics: e.metrics, client: e.client, refused: e.refused})
+		all = append(all, &Engine{o: e.o, router: router{route: route}, log: e.log, pool: e.pool, metrics: e.metrics, client: e.client, nameRefusers: e.nameRefusers})
 	}
 	return all
 }

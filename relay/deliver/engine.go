@@ -16,15 +16,15 @@ import (
 
 // Engine delivers. Its methods are safe for concurrent use.
 type Engine struct {
-	o       Options
-	router  Router
-	log     *zap.Logger
-	pool    *pool
-	client  *client
-	gates   gates
-	metrics *metrics
-	ehlo    string         // argument of EHLO; "": the address literal of each connection
-	refused *addressMemory // hosts that refuse it, and of which the log has told lately
+	o            Options
+	router       Router
+	log          *zap.Logger
+	pool         *pool
+	client       *client
+	gates        demandsGates
+	metrics      *metrics
+	ehlo         string         // argument of EHLO; "": the address literal of each connection
+	nameRefusers *addressMemory // hosts that refuse it, and of which the log has told lately
 }
 
 // New makes an engine. Nothing runs until Run. log and reg may be nil.
@@ -41,7 +41,7 @@ func New(o Options, router Router, log *zap.Logger, reg prometheus.Registerer) *
 			roots:  o.Roots, minVersion: o.OpportunisticMinVersion, maxMessages: o.MaxMessages, ignored: o.ignored,
 			profiles: newProfiles(), log: log,
 		},
-		ehlo: qualified(o.Hostname), refused: newAddressMemory(nameLoggedFor),
+		ehlo: qualified(o.Hostname), nameRefusers: newAddressMemory(nameLoggedFor),
 	}
 }
 
@@ -86,7 +86,7 @@ func (e *Engine) Deliver(ctx context.Context, job Job) relay.Result {
 	a := newAttempt(ctx, e, route, demands)
 	a.carry(&job)
 	a.begin = begin
-	a.gate = &gate{job: &job, began: begin, asked: begin} // when the demands were those of job
+	a.gate = &demandsGate{job: &job, began: begin, asked: begin} // when the demands were those of job
 	a.mail.gate = a.gate
 	e.gates.add(a.gate)
 	a.run()
@@ -98,7 +98,7 @@ func (e *Engine) Deliver(ctx context.Context, job Job) relay.Result {
 
 // route finds the hosts of a destination. Where the sender demands that they were
 // found by signed DNS, and whether the resolver can tell is not known yet, that is
-// a failure for now: nothing was seen that could be held against the destination.
+// a failure for now: nothing was seen that speaks against the destination.
 func (e *Engine) route(ctx context.Context, destination string, d policy.Demands) (resolve.Route, *relay.Failure) {
 	route, f := e.router.Route(ctx, destination)
 	if f == nil && route.Unproven && d.NeedsAuthenticMX() {
@@ -145,7 +145,7 @@ const nameLoggedFor = time.Hour
 
 // nameRefused tells the operator, for whom it is to mend.
 func (e *Engine) nameRefused(k target, seen observation) {
-	if e.refused.note(k.addr) {
+	if e.nameRefusers.note(k.addr) {
 		e.log.Warn("a host refuses the name that this relay gives in EHLO", zap.String("host", k.host),
 			zap.Stringer("address", k.addr), zap.String("name", k.name(seen.local)), zap.Stringer("reply", seen.reply))
 	}

@@ -14,7 +14,7 @@ func (a *attempt) unfit(h *host, s *session, told events.Session) {
 	for i := range a.rcpts {
 		r := &a.rcpts[i]
 		f := a.misfit(r, h, s)
-		if r.settled || f == nil {
+		if r.done || f == nil {
 			continue
 		}
 		r.askedIn = a.sessions
@@ -44,12 +44,12 @@ func (a *attempt) misfit(r *recipient, h *host, s *session) *relay.Failure {
 	return nil
 }
 
-// settleUnfit makes failures for good of those that no host can take. One that
+// failUnfit makes failures for good of those that no host can take. One that
 // could not be asked might.
-func (a *attempt) settleUnfit() {
+func (a *attempt) failUnfit() {
 	for i := range a.rcpts {
 		r := &a.rcpts[i]
-		if r.settled || len(r.unfit) == 0 || slices.ContainsFunc(a.hosts, r.mayTake) {
+		if r.done || len(r.unfit) == 0 || slices.ContainsFunc(a.hosts, r.mayTake) {
 			continue
 		}
 		f := *r.misfit.Failure
@@ -57,7 +57,7 @@ func (a *attempt) settleUnfit() {
 		if f.Reason == events.ReplyTemp {
 			f.Reason = events.ReplyPerm
 		}
-		r.settle(&f, r.misfit.Session)
+		r.finish(&f, r.misfit.Session)
 	}
 }
 

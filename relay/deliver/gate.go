@@ -20,12 +20,12 @@ const (
 	demandsHold = time.Second
 )
 
-// gate is what one attempt passes through with its content. Of a nil gate, which is a
+// demandsGate is what one attempt passes through with its content. Of a nil gate, which is a
 // probe's, nobody asks.
-type gate struct {
+type demandsGate struct {
 	job        *Job
 	began      time.Time
-	next, prev *gate // in gates
+	next, prev *demandsGate // in gates
 
 	mu     sync.Mutex
 	asked  time.Time // when the demands were last known to stand
@@ -37,7 +37,7 @@ type gate struct {
 
 // waits notes how to end what the attempt waits for: the opening of a connection,
 // or the next word on one. Both are nil when it waits for neither.
-func (g *gate) waits(conn net.Conn, cancel context.CancelFunc) {
+func (g *demandsGate) waits(conn net.Conn, cancel context.CancelFunc) {
 	if g == nil {
 		return
 	}
@@ -50,7 +50,7 @@ func (g *gate) waits(conn net.Conn, cancel context.CancelFunc) {
 }
 
 // stop ends what the attempt waits for. The caller holds g.mu.
-func (g *gate) stop() {
+func (g *demandsGate) stop() {
 	switch {
 	case g.ending:
 	case g.cancel != nil:
@@ -61,7 +61,7 @@ func (g *gate) stop() {
 }
 
 // ask finds out whether the demands still stand, and shuts the gate if not.
-func (g *gate) ask() {
+func (g *demandsGate) ask() {
 	changed := g.job.Changed(g.job)
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -74,7 +74,7 @@ func (g *gate) ask() {
 }
 
 // open reports whether content may leave.
-func (g *gate) open() bool {
+func (g *demandsGate) open() bool {
 	g.mu.Lock()
 	stale := !g.shut && g.job.Changed != nil && time.Since(g.asked) > demandsHold
 	g.mu.Unlock()
@@ -86,7 +86,7 @@ func (g *gate) open() bool {
 
 // pass reports whether the end of content may leave. If so, what it comes to
 // counts: the attempt is not stopped any more until again is called.
-func (g *gate) pass() bool {
+func (g *demandsGate) pass() bool {
 	if !g.open() {
 		return false
 	}
@@ -97,14 +97,14 @@ func (g *gate) pass() bool {
 }
 
 // again tells that the end of content was answered.
-func (g *gate) again() {
+func (g *demandsGate) again() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.ending = false
 }
 
 // isShut reports whether other things are demanded by now.
-func (g *gate) isShut() bool {
+func (g *demandsGate) isShut() bool {
 	if g == nil {
 		return false
 	}
@@ -113,13 +113,13 @@ func (g *gate) isShut() bool {
 	return g.shut
 }
 
-// gates are those of all attempts under way, the longest first.
-type gates struct {
+// demandsGates are those of all attempts under way, the longest first.
+type demandsGates struct {
 	mu   sync.Mutex
-	ends gate // of the ring
+	ends demandsGate // of the ring
 }
 
-func (gs *gates) add(g *gate) {
+func (gs *demandsGates) add(g *demandsGate) {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
 	if gs.ends.next == nil {
@@ -129,21 +129,21 @@ func (gs *gates) add(g *gate) {
 	g.prev.next, gs.ends.prev = g, g
 }
 
-func (gs *gates) remove(g *gate) {
+func (gs *demandsGates) remove(g *demandsGate) {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
 	g.prev.next, g.next.prev = g.next, g.prev
 }
 
 // ask asks of every attempt that has gone on for a while.
-func (gs *gates) ask() {
+func (gs *demandsGates) ask() {
 	for _, g := range gs.slow(time.Now().Add(-askEvery)) {
 		g.ask()
 	}
 }
 
 // slow gives the attempts that were begun before a time.
-func (gs *gates) slow(before time.Time) (slow []*gate) {
+func (gs *demandsGates) slow(before time.Time) (slow []*demandsGate) {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
 	if gs.ends.next == nil {

@@ -13,8 +13,8 @@ import (
 // recipient is one waiting recipient during an attempt.
 type recipient struct {
 	*relay.Recipient
-	settled bool          // nothing more to do in this attempt
-	outcome relay.Outcome // when settled, or the best word so far
+	done    bool          // nothing more to do in this attempt
+	outcome relay.Outcome // when done, or the best answer so far
 	askedIn int           // the last host session that asked about it; 0: ask again
 	unfit   []*host       // hosts that cannot take it
 	misfit  relay.Outcome // why the last of them cannot
@@ -168,7 +168,7 @@ func (a *attempt) batch(s *session) []*recipient {
 	}
 	var batch []*recipient
 	for i := range a.rcpts {
-		if r := &a.rcpts[i]; !r.settled && r.askedIn != a.sessions && len(batch) < most {
+		if r := &a.rcpts[i]; !r.done && r.askedIn != a.sessions && len(batch) < most {
 			batch = append(batch, r)
 		}
 	}
@@ -238,7 +238,7 @@ func (a *attempt) refusedOnly(h *host, t *transaction, batch []*recipient, told 
 	}
 }
 
-// take settles a recipient that RCPT accepted by the answer to the message.
+// take ends a recipient that RCPT accepted, by the answer to the message.
 func (a *attempt) take(h *host, t *transaction, r *recipient, told events.Session) {
 	switch {
 	case t.final.Code == 0:
@@ -246,7 +246,7 @@ func (a *attempt) take(h *host, t *transaction, r *recipient, told events.Sessio
 	case t.unclear:
 		r.answer(mixedFailure(t.final, relay.ReachMessage, h.Name), told)
 	case t.final.Code < 400:
-		r.settled = true
+		r.done = true
 		r.outcome = relay.Outcome{Reply: t.final, Relayed: t.session.ext.dsn, Session: told}
 	default:
 		f := t.refusal(t.final, relay.ReachMessage, h.Name)
@@ -289,14 +289,14 @@ func (a *attempt) mailRefused(h *host, t *transaction, batch []*recipient, told 
 	}
 	if a.repeat(t, batch) {
 		for _, r := range batch {
-			if !r.settled {
+			if !r.done {
 				r.outcome = relay.Outcome{Failure: f, Reply: f.Reply, Session: told} // for now
 			}
 		}
 		return again
 	}
 	for i := range a.rcpts {
-		if r := &a.rcpts[i]; !r.settled {
+		if r := &a.rcpts[i]; !r.done {
 			r.askedIn = a.sessions
 			r.answer(f, told)
 		}
@@ -315,18 +315,18 @@ func (t *transaction) refusal(r relay.Reply, reach relay.Reach, host string) *re
 	return f
 }
 
-// answer notes a failure: a permanent one settles, a temporary one stands
+// answer notes a failure: a permanent one ends the recipient, a temporary one stands
 // until another host says better.
 func (r *recipient) answer(f *relay.Failure, told events.Session) {
 	if f.Class == relay.Permanent {
-		r.settle(f, told)
+		r.finish(f, told)
 		return
 	}
 	r.outcome = relay.Outcome{Failure: f, Reply: f.Reply, Session: told}
 }
 
-func (r *recipient) settle(f *relay.Failure, told events.Session) {
-	r.settled = true
+func (r *recipient) finish(f *relay.Failure, told events.Session) {
+	r.done = true
 	r.outcome = relay.Outcome{Failure: f, Reply: f.Reply, Session: told}
 }
 

@@ -11,7 +11,7 @@ import (
 type mailObject struct {
 	message *relay.Message
 	body    relay.Body // read, not closed
-	gate    passage    // for the content; nil: it may leave
+	gate    gate       // for the content; nil: it may leave
 	// doubted tells that the attempt before this one ended in doubt: a reply that says
 	// yes and no counts by its no this time.
 	doubted bool

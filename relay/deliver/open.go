@@ -20,20 +20,20 @@ import (
 
 // observation is what one connection showed and the verdict on it.
 type observation struct {
-	observed policy.Observed
-	verdict  policy.Verdict
-	reply    relay.Reply   // the host's last reply, or what the network said
-	local    netip.Addr    // of the connection; zero: there was none
-	took     time.Duration // the handshake; zero: there was none
-	noRoute  bool          // the address cannot be dialled from here: no evidence
-	refused  bool          // the host refused the connection itself
+	observed    policy.Observed
+	verdict     policy.Verdict
+	reply       relay.Reply   // the host's last reply, or what the network said
+	local       netip.Addr    // of the connection; zero: there was none
+	took        time.Duration // the handshake; zero: there was none
+	noRoute     bool          // the address cannot be dialled from here: no evidence
+	connRefused bool          // the host refused the connection itself
 }
 
 // turnedAway reports whether the host took no connection: it refused it, or left
 // at the greeting.
 func (s observation) turnedAway() bool {
 	o := s.observed
-	return s.refused || o.Stage == policy.StageGreeting && (o.Code == 421 || o.Fault == policy.Closed)
+	return s.connRefused || o.Stage == policy.StageGreeting && (o.Code == 421 || o.Fault == policy.Closed)
 }
 
 // client opens sessions. Its methods are safe for concurrent use.
@@ -128,7 +128,7 @@ func (o *opening) dial(ctx context.Context) bool {
 	raw, err := dialer.DialContext(ctx, "tcp", o.s.key.addr.String())
 	if err != nil {
 		o.observed.Fault, o.noRoute = policy.NoConnect, noRoute(err)
-		o.refused = errors.Is(err, syscall.ECONNREFUSED) || isClosed(err)
+		o.connRefused = errors.Is(err, syscall.ECONNREFUSED) || isClosed(err)
 		return o.stumble(err)
 	}
 	if local, ok := raw.LocalAddr().(*net.TCPAddr); ok {

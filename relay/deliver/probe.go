@@ -63,7 +63,7 @@ func (e *Engine) Probe(ctx context.Context, destination string, s policy.Sender)
 		rep.Failure = a.unserved(rep.Ruling, history, ctx.Err() != nil).Failure
 	}
 	for _, h := range a.hosts {
-		p := ProbedHost{Host: h.Name, Verdict: policy.Merge(h.Name, h.verdicts).Verdict, Refused: h.refused}
+		p := ProbedHost{Host: h.Name, Verdict: policy.Merge(h.Name, h.verdicts).Verdict, Refused: h.mailFailure}
 		for _, c := range a.evidence {
 			if c.Host == h.Name {
 				p.Connections = append(p.Connections, c)
@@ -111,8 +111,8 @@ func (a *attempt) ask(h *host, s *session, seen observation) {
 // hearMail notes the answer to MAIL of a host, which is that of the first of its
 // addresses that gives one: a delivery goes no further.
 func (a *attempt) hearMail(h *host, f *relay.Failure) {
-	if !h.asked {
-		h.asked, h.refused = true, f
+	if !h.askedMail {
+		h.askedMail, h.mailFailure = true, f
 		a.mailAnswers = append(a.mailAnswers, f)
 	}
 }

@@ -27,18 +27,18 @@ func (a *attempt) result(begin time.Time) relay.Result {
 		Outcomes: make([]relay.Outcome, len(a.rcpts)),
 		Attempt:  relay.Attempt{At: begin, Took: now.Sub(begin), Hosts: a.evidence},
 	}
-	cut := a.ctx.Err() != nil || a.interrupted() && a.unsettled()
+	cut := a.ctx.Err() != nil || a.interrupted() && a.unfinished()
 	if cut {
 		// Stopping says nothing about the hosts, of which not all were asked.
 		r.Attempt.Ruling, r.History = policy.Unreached, a.hist
 	} else {
 		r.Attempt.Ruling, r.History = a.conclude(now)
 	}
-	a.settleUnfit()
+	a.failUnfit()
 	var rest *relay.Outcome
 	for i := range a.rcpts {
 		rc := &a.rcpts[i]
-		stands := rc.settled || rc.outcome.Failure != nil && r.Attempt.Ruling != policy.Block
+		stands := rc.done || rc.outcome.Failure != nil && r.Attempt.Ruling != policy.Block
 		if !stands {
 			if rest == nil {
 				rest, r.Cut = a.unserved(r.Attempt.Ruling, r.History, cut), cut
@@ -59,9 +59,9 @@ func (a *attempt) result(begin time.Time) relay.Result {
 	return r
 }
 
-// unsettled reports whether another host could have done more for somebody.
-func (a *attempt) unsettled() bool {
-	return slices.ContainsFunc(a.rcpts, func(r recipient) bool { return !r.settled })
+// unfinished reports whether another host could have done more for somebody.
+func (a *attempt) unfinished() bool {
+	return slices.ContainsFunc(a.rcpts, func(r recipient) bool { return !r.done })
 }
 
 // unserved is the outcome of the recipients that no host was asked about.

@@ -178,7 +178,7 @@ func TestTwoNamesAtOneAddress(t *testing.T) {
 	e := miniEngine(t, nil, addr)
 	route := routeTo()
 	route.Hosts = append(route.Hosts, hostAt("mx.other.test", addr))
-	e2 := &Engine{o: e.o, router: router{route: route}, log: e.log, pool: e.pool, metrics: e.metrics, client: e.client, refused: e.refused}
+	e2 := &Engine{o: e.o, router: router{route: route}, log: e.log, pool: e.pool, metrics: e.metrics, client: e.client, nameRefusers: e.nameRefusers}
 	for i := range 6 {
 		target := e
 		if i%2 == 1 {

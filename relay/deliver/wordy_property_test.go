@@ -61,7 +61,7 @@ func TestBooksOfThePool(t *testing.T) {
 	for i := range addrs {
 		route.Hosts = append(route.Hosts, hostAt(fmt.Sprintf("mx%d.other.test", i), addrs[2-i]))
 	}
-	e2 := &Engine{o: e.o, router: router{route: route}, log: e.log, pool: e.pool, metrics: e.metrics, client: e.client, refused: e.refused}
+	e2 := &Engine{o: e.o, router: router{route: route}, log: e.log, pool: e.pool, metrics: e.metrics, client: e.client, nameRefusers: e.nameRefusers}
 	var wg sync.WaitGroup
 	for range 24 {
 		wg.Go(func() {
