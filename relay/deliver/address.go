@@ -21,7 +21,7 @@ func (a *attempt) address(h *host, k target) {
 	c := &addressAttempt{hello: a.e.client.profiles.first(k.addr), used: make(map[policy.Hello]bool, 3)}
 	c.remembered = c.hello == policy.CompatHello
 	for {
-		s, seen, err := a.connect(h, k, openOptions{hello: c.hello})
+		s, seen, err := a.connect(h, k, openOptions{hello: c.hello}, false)
 		if err != nil {
 			a.discard(s)
 			return

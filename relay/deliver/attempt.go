@@ -257,7 +257,7 @@ func (a *attempt) phase2(h *host) {
 			continue
 		}
 		k, _ := a.e.key(h.Host, addr)
-		s, seen, err := a.connect(h, k, openOptions{plain: true})
+		s, seen, err := a.connect(h, k, openOptions{plain: true}, false)
 		switch {
 		case err != nil:
 			a.discard(s)
@@ -285,9 +285,9 @@ func (a *attempt) needsClear() bool {
 // connect gives a session to an address, idle or new, or none with the
 // verdict why. err is set when the attempt was cut short; a session is good for
 // nothing then.
-func (a *attempt) connect(h *host, k target, m openOptions) (*session, observation, error) {
+func (a *attempt) connect(h *host, k target, m openOptions, anew bool) (*session, observation, error) {
 	usable := h.usable
-	if a.job == nil || m.plain || m.fresh || m.hello == policy.NoSNIHello {
+	if a.job == nil || m.plain || anew || m.hello == policy.NoSNIHello {
 		usable = fresh
 	}
 	ctx, done := a.opening()

@@ -33,6 +33,9 @@ type gate interface {
 	pass() bool // whether its end may leave, which counts from then on
 }
 
+// errEarly marks a message that the host refused while it was being sent.
+var errEarly = errors.New("refused while sending")
+
 // errChanged is the error of a transaction that was not gone through with because
 // the passage was closed.
 var errChanged = errors.New("the demands have changed")

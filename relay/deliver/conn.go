@@ -3,6 +3,7 @@ package deliver
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"os"
@@ -22,6 +23,7 @@ type conn struct {
 	scratch []byte // text of the last reply
 	timeout time.Duration
 	end     time.Time // of the whole transaction; zero: none
+	buffer  *[]byte   // what out was lent; nil: nothing
 }
 
 // readBuffer bounds a reply line as well: ReadSlice fails beyond it.
@@ -29,6 +31,18 @@ const readBuffer = maxReplyLine
 
 func newConn(raw net.Conn, timeout time.Duration) *conn {
 	return &conn{raw: raw, wire: wire{Conn: raw}, rw: raw, r: bufio.NewReaderSize(raw, readBuffer), timeout: timeout}
+}
+
+// startTLS makes a handshake within d, and puts TLS under the conversation.
+func (c *conn) startTLS(cfg *tls.Config, d time.Duration) error {
+	c.raw.SetDeadline(time.Now().Add(d))
+	t := tls.Client(&c.wire, cfg)
+	if err := t.Handshake(); err != nil {
+		return err
+	}
+	c.raw.SetDeadline(time.Time{})
+	c.secure(t)
+	return nil
 }
 
 // secure puts TLS under the conversation. The old read buffer must be empty;
@@ -44,6 +58,27 @@ func (c *conn) secure(t net.Conn) {
 func (c *conn) whileOpen(ctx context.Context) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { c.raw.Close() })
 }
+
+// begin lends the connection a buffer for commands until finish, and bounds all that
+// is said until then.
+func (c *conn) begin(d time.Duration) {
+	c.buffer = buffers.Get().(*[]byte)
+	c.out = (*c.buffer)[:0]
+	c.bound(d)
+}
+
+// bound is when all that is said until finish ends, from now on.
+func (c *conn) bound(d time.Duration) { c.end = time.Now().Add(d) }
+
+// finish ends what begin began.
+func (c *conn) finish() {
+	buffers.Put(c.buffer)
+	c.end, c.out, c.buffer = time.Time{}, nil, nil
+}
+
+// unread reports whether the host has said more than was read, as far as that has
+// arrived in the buffer.
+func (c *conn) unread() bool { return c.r.Buffered() > 0 }
 
 func (c *conn) deadline(d time.Duration) time.Time {
 	t := time.Now().Add(d)
@@ -136,7 +171,7 @@ func (c *conn) command(line string) (reply, error) { return c.commandWithin(line
 
 // commandWithin is command with a time of its own for the reply.
 func (c *conn) commandWithin(line string, d time.Duration) (reply, error) {
-	if c.r.Buffered() > 0 {
+	if c.unread() {
 		// Said unasked. That may be a 421 (RFC 5321 §3.8); after anything else
 		// every reply would be taken for the answer to another command.
 		if rep, err := c.read(d); err != nil || rep.code == 421 {
@@ -169,7 +204,7 @@ func (c *conn) lastReply(cause error) (reply, error) {
 func (c *conn) pending() bool {
 	waiting := readable(c.raw)
 	switch {
-	case c.r.Buffered() > 0:
+	case c.unread():
 		return true
 	case c.rw == c.raw:
 		return waiting

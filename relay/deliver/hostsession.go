@@ -73,8 +73,8 @@ const maxAgain = 3
 
 // reopen replaces a session that has carried all it may. Where it has shown that
 // itself, no other idle session is used, for that may be as old.
-func (a *attempt) reopen(h *host, s **session, seen *observation, fresh bool) bool {
-	if fresh {
+func (a *attempt) reopen(h *host, s **session, seen *observation, anew bool) bool {
+	if anew {
 		if a.agains++; a.agains > maxAgain {
 			return false
 		}
@@ -83,8 +83,8 @@ func (a *attempt) reopen(h *host, s **session, seen *observation, fresh bool) bo
 		return false
 	}
 	next, saw, err := a.connect(h, (*s).key, openOptions{
-		hello: cmp.Or(seen.observed.Hello, policy.FullHello), plain: seen.observed.Plain, fresh: fresh,
-	})
+		hello: cmp.Or(seen.observed.Hello, policy.FullHello), plain: seen.observed.Plain,
+	}, anew)
 	if err != nil || next == nil {
 		a.discard(next)
 		return false
@@ -363,7 +363,7 @@ func mixedFailure(r relay.Reply, reach relay.Reach, host string) *relay.Failure 
 // lostFailure is that of a conversation that broke off. A fault of our own
 // store shows no inner text.
 func lostFailure(t *transaction, host string) *relay.Failure {
-	if t.unread() {
+	if t.bodyFailed() {
 		return failure(relay.Temporary, relay.ReachMessage, events.Internal, "4.3.0", "message could not be read")
 	}
 	text := t.errorText()

@@ -150,7 +150,7 @@ func (t *transaction) misstep(yes bool, surplus []relay.Reply, sure bool) {
 func (t *transaction) sync() (surplus []relay.Reply, sure bool) {
 	s := t.session
 	patience := min(finalWithin(s.timeout), syncWithin)
-	s.end = time.Now().Add(patience)
+	s.bound(patience)
 	byList := t.synced || s.ext.list != 0 && !t.began.Before(t.peer.noList)
 	if !t.synced && !t.ask(!byList) { // else it was asked behind the content already
 		return nil, false
@@ -218,7 +218,7 @@ func (t *transaction) ask(quit bool) bool {
 func (t *transaction) surplus() bool {
 	s := t.session
 	for range maxSurplus {
-		if s.r.Buffered() == 0 && (!t.doubted() || !s.pending()) {
+		if !s.unread() && (!t.doubted() || !s.pending()) {
 			return false
 		}
 		rep, err := s.read(s.timeout)

@@ -52,7 +52,6 @@ type client struct {
 type openOptions struct {
 	hello    policy.Hello
 	plain    bool // phase 2: leave STARTTLS alone
-	fresh    bool // no idle session will do
 	noTicket bool // offer no session ticket
 }
 
@@ -213,7 +212,7 @@ func (o *opening) startTLS() bool {
 		return false
 	}
 	o.observed.Stage = policy.StageStartTLS
-	if o.s.r.Buffered() > 0 {
+	if o.s.unread() {
 		// More than the answer to EHLO: whatever comes next is out of step,
 		// and could be taken for the 220 (B5).
 		o.observed.Injected = true
@@ -223,7 +222,7 @@ func (o *opening) startTLS() bool {
 	switch {
 	case err != nil:
 		return o.fail(err)
-	case rep.code == 220 && o.s.r.Buffered() > 0:
+	case rep.code == 220 && o.s.unread():
 		o.observed.Injected = true
 		return o.refuse(rep)
 	case rep.code != 220 || rep.differs:
@@ -245,9 +244,7 @@ func (o *opening) handshake() bool {
 		return nil
 	}
 	begin := time.Now()
-	o.s.raw.SetDeadline(begin.Add(o.c.handshake))
-	t := tls.Client(&o.s.wire, cfg)
-	err := t.Handshake()
+	err := o.s.startTLS(cfg, o.c.handshake)
 	o.took = time.Since(begin)
 	o.observed.Ticket = tickets != nil && tickets.offered != nil
 	if err != nil {
@@ -256,9 +253,7 @@ func (o *opening) handshake() bool {
 	if tickets != nil {
 		tickets.worked(o.s.seen.TLS)
 	}
-	o.s.raw.SetDeadline(time.Time{})
 	o.observed.TLS = o.s.seen.TLS
-	o.s.secure(t)
 	if o.m.hello == policy.ProbeHello {
 		return o.leave()
 	}

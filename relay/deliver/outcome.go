@@ -1,7 +1,9 @@
 package deliver
 
 import (
+	"cmp"
 	"errors"
+	"io"
 	"slices"
 	"strings"
 	"unicode"
@@ -64,8 +66,8 @@ func (t *transaction) refusedSome() bool {
 // stopped reports that it was us who broke the transaction off.
 func (t *transaction) stopped() bool { return byUs(t.err) }
 
-// unread reports that our own store failed to give the body.
-func (t *transaction) unread() bool { return isOwn(t.err) }
+// bodyFailed reports that our own store failed to give the body.
+func (t *transaction) bodyFailed() bool { return isOwn(t.err) }
 
 // unknowable reports whether the message may have been taken, though nobody said
 // so, or whether no other host would do better.
@@ -75,10 +77,7 @@ func (t *transaction) unknowable() bool {
 
 // errorText tells people how the transaction broke off.
 func (t *transaction) errorText() string {
-	if t.err == nil {
-		return faultTexts[policy.Closed]
-	}
-	return errorText(t.err, t.session.key.addr)
+	return errorText(cmp.Or(t.err, io.EOF), t.session.key.addr)
 }
 
 // diedIdle reports that the session was idle before, and the host gone, or said goodbye, before it took

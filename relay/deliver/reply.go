@@ -23,6 +23,9 @@ const (
 // errReply is the error of bytes that are no SMTP reply, or too many of them.
 var errReply = errors.New("malformed reply")
 
+// errStep is that of replies of which nobody knows what they answer.
+var errStep = fmt.Errorf("%w: out of step", errReply)
+
 // errNoCode is that of a line without a code where a reply should begin.
 var errNoCode = fmt.Errorf("%w: no code", errReply)
 

@@ -37,7 +37,7 @@ func (a *attempt) withoutTicket(k target, stage policy.Stage) {
 // Nobody was refused then, and the next session tells.
 func (a *attempt) ticketFailed(h *host, t *transaction) bool {
 	s := t.session
-	if !s.seen.Ticket || s.mails != 1 || isOwn(t.err) || a.ctx.Err() != nil {
+	if !s.seen.Ticket || s.mails != 1 || t.bodyFailed() || a.ctx.Err() != nil {
 		return false
 	}
 	if t.mailed && t.mailRefusal.Code == 0 {

@@ -11,14 +11,8 @@ import (
 	"tlsrelay/relay"
 )
 
-var (
-	// errEarly marks a message that the host refused while it was being sent.
-	errEarly = errors.New("refused while sending")
-	// errStep is the error of replies of which nobody knows what they answer.
-	errStep = fmt.Errorf("%w: out of step", errReply)
-	// errChunks is that of a host that refuses BDAT though it lists CHUNKING.
-	errChunks = fmt.Errorf("%w: BDAT refused", errReply)
-)
+// errChunks is the error of a host that refuses BDAT though it lists CHUNKING.
+var errChunks = fmt.Errorf("%w: BDAT refused", errReply)
 
 // oneFlight is the largest body that goes out together with MAIL and RCPT,
 // before either is answered. Beyond it a refusal would waste more than a
@@ -76,18 +70,15 @@ func (s *session) transact(m *mailObject, rcpts []*relay.Recipient) *transaction
 	now := time.Now()
 	t := &transaction{session: s, mail: m, rcpts: rcpts, answers: make([]rcptAnswer, len(rcpts)), began: now, peer: s.peer(), reused: s.reused}
 	s.reused = false
-	buf := buffers.Get().(*[]byte)
-	s.out = (*buf)[:0]
-	s.end = now.Add(transactionWithin(s.timeout, m.body.Size()))
+	s.begin(transactionWithin(s.timeout, m.body.Size()))
 	s.mails++
 	s.limit = t.peer.messages(now)
-	if s.r.Buffered() > 0 && !t.doubted() {
+	if s.unread() && !t.doubted() {
 		t.unasked()
 	} else {
 		t.run()
 	}
-	s.end, s.out = time.Time{}, nil
-	buffers.Put(buf)
+	s.finish()
 	if t.err != nil {
 		s.broken = true
 		if isClosed(t.err) && !byUs(t.err) && !t.mailed && !s.hungUp && !s.cold && s.carried > 0 {
@@ -417,7 +408,7 @@ func (t *transaction) hearFinal(sent error, flight bool) {
 	rep, ok := t.replyWithin(finalWithin(t.session.timeout), sent)
 	for n := 0; errors.Is(t.err, errNoCode) && n < maxSurplus; n++ {
 		// A line of text before the reply, which comes with it or not at all.
-		t.session.end = time.Now().Add(textWithin)
+		t.session.bound(textWithin)
 		rep, ok = t.replyWithin(finalWithin(t.session.timeout), sent)
 	}
 	if !ok {
