@@ -4,6 +4,8 @@ import (
 	"net/netip"
 
 	"tlsrelay/policy"
+	"tlsrelay/relay/deliver/pool"
+	"tlsrelay/relay/deliver/smtp"
 )
 
 // addressAttempt is what an attempt has tried at one address.
@@ -17,21 +19,21 @@ type addressAttempt struct {
 
 // address tries one address: with the first hello, then with whatever else
 // the verdicts ask for, each on a connection of its own.
-func (a *attempt) address(h *host, k target) {
-	c := &addressAttempt{hello: a.e.client.profiles.first(k.addr), used: make(map[policy.Hello]bool, 3)}
+func (a *attempt) address(h *host, k smtp.Target) {
+	c := &addressAttempt{hello: a.e.client.Profiles.First(k.Addr), used: make(map[policy.Hello]bool, 3)}
 	c.remembered = c.hello == policy.CompatHello
 	for {
-		s, seen, err := a.connect(h, k, openOptions{hello: c.hello}, false)
+		s, seen, err := a.connect(h, k, smtp.OpenOptions{Hello: c.hello}, false)
 		if err != nil {
 			a.discard(s)
 			return
 		}
-		if seen.noRoute {
+		if seen.NoRoute {
 			return
 		}
 		if s != nil {
-			if c.hello == policy.CompatHello && !c.remembered && !s.reused {
-				a.e.client.profiles.compat.note(k.addr)
+			if c.hello == policy.CompatHello && !c.remembered && !s.Reused {
+				a.e.client.Profiles.Compat.Note(k.Addr)
 			}
 			if a.useSession(h, s, seen) == dead {
 				continue // the same again, without that session
@@ -47,14 +49,14 @@ func (a *attempt) address(h *host, k target) {
 
 // next gives c the hello of the next connection after one that failed; false:
 // there is none to try.
-func (a *attempt) next(c *addressAttempt, k target, seen observation) bool {
+func (a *attempt) next(c *addressAttempt, k smtp.Target, seen smtp.Observation) bool {
 	c.used[c.hello] = true
-	c.tried = append(c.tried, seen.verdict)
-	c.shown = append(c.shown, seen.observed)
-	next := another(seen.verdict)
+	c.tried = append(c.tried, seen.Verdict)
+	c.shown = append(c.shown, seen.Observed)
+	next := another(seen.Verdict)
 	if next == "" && c.remembered && c.hello == policy.CompatHello && handshaking(seen) {
 		// What was learned of this address holds no longer.
-		a.e.client.profiles.compat.forget(k.addr)
+		a.e.client.Profiles.Compat.Forget(k.Addr)
 		c.tried, next = nil, policy.FullHello
 	}
 	if next == "" || c.used[next] {
@@ -76,33 +78,33 @@ func another(v policy.Verdict) policy.Hello {
 }
 
 // handshaking reports whether the hello can have been what failed.
-func handshaking(s observation) bool {
-	return s.observed.Stage == policy.StageHandshake || s.observed.Stage == policy.StageEHLOTLS
+func handshaking(s smtp.Observation) bool {
+	return s.Observed.Stage == policy.StageHandshake || s.Observed.Stage == policy.StageEHLOTLS
 }
 
 // leave gives an address its verdict.
-func (a *attempt) leave(h *host, k target, c *addressAttempt) {
+func (a *attempt) leave(h *host, k smtp.Target, c *addressAttempt) {
 	v := policy.JudgeAddress(c.tried)
 	if h.decision.ProbesVersion(c.shown) {
 		v = a.probeVersion(h, k, v)
 	}
 	h.verdicts = append(h.verdicts, v)
 	if v.ClearLater {
-		h.clear = append(h.clear, k.addr)
+		h.clear = append(h.clear, k.Addr)
 	}
 	if v.Class == policy.Suspicious {
 		if a.tampered == nil {
 			a.tampered = make(map[netip.AddrPort]bool)
 		}
-		a.tampered[k.addr] = true
+		a.tampered[k.Addr] = true
 	}
 }
 
 // probeVersion asks an address which versions of TLS it has, on one more
 // connection that offers them all and carries no mail, once in an attempt. stands is
 // the verdict on it so far.
-func (a *attempt) probeVersion(h *host, k target, stands policy.Verdict) policy.Verdict {
-	if o, ok := a.probed[k.addr]; ok {
+func (a *attempt) probeVersion(h *host, k smtp.Target, stands policy.Verdict) policy.Verdict {
+	if o, ok := a.probed[k.Addr]; ok {
 		return h.decision.JudgeProbe(o, stands)
 	}
 	if a.done() {
@@ -110,19 +112,19 @@ func (a *attempt) probeVersion(h *host, k target, stands policy.Verdict) policy.
 	}
 	ctx, done := a.opening()
 	defer done()
-	if s, err := a.e.pool.acquire(ctx, k, fresh); s != nil || err != nil {
+	if s, err := a.e.pool.Acquire(ctx, k, pool.Fresh); s != nil || err != nil {
 		return stands
 	}
-	_, seen := a.e.open(ctx, h, k, openOptions{hello: policy.ProbeHello})
-	a.e.pool.release(k, false)
-	if ctx.Err() != nil || seen.noRoute {
+	_, seen := a.e.open(ctx, h, k, smtp.OpenOptions{Hello: policy.ProbeHello})
+	a.e.pool.Release(k, false)
+	if ctx.Err() != nil || seen.NoRoute {
 		return stands
 	}
-	seen.verdict = h.decision.JudgeProbe(seen.observed, stands)
+	seen.Verdict = h.decision.JudgeProbe(seen.Observed, stands)
 	a.record(h, k, seen)
 	if a.probed == nil {
 		a.probed = make(map[netip.AddrPort]policy.Observed)
 	}
-	a.probed[k.addr] = seen.observed
-	return seen.verdict
+	a.probed[k.Addr] = seen.Observed
+	return seen.Verdict
 }

@@ -1,23 +1,25 @@
 package deliver
 
+import "tlsrelay/relay/deliver/smtp"
+
 // repeat marks the recipients to be asked about again, over a new connection, and
 // reports whether there are any.
-func (a *attempt) repeat(t *transaction, batch []*recipient) bool {
-	why := t.cause()
-	if why == noCause {
+func (a *attempt) repeat(t *smtp.Transaction, batch []*recipient) bool {
+	why := t.Cause()
+	if why == smtp.NoCause {
 		return false
 	}
 	some := false
 	for i, r := range batch {
-		said := t.answers[i]
-		if !r.done && (said.standing == taken || said.standing == unasked || said.reply.Code == 421 && (t.used() || t.refusedSome())) {
+		said := t.Answers[i]
+		if !r.done && (said.Standing == smtp.Taken || said.Standing == smtp.Unasked || said.Reply.Code == 421 && (t.Used() || t.RefusedSome())) {
 			r.askedIn, some = 0, true
 		}
 	}
 	if some {
 		a.e.metrics.again.WithLabelValues(string(why)).Inc()
 	}
-	if t.refusedSome() || t.final.Code != 0 {
+	if t.RefusedSome() || t.Final.Code != 0 {
 		a.agains = 0 // this one answered for somebody, and so may the next one
 	}
 	return some

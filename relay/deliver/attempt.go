@@ -11,6 +11,9 @@ import (
 	"tlsrelay/events"
 	"tlsrelay/policy"
 	"tlsrelay/relay"
+	"tlsrelay/relay/deliver/pool"
+	"tlsrelay/relay/deliver/smtp"
+	"tlsrelay/relay/deliver/smtp/handshake"
 	"tlsrelay/relay/resolve"
 )
 
@@ -25,7 +28,7 @@ type attempt struct {
 	ctx   context.Context
 	e     *Engine
 	job   *Job // nil: a probe
-	mail  mailObject
+	mail  smtp.Mail
 	rcpts []recipient
 	// probeMail is what a probe has in place of a message, and heard what MAIL came to
 	// for it at each host that answered; nil: it was taken.
@@ -41,7 +44,7 @@ type attempt struct {
 	agains   int  // connections opened because the one before was at its end
 	worn     int  // messages that the session before this one had carried
 	stop     bool // nothing more may be tried: the end was sent without an answer
-	gate     *demandsGate
+	gate     *gate
 	crowded  string // nor may it for want of a connection to this host, or address
 
 	evidence    []relay.HostEvidence
@@ -77,7 +80,7 @@ func newAttempt(ctx context.Context, e *Engine, route resolve.Route, demands pol
 func (a *attempt) carry(job *Job) {
 	a.job, a.hist = job, job.Delivery.History
 	last := job.Delivery.Last
-	a.mail = mailObject{message: &job.Message, body: job.Body, doubted: last != nil && last.Reason == events.ReplyMixed}
+	a.mail = smtp.Mail{Message: &job.Message, Body: job.Body, Doubted: last != nil && last.Reason == events.ReplyMixed}
 	open := job.Delivery.Waiting()
 	a.rcpts = make([]recipient, len(open))
 	for i, n := range open {
@@ -104,7 +107,7 @@ func (a *attempt) run() {
 // done reports whether nobody waits any more, or nothing more may be done. A
 // attempt that has taken too long stops where it is.
 func (a *attempt) done() bool {
-	if a.stop || a.interrupted() || time.Since(a.begin) > a.e.client.attemptWithin() {
+	if a.stop || a.interrupted() || time.Since(a.begin) > a.e.client.AttemptWithin() {
 		return true
 	}
 	if a.job == nil {
@@ -158,8 +161,8 @@ func (a *attempt) reuse() {
 	for i, h := range a.hosts {
 		best := h.Preference == a.hosts[0].Preference
 		// In clear only in its turn: a better host may have TLS by now.
-		usable := func(s *session) bool {
-			return (i == 0 || s.seen.TLS != nil) && (best || time.Since(s.inTurn) < betterGone) && h.usable(s)
+		usable := func(s *smtp.Session) bool {
+			return (i == 0 || s.Seen.TLS != nil) && (best || time.Since(s.InTurn) < betterGone) && h.usable(s)
 		}
 		for _, addr := range h.Addrs {
 			k, ok := a.e.key(h.Host, addr)
@@ -167,7 +170,7 @@ func (a *attempt) reuse() {
 				continue
 			}
 			for !a.done() && !h.served {
-				s := a.e.pool.take(k, usable)
+				s := a.e.pool.Take(k, usable)
 				if s == nil {
 					break
 				}
@@ -185,7 +188,7 @@ func (a *attempt) roomFirst() {
 	}
 	for _, h := range a.hosts {
 		full := func(addr netip.AddrPort) int {
-			if k, ok := a.e.key(h.Host, addr); ok && a.e.pool.crowded(k) != "" {
+			if k, ok := a.e.key(h.Host, addr); ok && a.e.pool.Crowded(k) != "" {
 				return 1
 			}
 			return 0
@@ -203,20 +206,20 @@ func (a *attempt) roomFirst() {
 
 // usable reports whether an idle session meets this host's decision, and was
 // opened as one for it could have been.
-func (h *host) usable(s *session) bool {
-	if t := s.seen.TLS; t != nil && !h.decision.Opportunistic() && onlyWide(t.Cipher) {
+func (h *host) usable(s *smtp.Session) bool {
+	if t := s.Seen.TLS; t != nil && !h.decision.Opportunistic() && handshake.OnlyWide(t.Cipher) {
 		return false
 	}
-	v := h.decision.Judge(s.observed(h.decision.Names))
+	v := h.decision.Judge(s.Observed(h.decision.Names))
 	return v.Action == policy.Proceed && v.Class == policy.OK
 }
 
 // recognise gives what a reused session shows, as if it had just been opened.
-func (a *attempt) recognise(h *host, s *session) observation {
-	s.reuse()
+func (a *attempt) recognise(h *host, s *smtp.Session) smtp.Observation {
+	s.Reuse()
 	a.e.metrics.reused.Inc()
-	o := s.observed(h.decision.Names)
-	return observation{observed: o, verdict: h.decision.Judge(o), local: s.local}
+	o := s.Observed(h.decision.Names)
+	return smtp.Observation{Observed: o, Verdict: h.decision.Judge(o), Local: s.Local}
 }
 
 // phase1 tries the addresses of h with TLS until one of them has answered for
@@ -257,7 +260,7 @@ func (a *attempt) phase2(h *host) {
 			continue
 		}
 		k, _ := a.e.key(h.Host, addr)
-		s, seen, err := a.connect(h, k, openOptions{plain: true}, false)
+		s, seen, err := a.connect(h, k, smtp.OpenOptions{Plain: true}, false)
 		switch {
 		case err != nil:
 			a.discard(s)
@@ -266,7 +269,7 @@ func (a *attempt) phase2(h *host) {
 			a.e.metrics.plaintext.Inc()
 			a.useSession(h, s, seen)
 		default:
-			h.verdicts = append(h.verdicts, seen.verdict)
+			h.verdicts = append(h.verdicts, seen.Verdict)
 		}
 	}
 }
@@ -285,34 +288,34 @@ func (a *attempt) needsClear() bool {
 // connect gives a session to an address, idle or new, or none with the
 // verdict why. err is set when the attempt was cut short; a session is good for
 // nothing then.
-func (a *attempt) connect(h *host, k target, m openOptions, anew bool) (*session, observation, error) {
+func (a *attempt) connect(h *host, k smtp.Target, m smtp.OpenOptions, anew bool) (*smtp.Session, smtp.Observation, error) {
 	usable := h.usable
-	if a.job == nil || m.plain || anew || m.hello == policy.NoSNIHello {
-		usable = fresh
+	if a.job == nil || m.Plain || anew || m.Hello == policy.NoSNIHello {
+		usable = pool.Fresh
 	}
 	ctx, done := a.opening()
 	defer done()
 	for tries := 1; ; tries++ {
-		s, err := a.e.pool.acquireWithin(ctx, k, usable, a.patience())
+		s, err := a.e.pool.AcquireWithin(ctx, k, usable, a.patience())
 		if err != nil {
-			var full *crowdedError
+			var full *pool.CrowdedError
 			if errors.As(err, &full) {
-				a.crowded = full.place
+				a.crowded = full.Place
 			}
-			return nil, observation{}, err
+			return nil, smtp.Observation{}, err
 		}
 		if s != nil {
-			s.inTurn = time.Now()
+			s.InTurn = time.Now()
 			return s, a.recognise(h, s), nil
 		}
 		s, seen := a.open(ctx, h, k, m)
 		err = ctx.Err()
 		if s != nil {
-			a.e.pool.opened(k)
+			a.e.pool.Opened(k)
 			return s, seen, err
 		}
-		crowded := seen.turnedAway() && a.e.pool.turnedAway(k, tries > 1)
-		a.e.pool.release(k, false)
+		crowded := seen.TurnedAway() && a.e.pool.TurnedAway(k, tries > 1)
+		a.e.pool.Release(k, false)
 		if crowded && err == nil && tries < maxTurnedAway {
 			a.e.metrics.crowded.Inc()
 			continue // as many as the host takes are open: that is no evidence
@@ -337,35 +340,35 @@ func (a *attempt) patience() time.Duration {
 const maxTurnedAway = 3
 
 // discard closes a session that the attempt has no use for.
-func (a *attempt) discard(s *session) {
+func (a *attempt) discard(s *smtp.Session) {
 	if s != nil {
-		s.close()
-		a.e.pool.release(s.key, true)
+		s.Close()
+		a.e.pool.Release(s.Target, true)
 	}
 }
 
 // record keeps what a connection showed.
-func (a *attempt) record(h *host, k target, seen observation) {
-	o, v := seen.observed, seen.verdict
-	if seen.noRoute {
+func (a *attempt) record(h *host, k smtp.Target, seen smtp.Observation) {
+	o, v := seen.Observed, seen.Verdict
+	if seen.NoRoute {
 		return
 	}
-	h.lastReply = seen.reply
+	h.lastReply = seen.Reply
 	a.e.metrics.verdict(v)
 	a.evidence = append(a.evidence, relay.HostEvidence{
-		Host: h.Name, Address: k.addr.String(), Stage: o.Stage, Hello: o.Hello, Plain: o.Plain,
-		Verdict: v, TLS: o.TLS, MXAuth: h.decision.MX, Reply: seen.reply.String(),
+		Host: h.Name, Address: k.Addr.String(), Stage: o.Stage, Hello: o.Hello, Plain: o.Plain,
+		Verdict: v, TLS: o.TLS, MXAuth: h.decision.MX, Reply: seen.Reply.String(),
 	})
 	a.connections = append(a.connections, eventSession(h.Name, seen))
 }
 
 // eventSession is what events tell of a connection.
-func eventSession(name string, seen observation) events.Session {
+func eventSession(name string, seen smtp.Observation) events.Session {
 	s := events.Session{Host: name}
-	if seen.local.IsValid() {
-		s.LocalIP = seen.local.String()
+	if seen.Local.IsValid() {
+		s.LocalIP = seen.Local.String()
 	}
-	if t := seen.observed.TLS; t != nil {
+	if t := seen.Observed.TLS; t != nil {
 		s.TLSVersion, s.CipherName, s.CertErr = t.Version.String(), t.Cipher, !t.Cert.Valid()
 	}
 	return s

@@ -569,7 +569,7 @@ func TestDemandsChangeWhileWaiting(t *testing.T) {
 			case !r.Changed || !r.Cut || h.Accepted() > before || took > demandsHold+5*time.Second || r.Feedback != relay.Neutral:
 				t.Errorf("after %v: changed %v, cut %v, %d taken, feedback %q", took, r.Changed, r.Cut, h.Accepted(), r.Feedback)
 			}
-			if p := e.client.peers.get(h.Addr()); !p.noChunks.IsZero() || !p.hangup.IsZero() || !p.outOfStep.IsZero() {
+			if p := e.client.Peers.Get(h.Addr()); !p.NoChunks.IsZero() || !p.Hangup.IsZero() || !p.OutOfStep.IsZero() {
 				t.Errorf("held against the host: %+v", p)
 			}
 			if spare.Connections() > 0 {

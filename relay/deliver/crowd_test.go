@@ -10,6 +10,9 @@ import (
 
 	"tlsrelay/events"
 	"tlsrelay/relay"
+	"tlsrelay/relay/deliver/pool"
+	"tlsrelay/relay/deliver/smtp"
+	"tlsrelay/relay/deliver/smtp/handshake"
 	"tlsrelay/relay/relaytest"
 	"tlsrelay/relay/resolve"
 )
@@ -74,7 +77,7 @@ func TestNamesTakeTurns(t *testing.T) {
 		if r := e.Deliver(context.Background(), job); how(r) != "tls" {
 			t.Fatalf("%+v", failureOf(r))
 		}
-		if open := e.pool.stats().open; open > 2 {
+		if open := e.pool.Stats().Open; open > 2 {
 			t.Errorf("%d connections", open)
 		}
 	}
@@ -89,8 +92,8 @@ func TestRoomBeside(t *testing.T) {
 	w := relaytest.Start(t)
 	full, free := w.Host(t, "mx1.example.test"), w.Host(t, "mx2.example.test")
 	e := engine(t, w, resolve.Route{}, func(o *Options) { o.MaxPerHost = 1 })
-	taken := target{host: "other.test", endpoint: endpoint{addr: full.Addr()}}
-	if _, err := e.pool.acquire(context.Background(), taken, fresh); err != nil {
+	taken := smtp.Target{Host: "other.test", Endpoint: handshake.Endpoint{Addr: full.Addr()}}
+	if _, err := e.pool.Acquire(context.Background(), taken, pool.Fresh); err != nil {
 		t.Fatal(err)
 	}
 	deliver := func(crowded string, hosts ...resolve.Host) {
@@ -111,7 +114,7 @@ func TestRoomBeside(t *testing.T) {
 	second := hostAt("mx5.example.test", free.Addr()) // to which no session is open
 	second.Preference = 20
 	deliver(full.Addr().String(), hostAt("mx1.example.test", full.Addr()), second)
-	e.pool.release(taken, false)
+	e.pool.Release(taken, false)
 	deliver("", hostAt("mx1.example.test", full.Addr()), second)
 	if full.Accepted() != 1 || free.Accepted() != 2 {
 		t.Errorf("%d and %d messages", full.Accepted(), free.Accepted())

@@ -11,6 +11,11 @@ import (
 	"tlsrelay/events"
 	"tlsrelay/policy"
 	"tlsrelay/relay"
+	"tlsrelay/relay/deliver/peer"
+	"tlsrelay/relay/deliver/pool"
+	"tlsrelay/relay/deliver/smtp"
+	"tlsrelay/relay/deliver/smtp/handshake"
+	"tlsrelay/relay/deliver/smtp/wire"
 	"tlsrelay/relay/resolve"
 )
 
@@ -19,12 +24,12 @@ type Engine struct {
 	o            Options
 	router       Router
 	log          *zap.Logger
-	pool         *pool
-	client       *client
-	gates        demandsGates
+	pool         *pool.Pool
+	client       *smtp.Client
+	gates        gates
 	metrics      *metrics
-	ehlo         string         // argument of EHLO; "": the address literal of each connection
-	nameRefusers *addressMemory // hosts that refuse it, and of which the log has told lately
+	ehlo         string       // argument of EHLO; "": the address literal of each connection
+	nameRefusers *peer.Recent // hosts that refuse it, and of which the log has told lately
 }
 
 // New makes an engine. Nothing runs until Run. log and reg may be nil.
@@ -33,15 +38,15 @@ func New(o Options, router Router, log *zap.Logger, reg prometheus.Registerer) *
 		log = zap.NewNop()
 	}
 	o = o.withDefaults()
-	p := newPool(o.MaxConnections, o.MaxPerHost, o.IdleTimeout)
+	p := pool.New(o.MaxConnections, o.MaxPerHost, o.IdleTimeout)
 	return &Engine{
 		o: o, router: router, log: log, pool: p, metrics: newMetrics(reg, p, o),
-		client: &client{
-			clocks: clocks{connect: o.ConnectTimeout, handshake: o.HandshakeTimeout, reply: o.CommandTimeout},
-			roots:  o.Roots, minVersion: o.OpportunisticMinVersion, maxMessages: o.MaxMessages, ignored: o.ignored,
-			profiles: newProfiles(), log: log,
+		client: &smtp.Client{
+			Clocks: wire.Clocks{Connect: o.ConnectTimeout, Handshake: o.HandshakeTimeout, Reply: o.CommandTimeout},
+			Roots:  o.Roots, MinVersion: o.OpportunisticMinVersion, MaxMessages: o.MaxMessages, Ignored: o.ignored,
+			Profiles: handshake.NewProfiles(), Log: log,
 		},
-		ehlo: qualified(o.Hostname), nameRefusers: newAddressMemory(nameLoggedFor),
+		ehlo: smtp.Qualified(o.Hostname), nameRefusers: peer.NewRecent(nameLoggedFor),
 	}
 }
 
@@ -56,11 +61,11 @@ func (e *Engine) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-tick.C:
-			e.pool.reap()
+			e.pool.Reap()
 		case <-ask.C:
 			e.gates.ask()
 		case <-ctx.Done():
-			e.pool.close()
+			e.pool.Close()
 			return nil
 		}
 	}
@@ -86,8 +91,8 @@ func (e *Engine) Deliver(ctx context.Context, job Job) relay.Result {
 	a := newAttempt(ctx, e, route, demands)
 	a.carry(&job)
 	a.begin = begin
-	a.gate = &demandsGate{job: &job, began: begin, asked: begin} // when the demands were those of job
-	a.mail.gate = a.gate
+	a.gate = &gate{job: &job, began: begin, asked: begin} // when the demands were those of job
+	a.mail.Gate = a.gate
 	e.gates.add(a.gate)
 	a.run()
 	e.gates.remove(a.gate)
@@ -109,12 +114,12 @@ func (e *Engine) route(ctx context.Context, destination string, d policy.Demands
 
 // key gives the pool key of an address of a host; ok is false when no source
 // address of ours is of its family.
-func (e *Engine) key(h resolve.Host, addr netip.AddrPort) (k target, ok bool) {
+func (e *Engine) key(h resolve.Host, addr netip.AddrPort) (k smtp.Target, ok bool) {
 	if addr.Port() == 0 {
 		addr = netip.AddrPortFrom(addr.Addr(), uint16(e.o.Port))
 	}
 	src, ok := e.source(addr.Addr())
-	return target{host: h.Name, endpoint: endpoint{sni: h.SNI, addr: addr, source: src}, ehlo: e.ehlo}, ok
+	return smtp.Target{Host: h.Name, Endpoint: handshake.Endpoint{ServerName: h.SNI, Addr: addr, Source: src}, EHLO: e.ehlo}, ok
 }
 
 // source picks the local address to dial a from: always the same one for the
@@ -144,18 +149,18 @@ func (e *Engine) source(a netip.Addr) (netip.Addr, bool) {
 const nameLoggedFor = time.Hour
 
 // nameRefused tells the operator, for whom it is to mend.
-func (e *Engine) nameRefused(k target, seen observation) {
-	if e.nameRefusers.note(k.addr) {
-		e.log.Warn("a host refuses the name that this relay gives in EHLO", zap.String("host", k.host),
-			zap.Stringer("address", k.addr), zap.String("name", k.name(seen.local)), zap.Stringer("reply", seen.reply))
+func (e *Engine) nameRefused(k smtp.Target, seen smtp.Observation) {
+	if e.nameRefusers.Note(k.Addr) {
+		e.log.Warn("a host refuses the name that this relay gives in EHLO", zap.String("host", k.Host),
+			zap.Stringer("address", k.Addr), zap.String("name", k.Name(seen.Local)), zap.Stringer("reply", seen.Reply))
 	}
 }
 
 // open opens a session with an address of h, and tells metrics and log of it.
-func (e *Engine) open(ctx context.Context, h *host, k target, m openOptions) (*session, observation) {
-	s, seen := e.client.open(ctx, k, h.decision, m)
+func (e *Engine) open(ctx context.Context, h *host, k smtp.Target, m smtp.OpenOptions) (*smtp.Session, smtp.Observation) {
+	s, seen := e.client.Open(ctx, k, h.decision, m)
 	e.metrics.connection(seen)
-	if seen.verdict.Reason == events.NameRefused {
+	if seen.Verdict.Reason == events.NameRefused {
 		e.nameRefused(k, seen)
 	}
 	return s, seen

@@ -6,11 +6,12 @@ import (
 	"tlsrelay/events"
 	"tlsrelay/policy"
 	"tlsrelay/relay"
+	"tlsrelay/relay/deliver/smtp"
 )
 
 // unfit passes over what this host cannot take, without asking it. Another
 // host may do better, so until all have been looked at it is only put off.
-func (a *attempt) unfit(h *host, s *session, told events.Session) {
+func (a *attempt) unfit(h *host, s *smtp.Session, told events.Session) {
 	for i := range a.rcpts {
 		r := &a.rcpts[i]
 		f := a.misfit(r, h, s)
@@ -32,12 +33,12 @@ func (a *attempt) unfit(h *host, s *session, told events.Session) {
 
 // misfit says what a recipient's message needs and the host does not offer,
 // nil for nothing.
-func (a *attempt) misfit(r *recipient, h *host, s *session) *relay.Failure {
+func (a *attempt) misfit(r *recipient, h *host, s *smtp.Session) *relay.Failure {
 	switch {
-	case s.ext.maxSize > 0 && a.job.Body.Size() > s.ext.maxSize: // RFC 1870 §6.1
+	case s.Ext.MaxSize > 0 && a.job.Body.Size() > s.Ext.MaxSize: // RFC 1870 §6.1
 		return failure(relay.Temporary, relay.ReachMessage, events.ReplyTemp, "4.3.4",
 			"message is larger than "+h.Name+" takes")
-	case !s.ext.utf8 && (a.job.Message.From.NeedsUTF8() || r.Address.NeedsUTF8()): // RFC 6531 §3.5
+	case !s.Ext.UTF8 && (a.job.Message.From.NeedsUTF8() || r.Address.NeedsUTF8()): // RFC 6531 §3.5
 		return failure(relay.Temporary, relay.ReachRecipient, events.Unsupported, "4.6.7",
 			h.Name+" does not take internationalized addresses")
 	}

@@ -20,12 +20,12 @@ const (
 	demandsHold = time.Second
 )
 
-// demandsGate is what one attempt passes through with its content. Of a nil gate, which is a
+// gate is what one attempt passes through with its content. Of a nil gate, which is a
 // probe's, nobody asks.
-type demandsGate struct {
+type gate struct {
 	job        *Job
 	began      time.Time
-	next, prev *demandsGate // in gates
+	next, prev *gate // in gates
 
 	mu     sync.Mutex
 	asked  time.Time // when the demands were last known to stand
@@ -37,7 +37,7 @@ type demandsGate struct {
 
 // waits notes how to end what the attempt waits for: the opening of a connection,
 // or the next word on one. Both are nil when it waits for neither.
-func (g *demandsGate) waits(conn net.Conn, cancel context.CancelFunc) {
+func (g *gate) waits(conn net.Conn, cancel context.CancelFunc) {
 	if g == nil {
 		return
 	}
@@ -50,7 +50,7 @@ func (g *demandsGate) waits(conn net.Conn, cancel context.CancelFunc) {
 }
 
 // stop ends what the attempt waits for. The caller holds g.mu.
-func (g *demandsGate) stop() {
+func (g *gate) stop() {
 	switch {
 	case g.ending:
 	case g.cancel != nil:
@@ -61,7 +61,7 @@ func (g *demandsGate) stop() {
 }
 
 // ask finds out whether the demands still stand, and shuts the gate if not.
-func (g *demandsGate) ask() {
+func (g *gate) ask() {
 	changed := g.job.Changed(g.job)
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -73,8 +73,8 @@ func (g *demandsGate) ask() {
 	g.stop()
 }
 
-// open reports whether content may leave.
-func (g *demandsGate) open() bool {
+// Open reports whether content may leave.
+func (g *gate) Open() bool {
 	g.mu.Lock()
 	stale := !g.shut && g.job.Changed != nil && time.Since(g.asked) > demandsHold
 	g.mu.Unlock()
@@ -84,10 +84,10 @@ func (g *demandsGate) open() bool {
 	return !g.isShut()
 }
 
-// pass reports whether the end of content may leave. If so, what it comes to
+// Pass reports whether the end of content may leave. If so, what it comes to
 // counts: the attempt is not stopped any more until again is called.
-func (g *demandsGate) pass() bool {
-	if !g.open() {
+func (g *gate) Pass() bool {
+	if !g.Open() {
 		return false
 	}
 	g.mu.Lock()
@@ -97,14 +97,14 @@ func (g *demandsGate) pass() bool {
 }
 
 // again tells that the end of content was answered.
-func (g *demandsGate) again() {
+func (g *gate) again() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.ending = false
 }
 
 // isShut reports whether other things are demanded by now.
-func (g *demandsGate) isShut() bool {
+func (g *gate) isShut() bool {
 	if g == nil {
 		return false
 	}
@@ -113,13 +113,13 @@ func (g *demandsGate) isShut() bool {
 	return g.shut
 }
 
-// demandsGates are those of all attempts under way, the longest first.
-type demandsGates struct {
+// gates are those of all attempts under way, the longest first.
+type gates struct {
 	mu   sync.Mutex
-	ends demandsGate // of the ring
+	ends gate // of the ring
 }
 
-func (gs *demandsGates) add(g *demandsGate) {
+func (gs *gates) add(g *gate) {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
 	if gs.ends.next == nil {
@@ -129,21 +129,21 @@ func (gs *demandsGates) add(g *demandsGate) {
 	g.prev.next, gs.ends.prev = g, g
 }
 
-func (gs *demandsGates) remove(g *demandsGate) {
+func (gs *gates) remove(g *gate) {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
 	g.prev.next, g.next.prev = g.next, g.prev
 }
 
 // ask asks of every attempt that has gone on for a while.
-func (gs *demandsGates) ask() {
+func (gs *gates) ask() {
 	for _, g := range gs.slow(time.Now().Add(-askEvery)) {
 		g.ask()
 	}
 }
 
 // slow gives the attempts that were begun before a time.
-func (gs *demandsGates) slow(before time.Time) (slow []*demandsGate) {
+func (gs *gates) slow(before time.Time) (slow []*gate) {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
 	if gs.ends.next == nil {

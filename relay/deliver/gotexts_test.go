@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tlsrelay/policy"
+	"tlsrelay/relay/deliver/smtp/wire"
 	"tlsrelay/relay/relaytest"
 )
 
@@ -48,12 +49,12 @@ func TestGoTexts(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer raw.Close()
-			s := newConn(raw, 5*time.Second)
-			if _, err := s.read(s.timeout); err != nil {
+			s := wire.NewConn(raw, 5*time.Second)
+			if _, err := s.Read(s.Timeout); err != nil {
 				t.Fatal(err)
 			}
 			for _, line := range []string{"EHLO relay.test", "STARTTLS"} {
-				if rep, err := s.command(line); err != nil || !rep.positive() {
+				if rep, err := s.Command(line); err != nil || !rep.Positive() {
 					t.Fatalf("%s: %v %v", line, rep, err)
 				}
 			}
@@ -73,7 +74,7 @@ func TestGoTexts(t *testing.T) {
 			if err == nil {
 				t.Fatal("the handshake succeeded")
 			}
-			fault, alert := faultOf(err, asked)
+			fault, alert := wire.FaultOf(err, asked)
 			if fault != c.fault || alert != c.alert {
 				t.Errorf("%q: %s %d, want %s %d", err, fault, alert, c.fault, c.alert)
 			}

@@ -124,7 +124,7 @@ func engine(t testing.TB, w *relaytest.World, r resolve.Route, change ...func(*O
 	t.Cleanup(func() {
 		cancel()
 		<-done
-		if open := e.pool.stats().open; open != 0 {
+		if open := e.pool.Stats().Open; open != 0 {
 			t.Errorf("%d connections still open after Run", open)
 		}
 	})

@@ -8,6 +8,7 @@ import (
 	"tlsrelay/events"
 	"tlsrelay/policy"
 	"tlsrelay/relay"
+	"tlsrelay/relay/deliver/smtp"
 )
 
 // recipient is one waiting recipient during an attempt.
@@ -35,19 +36,19 @@ const (
 
 // useSession hands the message over on an open session, and draws what follows for
 // the host.
-func (a *attempt) useSession(h *host, s *session, seen observation) sessionEnd {
+func (a *attempt) useSession(h *host, s *smtp.Session, seen smtp.Observation) sessionEnd {
 	if a.job == nil {
 		a.ask(h, s, seen)
 		return answered
 	}
 	a.sessions++
 	for {
-		stop := s.whileOpen(a.ctx)
-		a.gate.waits(s.raw, nil)
+		stop := s.WhileOpen(a.ctx)
+		a.gate.waits(s.Raw, nil)
 		e, t := a.serve(h, s, seen)
 		a.gate.waits(nil, nil)
 		if !stop() || a.gate.isShut() {
-			s.broken = true
+			s.Broken = true
 		}
 		if e == dead {
 			// The host may close an idle session at any time: no evidence.
@@ -56,12 +57,12 @@ func (a *attempt) useSession(h *host, s *session, seen observation) sessionEnd {
 		}
 		a.leaveSession(h, s, seen, e, t)
 		a.worn = 0
-		if e == again && t.mailRefusal.Code != 0 {
-			a.worn = s.carried
+		if e == again && t.MailRefusal.Code != 0 {
+			a.worn = s.Carried
 		}
 		if e != exhausted && e != again || !a.reopen(h, &s, &seen, e == again) {
 			a.worn = 0
-			a.trouble = a.trouble || e == again && s.hungUp && !t.refusedSome()
+			a.trouble = a.trouble || e == again && s.HungUp && !t.RefusedSome()
 			return e
 		}
 	}
@@ -73,7 +74,7 @@ const maxAgain = 3
 
 // reopen replaces a session that has carried all it may. Where it has shown that
 // itself, no other idle session is used, for that may be as old.
-func (a *attempt) reopen(h *host, s **session, seen *observation, anew bool) bool {
+func (a *attempt) reopen(h *host, s **smtp.Session, seen *smtp.Observation, anew bool) bool {
 	if anew {
 		if a.agains++; a.agains > maxAgain {
 			return false
@@ -82,8 +83,8 @@ func (a *attempt) reopen(h *host, s **session, seen *observation, anew bool) boo
 	if a.done() {
 		return false
 	}
-	next, saw, err := a.connect(h, (*s).key, openOptions{
-		hello: cmp.Or(seen.observed.Hello, policy.FullHello), plain: seen.observed.Plain,
+	next, saw, err := a.connect(h, (*s).Target, smtp.OpenOptions{
+		Hello: cmp.Or(seen.Observed.Hello, policy.FullHello), Plain: seen.Observed.Plain,
 	}, anew)
 	if err != nil || next == nil {
 		a.discard(next)
@@ -94,61 +95,61 @@ func (a *attempt) reopen(h *host, s **session, seen *observation, anew bool) boo
 }
 
 // leaveSession records the host session and gives the session back or closes it.
-func (a *attempt) leaveSession(h *host, s *session, seen observation, e sessionEnd, t *transaction) {
+func (a *attempt) leaveSession(h *host, s *smtp.Session, seen smtp.Observation, e sessionEnd, t *smtp.Transaction) {
 	told := true
 	switch e {
 	case again:
-		told = t.refusedSome()
+		told = t.RefusedSome()
 	case lost:
-		seen.reply = s.lost(&seen.observed, t.err)
-		seen.verdict = h.decision.Judge(seen.observed)
-		a.e.log.Debug("session lost", zap.Stringer("address", s.key.addr), zap.Error(t.err))
+		seen.Reply = s.Lost(&seen.Observed, t.Err)
+		seen.Verdict = h.decision.Judge(seen.Observed)
+		a.e.log.Debug("session lost", zap.Stringer("address", s.Target.Addr), zap.Error(t.Err))
 	case wantsTLS:
-		seen.observed.Stage, seen.observed.Code = policy.StageMail, t.mailRefusal.Code
-		seen.verdict = h.decision.Judge(seen.observed)
-		seen.reply = t.mailRefusal
+		seen.Observed.Stage, seen.Observed.Code = policy.StageMail, t.MailRefusal.Code
+		seen.Verdict = h.decision.Judge(seen.Observed)
+		seen.Reply = t.MailRefusal
 	default:
 		h.served = true
 	}
 	if a.ctx.Err() == nil && !a.gate.isShut() {
-		h.verdicts = append(h.verdicts, seen.verdict)
+		h.verdicts = append(h.verdicts, seen.Verdict)
 		if told {
-			a.record(h, s.key, seen)
+			a.record(h, s.Target, seen)
 		}
 	}
 	a.stop = a.stop || e == unknown
-	a.trouble = a.trouble || e == lost || s.hungUp && e != again && !t.refusedSome()
+	a.trouble = a.trouble || e == lost || s.HungUp && e != again && !t.RefusedSome()
 	switch {
-	case e == answered && s.poolable():
-		a.e.pool.put(s)
-	case s.broken:
+	case e == answered && s.Poolable():
+		a.e.pool.Put(s)
+	case s.Broken:
 		a.discard(s)
 	default:
-		a.e.pool.drop(s)
+		a.e.pool.Drop(s)
 	}
 }
 
 // serve runs transactions until every waiting recipient was asked about.
-func (a *attempt) serve(h *host, s *session, seen observation) (sessionEnd, *transaction) {
+func (a *attempt) serve(h *host, s *smtp.Session, seen smtp.Observation) (sessionEnd, *smtp.Transaction) {
 	told := eventSession(h.Name, seen)
 	a.unfit(h, s, told)
-	var t *transaction
+	var t *smtp.Transaction
 	for {
 		batch := a.batch(s)
 		if len(batch) == 0 {
 			return answered, t
 		}
-		if !a.gate.open() {
+		if !a.gate.Open() {
 			return answered, t
 		}
-		if s.spent() {
+		if s.Spent() {
 			return exhausted, t
 		}
 		rcpts := make([]*relay.Recipient, len(batch))
 		for i, r := range batch {
 			rcpts[i] = r.Recipient
 		}
-		t = s.transact(&a.mail, rcpts)
+		t = s.Transact(&a.mail, rcpts)
 		a.gate.again()
 		a.learn(t)
 		if e := a.apply(h, t, batch, told); e != answered {
@@ -158,12 +159,12 @@ func (a *attempt) serve(h *host, s *session, seen observation) (sessionEnd, *tra
 }
 
 // batch picks the recipients of the next transaction.
-func (a *attempt) batch(s *session) []*recipient {
+func (a *attempt) batch(s *smtp.Session) []*recipient {
 	most := a.e.o.MaxRecipientsPerTransaction
-	if n := s.ext.rcptMax; n > 0 {
+	if n := s.Ext.RcptMax; n > 0 {
 		most = min(most, n)
 	}
-	if s.stepByStep() {
+	if s.StepByStep() {
 		most = 1
 	}
 	var batch []*recipient
@@ -178,38 +179,38 @@ func (a *attempt) batch(s *session) []*recipient {
 // learn draws from the first transaction of a session that replaced one at its
 // end what that one had come to: if this takes what the other refused, the other
 // had carried as many messages as the address takes over one connection.
-func (a *attempt) learn(t *transaction) {
-	if a.worn > 0 && t.session.mails == 1 && t.mailed && t.mailRefusal.Code == 0 && !t.session.hungUp {
-		a.e.client.peers.carriesAtMost(t.session.key.addr, a.worn)
+func (a *attempt) learn(t *smtp.Transaction) {
+	if a.worn > 0 && t.Session.Mails == 1 && t.Mailed && t.MailRefusal.Code == 0 && !t.Session.HungUp {
+		a.e.client.Peers.CarriesAtMost(t.Session.Target.Addr, a.worn)
 	}
 	a.worn = 0
 }
 
 // apply draws from one transaction what became of its recipients.
-func (a *attempt) apply(h *host, t *transaction, batch []*recipient, told events.Session) sessionEnd {
+func (a *attempt) apply(h *host, t *smtp.Transaction, batch []*recipient, told events.Session) sessionEnd {
 	switch {
-	case t.diedIdle(), a.ticketFailed(h, t):
+	case t.DiedIdle(), a.ticketFailed(h, t):
 		return dead
-	case t.mailRefusal.Code == 0 && t.tlsFirst():
+	case t.MailRefusal.Code == 0 && t.TLSFirst():
 		return wantsTLS
-	case t.mailRefusal.Code != 0:
+	case t.MailRefusal.Code != 0:
 		return a.mailRefused(h, t, batch, told)
 	}
-	if t.stopped() {
+	if t.Stopped() {
 		a.refusedOnly(h, t, batch, told)
 		return answered
 	}
 	progress := false
 	for i, r := range batch {
 		r.askedIn = a.sessions
-		switch said := t.answers[i]; said.standing {
-		case refused:
-			r.answer(t.refusal(said.reply, relay.ReachRecipient, h.Name), told)
+		switch said := t.Answers[i]; said.Standing {
+		case smtp.Refused:
+			r.answer(refusal(t, said.Reply, relay.ReachRecipient, h.Name), told)
 			progress = true
-		case unclear:
-			r.answer(mixedFailure(said.reply, relay.ReachRecipient, h.Name), told)
+		case smtp.Unclear:
+			r.answer(mixedFailure(said.Reply, relay.ReachRecipient, h.Name), told)
 			progress = true
-		case taken:
+		case smtp.Taken:
 			progress = true
 			a.take(h, t, r, told)
 		}
@@ -218,11 +219,11 @@ func (a *attempt) apply(h *host, t *transaction, batch []*recipient, told events
 	switch {
 	case a.repeat(t, batch):
 		return again
-	case t.unclear && t.begun:
+	case t.Unclear && t.Begun:
 		return unknown
-	case t.err == nil || t.allHeard():
+	case t.Err == nil || t.AllHeard():
 		return answered
-	case t.unknowable():
+	case t.Unknowable():
 		return unknown
 	}
 	return lost
@@ -230,27 +231,27 @@ func (a *attempt) apply(h *host, t *transaction, batch []*recipient, told events
 
 // refusedOnly draws from a transaction that we broke off what the host has said
 // for good; for the others the attempt has not been made.
-func (a *attempt) refusedOnly(h *host, t *transaction, batch []*recipient, told events.Session) {
+func (a *attempt) refusedOnly(h *host, t *smtp.Transaction, batch []*recipient, told events.Session) {
 	for i, r := range batch {
-		if said := t.answers[i]; said.standing == refused {
-			r.answer(t.refusal(said.reply, relay.ReachRecipient, h.Name), told)
+		if said := t.Answers[i]; said.Standing == smtp.Refused {
+			r.answer(refusal(t, said.Reply, relay.ReachRecipient, h.Name), told)
 		}
 	}
 }
 
 // take ends a recipient that RCPT accepted, by the answer to the message.
-func (a *attempt) take(h *host, t *transaction, r *recipient, told events.Session) {
+func (a *attempt) take(h *host, t *smtp.Transaction, r *recipient, told events.Session) {
 	switch {
-	case t.final.Code == 0:
+	case t.Final.Code == 0:
 		r.answer(lostFailure(t, h.Name), told)
-	case t.unclear:
-		r.answer(mixedFailure(t.final, relay.ReachMessage, h.Name), told)
-	case t.final.Code < 400:
+	case t.Unclear:
+		r.answer(mixedFailure(t.Final, relay.ReachMessage, h.Name), told)
+	case t.Final.Code < 400:
 		r.done = true
-		r.outcome = relay.Outcome{Reply: t.final, Relayed: t.session.ext.dsn, Session: told}
+		r.outcome = relay.Outcome{Reply: t.Final, Relayed: t.Session.Ext.DSN, Session: told}
 	default:
-		f := t.refusal(t.final, relay.ReachMessage, h.Name)
-		if t.hopeless {
+		f := refusal(t, t.Final, relay.ReachMessage, h.Name)
+		if t.Hopeless {
 			f.Class, f.Reason = relay.Permanent, events.ReplyMixed
 		}
 		r.answer(f, told)
@@ -259,33 +260,33 @@ func (a *attempt) take(h *host, t *transaction, r *recipient, told events.Sessio
 
 // postpone sees to the recipients that the transaction had no room for. Where
 // it served nobody, the next one would not either.
-func (a *attempt) postpone(h *host, t *transaction, batch []*recipient, progress bool, told events.Session) {
+func (a *attempt) postpone(h *host, t *smtp.Transaction, batch []*recipient, progress bool, told events.Session) {
 	for i, r := range batch {
-		switch said := t.answers[i]; {
-		case said.standing == tooMany && progress && t.err == nil:
+		switch said := t.Answers[i]; {
+		case said.Standing == smtp.TooMany && progress && t.Err == nil:
 			r.askedIn = 0
-			if n := t.taken(); n > 0 && t.fullFrom(i) {
-				t.session.ext.rcptMax = n // asking more again would be for nothing
+			if n := t.CountTaken(); n > 0 && t.FullFrom(i) {
+				t.Session.Ext.RcptMax = n // asking more again would be for nothing
 			}
-		case said.standing == tooMany:
-			f := replyFailure(said.reply, relay.ReachRecipient, h.Name)
+		case said.Standing == smtp.TooMany:
+			f := replyFailure(said.Reply, relay.ReachRecipient, h.Name)
 			f.Class, f.Reason = relay.Temporary, events.ReplyTemp
 			f.Status = "4.5.3"
 			r.answer(f, told)
-		case said.standing == unasked:
+		case said.Standing == smtp.Unasked:
 			r.answer(lostFailure(t, h.Name), told)
 		}
 	}
 }
 
 // mailRefused spreads the refusal of MAIL over everybody who waits.
-func (a *attempt) mailRefused(h *host, t *transaction, batch []*recipient, told events.Session) sessionEnd {
-	if t.session.asksForTLS(t.mailRefusal) {
+func (a *attempt) mailRefused(h *host, t *smtp.Transaction, batch []*recipient, told events.Session) sessionEnd {
+	if t.Session.AsksForTLS(t.MailRefusal) {
 		return wantsTLS
 	}
-	f := replyFailure(t.mailRefusal, relay.ReachMessage, h.Name)
-	if t.unclear {
-		f = mixedFailure(t.mailRefusal, relay.ReachMessage, h.Name)
+	f := replyFailure(t.MailRefusal, relay.ReachMessage, h.Name)
+	if t.Unclear {
+		f = mixedFailure(t.MailRefusal, relay.ReachMessage, h.Name)
 	}
 	if a.repeat(t, batch) {
 		for _, r := range batch {
@@ -306,9 +307,9 @@ func (a *attempt) mailRefused(h *host, t *transaction, batch []*recipient, told 
 
 // refusal is one in the host's words. In clear, one for the want of TLS is
 // not for good, whomever else the host has served (C12).
-func (t *transaction) refusal(r relay.Reply, reach relay.Reach, host string) *relay.Failure {
+func refusal(t *smtp.Transaction, r relay.Reply, reach relay.Reach, host string) *relay.Failure {
 	f := replyFailure(r, reach, host)
-	if t.session.asksForTLS(r) {
+	if t.Session.AsksForTLS(r) {
 		f.Class, f.Reason = relay.Temporary, events.StartTLSTempfail
 		f.Status = policy.Status(f.Reason, "", false)
 	}
@@ -362,12 +363,12 @@ func mixedFailure(r relay.Reply, reach relay.Reach, host string) *relay.Failure 
 
 // lostFailure is that of a conversation that broke off. A fault of our own
 // store shows no inner text.
-func lostFailure(t *transaction, host string) *relay.Failure {
-	if t.bodyFailed() {
+func lostFailure(t *smtp.Transaction, host string) *relay.Failure {
+	if t.BodyFailed() {
 		return failure(relay.Temporary, relay.ReachMessage, events.Internal, "4.3.0", "message could not be read")
 	}
-	text := t.errorText()
-	if t.ended {
+	text := t.ErrorText()
+	if t.Ended {
 		text += " after the message was sent"
 	}
 	f := failure(relay.Temporary, relay.ReachHost, events.SessionLost, "4.4.2", text)

@@ -9,6 +9,7 @@ import (
 
 	"tlsrelay/events"
 	"tlsrelay/relay"
+	"tlsrelay/relay/deliver/smtp"
 	"tlsrelay/relay/relaytest"
 )
 
@@ -33,14 +34,14 @@ func verbs(h *relaytest.Host) []string {
 func proven(t *testing.T, e *Engine, h *relaytest.Host) {
 	t.Helper()
 	deliverOne(t, e, modeT, "tls")
-	if p := e.client.peers.get(h.Addr()); len(p.answers) != 1 || p.alike {
+	if p := e.client.Peers.Get(h.Addr()); len(p.Answers) != 1 || p.Alike {
 		t.Fatalf("%+v", p)
 	}
 	forgetSessions(e)
 }
 
 // forgetSessions closes the idle sessions of an engine that goes on.
-func forgetSessions(e *Engine) { e.pool.closeIdle() }
+func forgetSessions(e *Engine) { e.pool.CloseIdle() }
 
 // TestSurplus: a host says more than it is asked, once or twice, at once or a
 // moment later, after any command, on an address that is new or has proven to be
@@ -114,7 +115,7 @@ func TestSurplusEnds(t *testing.T) {
 			if got := how(r); got != fate && step != "bdat" {
 				t.Errorf("%s: %s, want %s: %+v; %q", step, got, fate, failureOf(r), verbs(h))
 			}
-			if p := e.client.peers.get(h.Addr()); !time.Now().Before(p.outOfStep) {
+			if p := e.client.Peers.Get(h.Addr()); !time.Now().Before(p.OutOfStep) {
 				t.Errorf("%s: not remembered", step)
 			}
 		}
@@ -161,7 +162,7 @@ func TestOneFlight(t *testing.T) {
 	for _, line := range []string{"RCPT TO:<eve@example.test>\r\n", "x\r\n \trcpt to:<eve@example.test>\r\n", "x\nRcpt\r\n"} {
 		job := jobTo(t, modeT)
 		job.Body = body(line)
-		if !(&mailObject{body: job.Body}).namesRecipients() {
+		if !(&smtp.Mail{Body: job.Body}).NamesRecipients() {
 			t.Errorf("%q is taken for harmless", line)
 		}
 		e := engine(t, w, routeTo(h))
@@ -172,7 +173,7 @@ func TestOneFlight(t *testing.T) {
 	for _, text := range []string{"", "x", letter, "Received: RCPT\r\nXRCPT\r\nRCP\r\nRC\r\n"} {
 		job := jobTo(t, modeT)
 		job.Body = body(text)
-		if (&mailObject{body: job.Body}).namesRecipients() {
+		if (&smtp.Mail{Body: job.Body}).NamesRecipients() {
 			t.Errorf("%q names recipients", text)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 
 	"tlsrelay/events"
 	"tlsrelay/relay"
+	"tlsrelay/relay/deliver/pool"
+	"tlsrelay/relay/deliver/smtp"
 	"tlsrelay/relay/relaytest"
 )
 
@@ -48,8 +50,8 @@ func TestMailsPerConnection(t *testing.T) {
 		if h.Connections() != 4 || h.Accepted() != 10 {
 			t.Errorf("%d connections for %d messages", h.Connections(), h.Accepted())
 		}
-		if p := e.client.peers.get(h.Addr()); p.carries != 3 {
-			t.Errorf("carries %d", p.carries)
+		if p := e.client.Peers.Get(h.Addr()); p.Carries != 3 {
+			t.Errorf("carries %d", p.Carries)
 		}
 		refused := 0
 		for _, s := range h.Sessions() {
@@ -69,7 +71,7 @@ func TestMailsPerConnection(t *testing.T) {
 	h.SetScript(relaytest.Script{Mail: relaytest.Reply{Code: 452, Text: "4.3.1 disk full"}})
 	h.HangUp()
 	r := deliverOne(t, e, modeT, "defer")
-	if f := failureOf(r); f.Status != "4.3.1" || e.client.peers.get(h.Addr()).carries != 0 || h.Connections() != 2 {
+	if f := failureOf(r); f.Status != "4.3.1" || e.client.Peers.Get(h.Addr()).Carries != 0 || h.Connections() != 2 {
 		t.Errorf("%+v, %d connections", f, h.Connections())
 	}
 }
@@ -121,7 +123,7 @@ func TestConnectionsPerAddress(t *testing.T) {
 			if burst(t, e, 60, 20); h.Connections()-turned > 5 {
 				t.Errorf("%d connections more, the limit being known", h.Connections()-turned)
 			}
-			if c := e.pool.address(h.Addr()); c.limit < 1 || c.limit > 5 {
+			if c := e.pool.At(h.Addr()); c.Limit < 1 || c.Limit > 5 {
 				t.Errorf("%+v", c)
 			}
 		})
@@ -134,7 +136,7 @@ func TestConnectionsPerAddress(t *testing.T) {
 	if len(failed) != 40 || failed[0].Feedback != relay.Trouble || failureOf(failed[0]).Reply.Code != 421 {
 		t.Errorf("%d failed: %+v", len(failed), failed[0])
 	}
-	if c := e.pool.address(h.Addr()); c != (crowd{}) {
+	if c := e.pool.At(h.Addr()); c != (pool.Crowd{}) {
 		t.Errorf("no connection, and yet %+v", c)
 	}
 }
@@ -205,10 +207,10 @@ func TestHangsUpAfterEach(t *testing.T) {
 	w := relaytest.Start(t)
 	h := w.Host(t, "mx1.example.test", relaytest.Script{HangUpAfter: 5 * time.Millisecond})
 	e := engine(t, w, routeTo(h))
-	known := func() bool { return time.Now().Before(e.client.peers.get(h.Addr()).hangsUp) }
+	known := func() bool { return time.Now().Before(e.client.Peers.Get(h.Addr()).HangsUp) }
 	for i := 0; !known(); i++ {
 		if i > 100 {
-			t.Fatalf("not known: %+v", e.client.peers.get(h.Addr()))
+			t.Fatalf("not known: %+v", e.client.Peers.Get(h.Addr()))
 		}
 		burst(t, e, 20, 4)
 	}
@@ -220,11 +222,11 @@ func TestHangsUpAfterEach(t *testing.T) {
 	e = engine(t, w, routeTo(h))
 	for range 4 {
 		deliverOne(t, e, modeT, "tls")
-		age(e, 2*coldAfter)
+		age(e, 2*smtp.ColdAfter)
 		h.HangUp()
 	}
 	deliverOne(t, e, modeT, "tls")
-	if p := e.client.peers.get(h.Addr()); !p.hangup.IsZero() || !p.hangsUp.IsZero() {
+	if p := e.client.Peers.Get(h.Addr()); !p.Hangup.IsZero() || !p.HangsUp.IsZero() {
 		t.Errorf("%+v", p)
 	}
 }

@@ -5,6 +5,8 @@ import (
 
 	"tlsrelay/policy"
 	"tlsrelay/relay"
+	"tlsrelay/relay/deliver/pool"
+	"tlsrelay/relay/deliver/smtp"
 )
 
 // metrics are the engine's counters. No label is a stranger's to make up:
@@ -25,7 +27,7 @@ type metrics struct {
 	ticketFailed prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer, p *pool, o Options) *metrics {
+func newMetrics(reg prometheus.Registerer, p *pool.Pool, o Options) *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
@@ -53,7 +55,7 @@ func newMetrics(reg prometheus.Registerer, p *pool, o Options) *metrics {
 
 		ticketFailed: counter("tlsrelay_tls_ticket_failures_total", "Connections that failed where a session ticket was offered, and were made again without one."),
 	}
-	for _, c := range causes {
+	for _, c := range smtp.Causes {
 		m.again.WithLabelValues(string(c))
 	}
 	m.begin()
@@ -71,8 +73,8 @@ func newMetrics(reg prometheus.Registerer, p *pool, o Options) *metrics {
 	}
 	reg.MustRegister(limit("all", o.MaxConnections), limit("host", o.MaxPerHost), limit("address", o.MaxPerHost))
 	reg.MustRegister(m.deliveries, m.handshakes, m.seconds, m.opened, m.reused, m.resumed, m.hellos, m.plaintext, m.verdicts, m.crowded, m.again, m.ticketFailed,
-		gauge("tlsrelay_connections_open", "Connections to receiving hosts, idle ones included.", func() int { return p.stats().open }),
-		gauge("tlsrelay_connections_idle", "Idle sessions kept for reuse.", func() int { return p.stats().idle }))
+		gauge("tlsrelay_connections_open", "Connections to receiving hosts, idle ones included.", func() int { return p.Stats().Open }),
+		gauge("tlsrelay_connections_idle", "Idle sessions kept for reuse.", func() int { return p.Stats().Idle }))
 	return m
 }
 
@@ -98,19 +100,19 @@ func (m *metrics) begin() {
 }
 
 // connection counts one that was tried.
-func (m *metrics) connection(seen observation) {
-	if seen.local.IsValid() {
+func (m *metrics) connection(seen smtp.Observation) {
+	if seen.Local.IsValid() {
 		m.opened.Inc()
 	}
-	if seen.took == 0 {
+	if seen.Took == 0 {
 		return
 	}
-	outcome, t := "ok", seen.observed.TLS
+	outcome, t := "ok", seen.Observed.TLS
 	if t == nil {
 		outcome = "failed"
 	}
-	m.handshakes.WithLabelValues(outcome).Observe(seen.took.Seconds())
-	m.hellos.WithLabelValues(string(seen.observed.Hello), outcome).Inc()
+	m.handshakes.WithLabelValues(outcome).Observe(seen.Took.Seconds())
+	m.hellos.WithLabelValues(string(seen.Observed.Hello), outcome).Inc()
 	if t != nil && t.Resumed {
 		m.resumed.Inc()
 	}

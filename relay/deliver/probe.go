@@ -9,6 +9,7 @@ import (
 	"tlsrelay/events"
 	"tlsrelay/policy"
 	"tlsrelay/relay"
+	"tlsrelay/relay/deliver/smtp"
 )
 
 // Report is what a probe found.
@@ -80,31 +81,31 @@ func (e *Engine) Probe(ctx context.Context, destination string, s policy.Sender)
 // ask goes on to MAIL with the null sender, which everybody has to take (RFC 5321
 // §4.5.5), and takes it back. A host that wants AUTH, or TLS after all, may say so
 // only there.
-func (a *attempt) ask(h *host, s *session, seen observation) {
-	defer s.whileOpen(a.ctx)()
-	o := &seen.observed
-	said, err := s.askMail(&a.probeMail)
+func (a *attempt) ask(h *host, s *smtp.Session, seen smtp.Observation) {
+	defer s.WhileOpen(a.ctx)()
+	o := &seen.Observed
+	said, err := s.AskMail(&a.probeMail)
 	switch {
 	case err != nil:
-		seen.reply = s.lost(o, err)
-		seen.verdict = h.decision.Judge(*o)
+		seen.Reply = s.Lost(o, err)
+		seen.Verdict = h.decision.Judge(*o)
 	case said == (relay.Reply{}):
 		a.hearMail(h, nil)
-	case s.asksForTLS(said):
+	case s.AsksForTLS(said):
 		o.Stage, o.Code = policy.StageMail, said.Code
-		seen.verdict, seen.reply = h.decision.Judge(*o), said
+		seen.Verdict, seen.Reply = h.decision.Judge(*o), said
 	default:
-		o.Stage, o.Code, seen.reply = policy.StageMail, said.Code, said
+		o.Stage, o.Code, seen.Reply = policy.StageMail, said.Code, said
 		a.hearMail(h, nullRefusal(said, h.Name))
 	}
 	if a.ctx.Err() == nil {
-		a.record(h, s.key, seen)
-		h.verdicts = append(h.verdicts, seen.verdict)
+		a.record(h, s.Target, seen)
+		h.verdicts = append(h.verdicts, seen.Verdict)
 	}
-	if s.broken {
+	if s.Broken {
 		a.discard(s)
 	} else {
-		a.e.pool.drop(s)
+		a.e.pool.Drop(s)
 	}
 }
 

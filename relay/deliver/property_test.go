@@ -103,12 +103,12 @@ func tryProperties(rt *rapid.T, w *relaytest.World, scripts []relaytest.Script, 
 		hosts = append(hosts, h)
 	}
 	e := New(Options{Roots: w.CA.Pool()}, router{route: routeTo(hosts...)}, nil, nil)
-	defer e.pool.close()
+	defer e.pool.Close()
 	r := e.Deliver(context.Background(), propertyJob(s))
 	fate := how(r)
 	if fate == "tls" {
 		// Once more, on sessions that are resumed: it makes no difference.
-		e.pool.closeIdle()
+		e.pool.CloseIdle()
 		if again := how(e.Deliver(context.Background(), propertyJob(s))); again != fate {
 			rt.Fatalf("delivered, and then %s", again)
 		}

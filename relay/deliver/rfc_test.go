@@ -230,8 +230,8 @@ func TestBackupHost(t *testing.T) {
 	if backup.Accepted() != 2 || backup.Connections() != 1 {
 		t.Fatalf("%d at the backup over %d connections", backup.Accepted(), backup.Connections())
 	}
-	for _, s := range e.pool.idleSessions() {
-		s.inTurn = s.inTurn.Add(-betterGone)
+	for _, s := range e.pool.Idle() {
+		s.InTurn = s.InTurn.Add(-betterGone)
 	}
 	deliverOne(t, e, modeT, "tls")
 	if primary.Accepted() != 1 {

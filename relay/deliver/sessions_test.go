@@ -17,6 +17,7 @@ import (
 	"tlsrelay/policy"
 	"tlsrelay/policy/domain"
 	"tlsrelay/relay"
+	"tlsrelay/relay/deliver/smtp"
 	"tlsrelay/relay/relaytest"
 )
 
@@ -188,8 +189,8 @@ func TestDiesOnMail(t *testing.T) {
 
 // age makes the idle sessions of e older.
 func age(e *Engine, by time.Duration) {
-	for _, s := range e.pool.idleSessions() {
-		s.idle = s.idle.Add(-by)
+	for _, s := range e.pool.Idle() {
+		s.IdleSince = s.IdleSince.Add(-by)
 	}
 }
 
@@ -253,7 +254,7 @@ func diesOnMail(t *testing.T, way string, keywords []string, words string, cold,
 	want := 0
 	for i := range 3 {
 		if cold {
-			age(e, coldAfter)
+			age(e, smtp.ColdAfter)
 		} else {
 			age(e, -time.Minute) // warm, however slow this machine is
 		}

@@ -124,7 +124,7 @@ func breakTicket(t *testing.T, script relaytest.Script, sender policy.Sender, re
 		t.Errorf("tickets offered afterwards on %v", got)
 	}
 	// After it there is no old one left to offer.
-	e.client.profiles.noTickets.forget(h.Addr())
+	e.client.Profiles.NoTickets.Forget(h.Addr())
 	hangUp(t, h)
 	deliverOne(t, e, sender, "tls")
 	if got := lastHellos(h, 4); fmt.Sprint(got) != "[false]" {
@@ -338,7 +338,7 @@ func TestStoppedOverTicket(t *testing.T) {
 			n := len(s[len(s)-1].Commands)
 			return len(s) == 2 && n > 0 && strings.HasPrefix(s[1].Commands[n-1].Line, name) && s[1].Commands[n-1].TLS
 		})
-		if r := e.Deliver(ctx, jobTo(t, modeT)); !r.Cut && how(r) != "defer" || e.client.profiles.noTickets.has(h.Addr()) {
+		if r := e.Deliver(ctx, jobTo(t, modeT)); !r.Cut && how(r) != "defer" || e.client.Profiles.NoTickets.Has(h.Addr()) {
 			t.Errorf("%s: %+v", name, r)
 		}
 	}

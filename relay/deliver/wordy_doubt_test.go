@@ -25,7 +25,7 @@ func TestDoubtedHostSwapsNobody(t *testing.T) {
 		return ""
 	}
 	e := m.start(t, hasty)
-	e.client.peers.stepByStep(miniAddr(e, 0))
+	e.client.Peers.StepByStep(miniAddr(e, 0))
 	for range 20 {
 		before, good := m.times("bad@example.test"), m.times("good@example.test")
 		r := e.Deliver(context.Background(), jobTo(t, modeO, "bad@example.test", "good@example.test"))

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tlsrelay/relay"
+	"tlsrelay/relay/deliver/peer"
 	"tlsrelay/relay/relaytest"
 )
 
@@ -88,9 +89,9 @@ func TestChunkWordedAlike(t *testing.T) {
 	}
 	e := m.start(t, hasty)
 	deliverOne(t, e, modeO, "clear")
-	e.pool.reap()
+	e.pool.Reap()
 	// A day later.
-	e.client.peers.change(miniAddr(e, 0), func(p *peer, _ time.Time) { p.chunks = time.Now().Add(-time.Second) })
+	e.client.Peers.Change(miniAddr(e, 0), func(p *peer.Traits, _ time.Time) { p.Chunks = time.Now().Add(-time.Second) })
 	on.Store(true)
 	if r := e.Deliver(context.Background(), jobTo(t, modeO)); r.Outcomes[0].Failure == nil {
 		t.Errorf("told as delivered; taken %d", len(m.taken))
@@ -145,15 +146,15 @@ func TestLateNoticeOfAClose(t *testing.T) {
 						if how(r) != "clear" {
 							failed++
 						}
-						if c := e.pool.address(addr); c.limit > 0 {
-							lowest = min(lowest, c.limit)
+						if c := e.pool.At(addr); c.Limit > 0 {
+							lowest = min(lowest, c.Limit)
 						}
 						mu.Unlock()
 					}
 				})
 			}
 			wg.Wait()
-			t.Logf("%d of 60 failed; lowest limit %d; at the end %+v", failed, lowest, e.pool.address(addr))
+			t.Logf("%d of 60 failed; lowest limit %d; at the end %+v", failed, lowest, e.pool.At(addr))
 			if failed > 0 {
 				t.Errorf("%d of 60 failed", failed)
 			}
@@ -237,15 +238,15 @@ func TestWordsOfExim(t *testing.T) {
 	for range 3 {
 		deliverOne(t, e, modeO, "clear")
 	}
-	p := e.client.peers.get(miniAddr(e, 0))
+	p := e.client.Peers.Get(miniAddr(e, 0))
 	m.mu.Lock()
 	n := 0
 	for _, c := range m.cmds {
 		n += strings.Count(strings.Join(c, "\n")+"\n", "EHLO")
 	}
 	m.mu.Unlock()
-	if p.alike || n > 2 {
-		t.Errorf("alike %v, answers %v; %d EHLO for 3 messages", p.alike, p.answers, n)
+	if p.Alike || n > 2 {
+		t.Errorf("alike %v, answers %v; %d EHLO for 3 messages", p.Alike, p.Answers, n)
 	}
 }
 
@@ -260,7 +261,7 @@ func TestSessionWithoutResetIsNotKept(t *testing.T) {
 	deliverOne(t, e, modeT, "tls")
 	e.Deliver(context.Background(), jobTo(t, modeT, "bad@example.test"))
 	deliverOne(t, e, modeT, "tls")
-	if idle := e.pool.stats().idle; idle != 0 {
+	if idle := e.pool.Stats().Idle; idle != 0 {
 		t.Errorf("%d idle: %q", idle, verbs(h))
 	}
 }
@@ -312,7 +313,7 @@ func TestOwnClosingIsNoHabit(t *testing.T) {
 		e.Deliver(ctx, job)
 		cancel()
 	}
-	if p := e.client.peers.get(h.Addr()); !p.hangup.IsZero() || !p.hangsUp.IsZero() || !p.noChunks.IsZero() {
+	if p := e.client.Peers.Get(h.Addr()); !p.Hangup.IsZero() || !p.HangsUp.IsZero() || !p.NoChunks.IsZero() {
 		t.Errorf("%+v", p)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tlsrelay/relay"
+	"tlsrelay/relay/deliver/pool"
 )
 
 // whatever happens, the pool's books are right at the end.
@@ -80,12 +81,12 @@ func TestBooksOfThePool(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	e.pool.closeIdle()
-	if s := e.pool.stats(); s != (stats{}) {
+	e.pool.CloseIdle()
+	if s := e.pool.Stats(); s != (pool.Stats{}) {
 		t.Errorf("%+v", s)
 	}
 	for _, a := range addrs {
-		if c := e.pool.address(a); c.open != 0 || c.live != 0 || c.idle != 0 {
+		if c := e.pool.At(a); c.Open != 0 || c.Live != 0 || c.Idle != 0 {
 			t.Errorf("%v %+v", a, c)
 		}
 	}

@@ -506,8 +506,8 @@ func TestLimitThatIsNone(t *testing.T) {
 	e := engine(t, w, routeTo(h))
 	deliverOne(t, e, modeT, "tls")
 	e.Deliver(context.Background(), jobTo(t, modeT, "a@example.test", "b@example.test", "a@example.test", "good@example.test"))
-	if p := e.client.peers.get(h.Addr()); p.carries != 0 {
-		t.Errorf("carries %d", p.carries)
+	if p := e.client.Peers.Get(h.Addr()); p.Carries != 0 {
+		t.Errorf("carries %d", p.Carries)
 	}
 }
 
@@ -519,8 +519,8 @@ func TestLimitOfAnother(t *testing.T) {
 	e := engine(t, w, routeTo(first, second))
 	deliverOne(t, e, modeT, "tls")
 	deliverOne(t, e, modeT, "tls")
-	if p := e.client.peers.get(second.Addr()); p.carries != 0 || second.Accepted() != 1 {
-		t.Errorf("second host carries %d, %d messages", p.carries, second.Accepted())
+	if p := e.client.Peers.Get(second.Addr()); p.Carries != 0 || second.Accepted() != 1 {
+		t.Errorf("second host carries %d, %d messages", p.Carries, second.Accepted())
 	}
 }
 

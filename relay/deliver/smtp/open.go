@@ -1,0 +1,311 @@
+package smtp
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tlsrelay/policy"
+	"tlsrelay/relay"
+	"tlsrelay/relay/deliver/peer"
+	"tlsrelay/relay/deliver/smtp/handshake"
+	"tlsrelay/relay/deliver/smtp/wire"
+)
+
+// Observation is what one connection showed and the verdict on it.
+type Observation struct {
+	Observed    policy.Observed
+	Verdict     policy.Verdict
+	Reply       relay.Reply   // the host's last reply, or what the network said
+	Local       netip.Addr    // of the connection; zero: there was none
+	Took        time.Duration // the handshake; zero: there was none
+	NoRoute     bool          // the address cannot be dialled from here: no evidence
+	connRefused bool          // the host refused the connection itself
+}
+
+// TurnedAway reports whether the host took no connection: it refused it, or left
+// at the greeting.
+func (s Observation) TurnedAway() bool {
+	o := s.Observed
+	return s.connRefused || o.Stage == policy.StageGreeting && (o.Code == 421 || o.Fault == policy.Closed)
+}
+
+// Client opens sessions. Its methods are safe for concurrent use.
+type Client struct {
+	wire.Clocks
+	Roots       *x509.CertPool             // trusted roots; nil: the system's
+	MinVersion  policy.Version             // where no demand names one
+	MaxMessages int                        // that one connection carries; 0: as many as the host allows
+	Ignored     func(host string) []string // EHLO keywords of a host not to believe, in capitals
+	Profiles    *handshake.Profiles
+	Peers       peer.Memory
+	Log         *zap.Logger
+}
+
+// OpenOptions is how to open a session.
+type OpenOptions struct {
+	Hello    policy.Hello
+	Plain    bool // phase 2: leave STARTTLS alone
+	NoTicket bool // offer no session ticket
+}
+
+// opening is a session on its way.
+type opening struct {
+	c *Client
+	d policy.Decision
+	m OpenOptions
+	s *Session
+	Observation
+	asked bool // the host requested a client certificate
+}
+
+// Open dials and goes as far as the decision allows. The session is nil
+// unless the verdict says Proceed. The connection is closed when ctx ends.
+func (c *Client) Open(ctx context.Context, k Target, d policy.Decision, m OpenOptions) (*Session, Observation) {
+	now := time.Now()
+	o := &opening{c: c, d: d, m: m, s: &Session{Target: k, Opened: now, InTurn: now, client: c, most: c.MaxMessages}}
+	o.Observed = policy.Observed{Stage: policy.StageConnect, Plain: m.Plain}
+	if !o.dial(ctx) {
+		return nil, o.Observation
+	}
+	stop := o.s.WhileOpen(ctx)
+	defer stop()
+	if o.greet() && o.ehlo() && o.startTLS() && o.handshake() && o.ehloTLS() {
+		o.ready()
+	}
+	if o.Verdict.Action == policy.Proceed {
+		return o.s, o.Observation
+	}
+	if o.Observed.Fault == policy.NoFault && !o.Observed.Injected {
+		o.s.Quit()
+	} else {
+		o.s.Close()
+	}
+	return nil, o.Observation
+}
+
+// leave has the verdict given on what was seen so far.
+func (o *opening) leave() bool {
+	o.Verdict = o.d.Judge(o.Observed)
+	return false
+}
+
+// fail leaves on an error that was no reply.
+func (o *opening) fail(err error) bool {
+	o.Observed.Fault, o.Observed.Alert = wire.FaultOf(err, o.asked)
+	if o.Observed.Stage != policy.StageHandshake {
+		o.Observed.Fault = cmp.Or(o.Observed.Fault, policy.Closed)
+	}
+	return o.stumble(err)
+}
+
+// stumble leaves with our text for an error; the log has Go's.
+func (o *opening) stumble(err error) bool {
+	o.c.Log.Debug("connection failed", zap.Stringer("address", o.s.Target.Addr),
+		zap.String("stage", string(o.Observed.Stage)), zap.Error(err))
+	o.Reply = relay.Reply{Text: wire.ErrorText(err, o.s.Target.Addr)}
+	return o.leave()
+}
+
+// refuse leaves on a reply.
+func (o *opening) refuse(r wire.Reply) bool {
+	o.Observed.Code, o.Observed.Mixed, o.Reply = r.Code, r.Differs, r.Export()
+	return o.leave()
+}
+
+func (o *opening) dial(ctx context.Context) bool {
+	dialer := net.Dialer{Timeout: o.c.Connect}
+	if src := o.s.Target.Source; src.IsValid() {
+		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(src, 0))
+	}
+	raw, err := dialer.DialContext(ctx, "tcp", o.s.Target.Addr.String())
+	if err != nil {
+		o.Observed.Fault, o.NoRoute = policy.NoConnect, wire.NoRoute(err)
+		o.connRefused = errors.Is(err, syscall.ECONNREFUSED) || wire.IsClosed(err)
+		return o.stumble(err)
+	}
+	if local, ok := raw.LocalAddr().(*net.TCPAddr); ok {
+		o.Local = local.AddrPort().Addr().Unmap()
+		o.s.Local = o.Local
+	}
+	o.s.ehlo = o.s.Target.Name(o.Local)
+	o.s.Conn = wire.NewConn(raw, o.c.Reply)
+	return true
+}
+
+func (o *opening) greet() bool {
+	o.Observed.Stage = policy.StageGreeting
+	rep, err := o.s.Read(o.c.Reply)
+	switch {
+	case err != nil:
+		return o.fail(err)
+	case !rep.Positive():
+		return o.refuse(rep)
+	case rep.Code != 220:
+		return o.fail(wire.ErrReply)
+	}
+	if o.s.most == 0 && namesExim(rep.Text) {
+		o.s.most = eximMost
+	}
+	return true
+}
+
+// eximMost is how many messages of one connection Exim delivers at once by
+// default (smtp_accept_queue_per_connection); those beyond it wait for its next
+// queue run.
+const eximMost = 10
+
+// namesExim reports whether a greeting is Exim's: "host ESMTP Exim 4.96 ...".
+func namesExim(greeting []byte) bool {
+	for word := range bytes.FieldsSeq(greeting) {
+		if bytes.EqualFold(word, []byte("Exim")) {
+			return true
+		}
+	}
+	return false
+}
+
+// ehlo says EHLO in clear, or HELO where the verdict asks for that (A5).
+func (o *opening) ehlo() bool {
+	o.Observed.Stage = policy.StageEHLO
+	rep, err := o.s.Command("EHLO " + o.s.ehlo)
+	switch {
+	case err != nil:
+		return o.fail(err)
+	case rep.Code == 250 && !rep.Differs:
+		o.s.Ext = wire.ParseExtensions(rep, o.c.Ignored(o.s.Target.Host))
+		o.Observed.StartTLS = o.s.Ext.StartTLS
+		return true
+	case rep.Positive() && !rep.Differs:
+		return o.fail(wire.ErrReply) // the answer to something else
+	}
+	o.refuse(rep)
+	return o.Verdict.Action == policy.SayHELO && o.helo()
+}
+
+func (o *opening) helo() bool {
+	o.Observed.HELO, o.Observed.Code = true, 0
+	rep, err := o.s.Command("HELO " + o.s.ehlo)
+	switch {
+	case err != nil:
+		return o.fail(err)
+	case rep.Code == 250 && !rep.Differs:
+		o.Observed.StartTLS = policy.NotOffered
+		return true
+	case rep.Positive() && !rep.Differs:
+		return o.fail(wire.ErrReply)
+	}
+	return o.refuse(rep)
+}
+
+// startTLS asks for TLS where it is offered and wanted, and goes straight to
+// ready where not.
+func (o *opening) startTLS() bool {
+	if o.m.Plain || o.Observed.StartTLS != policy.Offered {
+		o.ready()
+		return false
+	}
+	o.Observed.Stage = policy.StageStartTLS
+	if o.s.Unread() {
+		// More than the answer to EHLO: whatever comes next is out of step,
+		// and could be taken for the 220 (B5).
+		o.Observed.Injected = true
+		return o.leave()
+	}
+	rep, err := o.s.Command("STARTTLS")
+	switch {
+	case err != nil:
+		return o.fail(err)
+	case rep.Code == 220 && o.s.Unread():
+		o.Observed.Injected = true
+		return o.refuse(rep)
+	case rep.Code != 220 || rep.Differs:
+		return o.refuse(rep)
+	}
+	return true
+}
+
+func (o *opening) handshake() bool {
+	o.Observed.Stage, o.Observed.Hello = policy.StageHandshake, o.m.Hello
+	cfg, tickets := o.c.Profiles.Config(handshake.ProfileFor(o.d, o.m.Hello, o.c.MinVersion), o.s.Target.Endpoint, !o.m.NoTicket)
+	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		o.asked = true
+		return &tls.Certificate{}, nil // none: what the host makes of that is row C5
+	}
+	// Runs on resumed sessions too, unlike VerifyPeerCertificate (§10.5).
+	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
+		o.achieved(cs)
+		return nil
+	}
+	begin := time.Now()
+	err := o.s.StartTLS(cfg, o.c.Handshake)
+	o.Took = time.Since(begin)
+	o.Observed.Ticket = tickets != nil && tickets.Offered != nil
+	if err != nil {
+		return o.fail(err)
+	}
+	if tickets != nil {
+		tickets.Worked(o.s.Seen.TLS)
+	}
+	o.Observed.TLS = o.s.Seen.TLS
+	if o.m.Hello == policy.ProbeHello {
+		return o.leave()
+	}
+	return true
+}
+
+// achieved records what the handshake came to.
+func (o *opening) achieved(cs tls.ConnectionState) {
+	o.s.facts = handshake.Examine(cs.PeerCertificates, o.c.Roots, time.Now())
+	o.s.Seen.TLS = &policy.Session{
+		Version:       policy.Version(cs.Version),
+		Cipher:        tls.CipherSuiteName(cs.CipherSuite),
+		ForwardSecret: handshake.ForwardSecret(cs.Version, cs.CipherSuite),
+		Resumed:       cs.DidResume,
+		Cert:          o.s.facts.For(o.d.Names, time.Now()),
+	}
+}
+
+// ehloTLS says EHLO again: what was learned before TLS is void (RFC 3207
+// §4.2), and STARTTLS in the new list means nothing (C9, C10).
+func (o *opening) ehloTLS() bool {
+	o.Observed.Stage = policy.StageEHLOTLS
+	within := o.c.Reply
+	if o.Observed.Ticket {
+		// A resumed session that is silent costs no more than a handshake that is.
+		within = min(within, o.c.Handshake)
+	}
+	rep, err := o.s.CommandWithin("EHLO "+o.s.ehlo, within)
+	switch {
+	case err != nil:
+		return o.fail(err)
+	case !rep.Positive() || rep.Differs:
+		return o.refuse(rep)
+	case rep.Code != 250:
+		return o.fail(wire.ErrReply)
+	}
+	o.s.Ext = wire.ParseExtensions(rep, o.c.Ignored(o.s.Target.Host))
+	o.Observed.RequireTLS = o.s.Ext.RequireTLS
+	return true
+}
+
+// ready has the connection judged as one that could carry MAIL.
+func (o *opening) ready() {
+	o.Observed.Stage = policy.StageReady
+	o.s.Seen = o.Observed
+	o.Observed = o.s.Observed(o.d.Names)
+	o.Verdict = o.d.Judge(o.Observed)
+	if t := o.Observed.TLS; t != nil && t.Resumed && !o.c.Profiles.Resumes.Has(o.s.Target.Addr) {
+		// Nothing is known of its resumed sessions yet: let it say a word first.
+		o.s.cold = true
+	}
+}

@@ -1,0 +1,245 @@
+package wire
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// Conn is one connection with its buffers and bounds. Every read of a reply
+// and every write of a chunk has its own deadline; a reply that trickles in
+// one octet at a time is still bounded, for its deadline is set once.
+type Conn struct {
+	Raw     net.Conn // TCP
+	wire    wire     // raw, as TLS is to see it
+	rw      net.Conn // raw, or TLS over wire
+	r       *bufio.Reader
+	Out     []byte // commands gathered for one write
+	scratch []byte // text of the last reply
+	Timeout time.Duration
+	end     time.Time // of the whole transaction; zero: none
+	buffer  *[]byte   // what out was lent; nil: nothing
+}
+
+// readBuffer bounds a reply line as well: ReadSlice fails beyond it.
+const readBuffer = maxReplyLine
+
+func NewConn(raw net.Conn, timeout time.Duration) *Conn {
+	return &Conn{Raw: raw, wire: wire{Conn: raw}, rw: raw, r: bufio.NewReaderSize(raw, readBuffer), Timeout: timeout}
+}
+
+// StartTLS makes a handshake within d, and puts TLS under the conversation.
+func (c *Conn) StartTLS(cfg *tls.Config, d time.Duration) error {
+	c.Raw.SetDeadline(time.Now().Add(d))
+	t := tls.Client(&c.wire, cfg)
+	if err := t.Handshake(); err != nil {
+		return err
+	}
+	c.Raw.SetDeadline(time.Time{})
+	c.secure(t)
+	return nil
+}
+
+// secure puts TLS under the conversation. The old read buffer must be empty;
+// the caller has looked (row B5).
+func (c *Conn) secure(t net.Conn) {
+	c.rw = t
+	c.r = bufio.NewReaderSize(t, readBuffer)
+}
+
+// WhileOpen closes the connection when ctx ends; the function it returns
+// undoes that. A closed connection, unlike a deadline, cannot be re-armed by
+// a step that has not noticed yet.
+func (c *Conn) WhileOpen(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { c.Raw.Close() })
+}
+
+// Begin lends the connection a buffer for commands until finish, and bounds all that
+// is said until then.
+func (c *Conn) Begin(d time.Duration) {
+	c.buffer = buffers.Get().(*[]byte)
+	c.Out = (*c.buffer)[:0]
+	c.Bound(d)
+}
+
+// Bound is when all that is said until finish ends, from now on.
+func (c *Conn) Bound(d time.Duration) { c.end = time.Now().Add(d) }
+
+// Finish ends what begin began.
+func (c *Conn) Finish() {
+	buffers.Put(c.buffer)
+	c.end, c.Out, c.buffer = time.Time{}, nil, nil
+}
+
+// Unread reports whether the host has said more than was read, as far as that has
+// arrived in the buffer.
+func (c *Conn) Unread() bool { return c.r.Buffered() > 0 }
+
+func (c *Conn) deadline(d time.Duration) time.Time {
+	t := time.Now().Add(d)
+	if !c.end.IsZero() && c.end.Before(t) {
+		return c.end
+	}
+	return t
+}
+
+// Read reads one reply within d.
+func (c *Conn) Read(d time.Duration) (Reply, error) {
+	if err := c.Raw.SetReadDeadline(c.deadline(d)); err != nil {
+		return Reply{}, err
+	}
+	rep, err := readReply(c.r, c.scratch)
+	c.scratch = rep.Text
+	return rep, err
+}
+
+// Flush writes the gathered commands.
+func (c *Conn) Flush() error {
+	_, err := c.Write(c.Out)
+	c.Out = c.Out[:0]
+	return err
+}
+
+// maxWrite is how much one deadline covers.
+const maxWrite = 64 << 10
+
+// Write writes b, each chunk within the timeout, so that a peer that stops
+// reading is noticed.
+func (c *Conn) Write(b []byte) (n int, err error) {
+	for len(b) > 0 && err == nil {
+		chunk := b[:min(len(b), maxWrite)]
+		if err = c.Raw.SetWriteDeadline(c.deadline(c.Timeout)); err != nil {
+			return n, err
+		}
+		var m int
+		if c.rw != c.Raw && len(chunk) > recordSize {
+			m, err = c.wire.together(c.rw, chunk)
+		} else {
+			m, err = c.rw.Write(chunk)
+		}
+		n += m
+		b = b[m:]
+	}
+	return n, err
+}
+
+// recordSize is how much goes into one record of TLS (RFC 8446 §5.1).
+const recordSize = 16 << 10
+
+// wire is the socket under TLS, which writes every record by itself.
+type wire struct {
+	net.Conn
+	batch *[]byte // records that wait for others; nil: none do
+}
+
+// flights lend the room for the records of one chunk.
+var flights = sync.Pool{New: func() any { b := make([]byte, 0, maxWrite+1<<10); return &b }}
+
+// Write implements net.Conn.
+func (w *wire) Write(b []byte) (int, error) {
+	if w.batch == nil {
+		return w.Conn.Write(b)
+	}
+	*w.batch = append(*w.batch, b...)
+	return len(b), nil
+}
+
+// together writes b through t, which is TLS over w, in one write. TLS does not
+// hear of an error, so that after one nothing more may be written.
+func (w *wire) together(t net.Conn, b []byte) (n int, err error) {
+	w.batch = flights.Get().(*[]byte)
+	n, err = t.Write(b)
+	records := w.batch
+	w.batch = nil
+	if err == nil {
+		if _, err = w.Conn.Write(*records); err != nil {
+			n = 0
+		}
+	}
+	*records = (*records)[:0]
+	flights.Put(records)
+	return n, err
+}
+
+// Command sends one line and reads its reply.
+func (c *Conn) Command(line string) (Reply, error) { return c.CommandWithin(line, c.Timeout) }
+
+// CommandWithin is command with a time of its own for the reply.
+func (c *Conn) CommandWithin(line string, d time.Duration) (Reply, error) {
+	if c.Unread() {
+		// Said unasked. That may be a 421 (RFC 5321 §3.8); after anything else
+		// every reply would be taken for the answer to another command.
+		if rep, err := c.Read(d); err != nil || rep.Code == 421 {
+			return rep, err
+		}
+		return Reply{}, ErrReply
+	}
+	c.Out = append(append(c.Out, line...), "\r\n"...)
+	if err := c.Flush(); err != nil {
+		return c.LastReply(err)
+	}
+	return c.Read(d)
+}
+
+// LastReply looks for a reply that came before writing failed: a host that
+// answers and closes must be heard, not reported as a broken pipe. An end or
+// an alert found instead tells more than the failed write.
+func (c *Conn) LastReply(cause error) (Reply, error) {
+	rep, err := c.Read(min(c.Timeout, lastReplyWithin))
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return Reply{}, cause
+	}
+	return rep, err
+}
+
+// Pending reports whether the host has said something that nobody read yet, or
+// has hung up. Under TLS, octets on the wire may be no more than a session
+// ticket, which reading takes in without giving anything; and a record may lie
+// unopened inside TLS, which a read shows that has no time for the wire.
+func (c *Conn) Pending() bool {
+	waiting := readable(c.Raw)
+	switch {
+	case c.Unread():
+		return true
+	case c.rw == c.Raw:
+		return waiting
+	case waiting:
+		c.Raw.SetReadDeadline(time.Now().Add(2 * time.Millisecond))
+	default:
+		c.Raw.SetReadDeadline(time.Unix(1, 0))
+	}
+	_, err := c.r.Peek(1)
+	// What waits still was not looked at in time, and may be the end.
+	return !IsTimeout(err) || waiting && readable(c.Raw)
+}
+
+// Quit leaves politely but does not wait for the answer.
+func (c *Conn) Quit() {
+	c.Raw.SetDeadline(time.Now().Add(100 * time.Millisecond))
+	c.rw.Write([]byte("QUIT\r\n"))
+	c.rw.Close() // close_notify under TLS; bounded by crypto/tls itself
+}
+
+// QuitAndWait leaves politely, and waits a moment for the host to hang up, who
+// counts the connection among those open until then.
+func (c *Conn) QuitAndWait() {
+	c.Raw.SetDeadline(time.Now().Add(250 * time.Millisecond))
+	c.rw.Write([]byte("QUIT\r\n"))
+	for {
+		if _, err := c.r.Discard(1); err != nil {
+			break
+		}
+	}
+	c.rw.Close()
+}
+
+func (c *Conn) Close() { c.Raw.Close() }
+
+// buffers lends out what a session needs only while it works, so that idle
+// sessions stay small.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, maxWrite); return &b }}
