@@ -11,14 +11,14 @@ import (
 // addressAttempt is what an attempt has tried at one address.
 type addressAttempt struct {
 	hello      policy.Hello
-	remembered bool // the compat hello comes first, as the last time
+	remembered bool // it began with the compat ClientHello, as the last time
 	used       map[policy.Hello]bool
 	tried      []policy.Verdict  // what counts of the connections
 	shown      []policy.Observed // what all of them showed
 }
 
-// address tries one address: with the first hello, then with whatever else
-// the verdicts ask for, each on a connection of its own.
+// address tries one address, with the first ClientHello and then with those that the
+// verdicts ask for, each on a connection of its own.
 func (a *attempt) address(h *host, k smtp.Target) {
 	c := &addressAttempt{hello: a.e.client.Profiles.First(k.Addr), used: make(map[policy.Hello]bool, 3)}
 	c.remembered = c.hello == policy.CompatHello
@@ -36,7 +36,7 @@ func (a *attempt) address(h *host, k smtp.Target) {
 				a.e.client.Profiles.Compat.Note(k.Addr)
 			}
 			if a.useSession(h, s, seen) == dead {
-				continue // the same again, without that session
+				continue // the same ClientHello, on another session
 			}
 			return
 		}
@@ -47,15 +47,15 @@ func (a *attempt) address(h *host, k smtp.Target) {
 	a.leave(h, k, c)
 }
 
-// next gives c the hello of the next connection after one that failed; false:
-// there is none to try.
+// next gives c the ClientHello for the connection after one that failed; false: there is
+// none left.
 func (a *attempt) next(c *addressAttempt, k smtp.Target, seen smtp.Observation) bool {
 	c.used[c.hello] = true
 	c.tried = append(c.tried, seen.Verdict)
 	c.shown = append(c.shown, seen.Observed)
 	next := another(seen.Verdict)
 	if next == "" && c.remembered && c.hello == policy.CompatHello && handshaking(seen) {
-		// What was learned of this address holds no longer.
+		// The address no longer needs what it needed the last time.
 		a.e.client.Profiles.Compat.Forget(k.Addr)
 		c.tried, next = nil, policy.FullHello
 	}
@@ -66,7 +66,7 @@ func (a *attempt) next(c *addressAttempt, k smtp.Target, seen smtp.Observation) 
 	return true
 }
 
-// another gives the hello that a verdict asks for, "" for none.
+// another gives the ClientHello that a verdict asks for, "" for none.
 func another(v policy.Verdict) policy.Hello {
 	switch v.Action {
 	case policy.RetryCompat:
@@ -77,7 +77,7 @@ func another(v policy.Verdict) policy.Hello {
 	return ""
 }
 
-// handshaking reports whether the hello can have been what failed.
+// handshaking reports whether the ClientHello may be why the connection failed.
 func handshaking(s smtp.Observation) bool {
 	return s.Observed.Stage == policy.StageHandshake || s.Observed.Stage == policy.StageEHLOTLS
 }
@@ -112,7 +112,7 @@ func (a *attempt) probeVersion(h *host, k smtp.Target, stands policy.Verdict) po
 	}
 	ctx, done := a.opening()
 	defer done()
-	if s, err := a.e.pool.Acquire(ctx, k, pool.Fresh); s != nil || err != nil {
+	if s, err := a.e.pool.Acquire(ctx, k, pool.Fresh, 0); s != nil || err != nil {
 		return stands
 	}
 	_, seen := a.e.open(ctx, h, k, smtp.OpenOptions{Hello: policy.ProbeHello})

@@ -2,8 +2,8 @@ package deliver
 
 import "tlsrelay/relay/deliver/smtp"
 
-// repeat marks the recipients to be asked about again, over a new connection, and
-// reports whether there are any.
+// repeat marks the recipients to ask about again over a new connection, and reports
+// whether there are any.
 func (a *attempt) repeat(t *smtp.Transaction, batch []*recipient) bool {
 	why := t.Cause()
 	if why == smtp.NoCause {
@@ -20,7 +20,7 @@ func (a *attempt) repeat(t *smtp.Transaction, batch []*recipient) bool {
 		a.e.metrics.again.WithLabelValues(string(why)).Inc()
 	}
 	if t.RefusedSome() || t.Final.Code != 0 {
-		a.agains = 0 // this one answered for somebody, and so may the next one
+		a.agains = 0 // this session answered for a recipient, and so may the next one
 	}
 	return some
 }

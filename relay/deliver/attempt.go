@@ -17,7 +17,7 @@ import (
 	"tlsrelay/relay/resolve"
 )
 
-// Bounds of one attempt (tls-policy §3). What is left out counts as unreachable.
+// Bounds of one attempt. Hosts and addresses beyond them count as unreachable.
 const (
 	maxHosts     = 10
 	maxAddresses = 20
@@ -30,29 +30,28 @@ type attempt struct {
 	job   *Job // nil: a probe
 	mail  smtp.Mail
 	rcpts []recipient
-	// probeMail is what a probe has in place of a message, and heard what MAIL came to
-	// for it at each host that answered; nil: it was taken.
-	probeMail   relay.Message
+	// mailAnswers are what MAIL of a probe came to at each host that answered; nil: it was
+	// accepted.
 	mailAnswers []*relay.Failure
-	// demands are those on every host; what is known of one is not looked at.
+	// demands are those on every host, without what is known of one.
 	demands  policy.Demands
 	hosts    []*host
 	begin    time.Time
 	hist     policy.History
 	dials    int
 	sessions int
-	agains   int  // connections opened because the one before was at its end
-	worn     int  // messages that the session before this one had carried
-	stop     bool // nothing more may be tried: the end was sent without an answer
+	agains   int  // connections opened in a row because the one before was at its end
+	worn     int  // messages that the session before this one had carried when it was worn out
+	stop     bool // nothing more may be tried: the message may have been accepted
 	gate     *gate
-	crowded  string // nor may it for want of a connection to this host, or address
+	crowded  string // the host or address that has all its connections: nothing more may be tried
 
 	evidence    []relay.HostEvidence
 	connections []events.Session // one per evidence
-	trouble     bool             // 421 or a lost connection
+	trouble     bool             // a host said 421, or a connection was lost
 	tampered    map[netip.AddrPort]bool
-	noTicket    map[netip.AddrPort]bool            // a session ticket broke a session with it
-	probed      map[netip.AddrPort]policy.Observed // what asking for its versions showed
+	noTicket    map[netip.AddrPort]bool            // addresses where a ticket may have broken a session
+	probed      map[netip.AddrPort]policy.Observed // what addresses showed when asked for their versions
 }
 
 // host is one host of the attempt.
@@ -61,11 +60,11 @@ type host struct {
 	decision    policy.Decision
 	verdicts    []policy.Verdict // one per address tried
 	clear       []netip.AddrPort // addresses that phase 2 may try
-	lastReply   relay.Reply      // the last of them
-	served      bool             // it answered for every recipient it was asked about
-	askedMail   bool             // it answered MAIL of a probe
-	mailFailure *relay.Failure   // in that answer; nil: it did not
-	full        int              // 1: every address had all the connections it may have when the attempt came to it
+	lastReply   relay.Reply
+	served      bool           // it answered for every recipient it was asked about
+	askedMail   bool           // it answered MAIL of a probe
+	mailFailure *relay.Failure // what that answer means for a message; nil: it would be accepted
+	full        int            // 1: every address had all the connections it may have when the attempt began
 }
 
 func newAttempt(ctx context.Context, e *Engine, route resolve.Route, demands policy.Demands) *attempt {
@@ -76,7 +75,7 @@ func newAttempt(ctx context.Context, e *Engine, route resolve.Route, demands pol
 	return a
 }
 
-// carry gives the attempt its message.
+// carry gives the attempt the message of job.
 func (a *attempt) carry(job *Job) {
 	a.job, a.hist = job, job.Delivery.History
 	last := job.Delivery.Last
@@ -88,7 +87,7 @@ func (a *attempt) carry(job *Job) {
 	}
 }
 
-// run goes through them: an idle session first, then every host with TLS, then in clear.
+// run makes the attempt: idle sessions first, then every host with TLS, then in clear.
 func (a *attempt) run() {
 	if a.job != nil {
 		a.reuse()
@@ -104,7 +103,7 @@ func (a *attempt) run() {
 	}
 }
 
-// done reports whether nobody waits any more, or nothing more may be done. A
+// done reports whether no recipient waits any more, or nothing more may be tried. An
 // attempt that has taken too long stops where it is.
 func (a *attempt) done() bool {
 	if a.stop || a.interrupted() || time.Since(a.begin) > a.e.client.AttemptWithin() {
@@ -126,8 +125,8 @@ func (a *attempt) interrupted() bool {
 	return a.gate.isShut() || a.crowded != "" || a.ctx.Err() != nil || a.job != nil && a.job.Opening != nil && a.job.Opening.Err() != nil
 }
 
-// beforeMail gives the context of what comes before MAIL: it ends with ctx and with
-// job.Opening. A nil job is a probe's.
+// beforeMail gives the context of what comes before MAIL. It ends with ctx and with
+// job.Opening; a probe has no job.
 func beforeMail(ctx context.Context, job *Job) (until context.Context, done func()) {
 	if job == nil || job.Opening == nil {
 		return ctx, func() {}
@@ -137,8 +136,8 @@ func beforeMail(ctx context.Context, job *Job) (until context.Context, done func
 	return until, func() { stop(); cancel() }
 }
 
-// opening gives the context of a connection on its way: beforeMail's, which a
-// change of the demands ends as well.
+// opening gives the context of a connection on its way: that of beforeMail, which a change
+// of the demands ends as well.
 func (a *attempt) opening() (until context.Context, done func()) {
 	until, end := beforeMail(a.ctx, a.job)
 	if a.gate == nil {
@@ -149,18 +148,17 @@ func (a *attempt) opening() (until context.Context, done func()) {
 	return until, func() { a.gate.waits(nil, nil); cancel(); end() }
 }
 
-// betterGone is how long a session with a worse host, used in its turn, tells that
-// the better ones were not to be had.
+// betterGone is how long a session with a less preferred host shows, once it was used in
+// its turn, that the preferred ones cannot be reached.
 const betterGone = 30 * time.Second
 
-// reuse looks for an idle session to any host of the route, the preferred
-// first, that is good enough for this message. A host of a lower preference is
-// not used for longer than a moment without asking the others first (RFC 5321
-// §5.1); after that it comes in its turn.
+// reuse looks for an idle session that is good enough for this message, to the preferred
+// hosts first. It uses one to a less preferred host only for betterGone; after that the
+// other hosts are asked first (RFC 5321 §5.1).
 func (a *attempt) reuse() {
 	for i, h := range a.hosts {
 		best := h.Preference == a.hosts[0].Preference
-		// In clear only in its turn: a better host may have TLS by now.
+		// Not in clear, but to the first host: the ones before may have TLS by now.
 		usable := func(s *smtp.Session) bool {
 			return (i == 0 || s.Seen.TLS != nil) && (best || time.Since(s.InTurn) < betterGone) && h.usable(s)
 		}
@@ -180,8 +178,8 @@ func (a *attempt) reuse() {
 	}
 }
 
-// roomFirst puts those of equal hosts, and of the addresses of a host, first that
-// may have another connection, so that nobody waits for one beside them.
+// roomFirst sorts hosts of equal preference, and the addresses of a host: first those that
+// may have another connection, so that no message waits while one is free.
 func (a *attempt) roomFirst() {
 	if a.done() || len(a.hosts) == 0 || len(a.hosts) == 1 && len(a.hosts[0].Addrs) < 2 {
 		return
@@ -194,7 +192,7 @@ func (a *attempt) roomFirst() {
 			return 0
 		}
 		if len(h.Addrs) > 0 && full(h.Addrs[0]) == 1 {
-			h.Addrs = slices.Clone(h.Addrs) // others go the same route
+			h.Addrs = slices.Clone(h.Addrs) // other attempts have the same route
 			slices.SortStableFunc(h.Addrs, func(p, q netip.AddrPort) int { return full(p) - full(q) })
 			h.full = full(h.Addrs[0])
 		}
@@ -204,8 +202,8 @@ func (a *attempt) roomFirst() {
 	})
 }
 
-// usable reports whether an idle session meets this host's decision, and was
-// opened as one for it could have been.
+// usable reports whether an idle session meets this host's decision, and whether one
+// opened for it could have agreed on the same cipher suite.
 func (h *host) usable(s *smtp.Session) bool {
 	if t := s.Seen.TLS; t != nil && !h.decision.Opportunistic() && handshake.OnlyWide(t.Cipher) {
 		return false
@@ -245,8 +243,8 @@ func (a *attempt) phase1(h *host) {
 	}
 }
 
-// phase2 tries h again in clear, where its verdict allows that. Only an
-// opportunistic decision ever gives such a verdict.
+// phase2 tries h again in clear if its verdict allows that. Only an opportunistic decision
+// gives such a verdict.
 func (a *attempt) phase2(h *host) {
 	merged := policy.Merge(h.Name, h.verdicts)
 	if h.served || !merged.ClearLater || !h.decision.Opportunistic() || !a.needsClear() {
@@ -285,9 +283,9 @@ func (a *attempt) needsClear() bool {
 	return !slices.ContainsFunc(a.mailAnswers, decides)
 }
 
-// connect gives a session to an address, idle or new, or none with the
-// verdict why. err is set when the attempt was cut short; a session is good for
-// nothing then.
+// connect gives a session with an address, idle or new (anew: only new), or none and the
+// verdict why. After an error the attempt is cut short, and the session, if there is one,
+// is to be discarded.
 func (a *attempt) connect(h *host, k smtp.Target, m smtp.OpenOptions, anew bool) (*smtp.Session, smtp.Observation, error) {
 	usable := h.usable
 	if a.job == nil || m.Plain || anew || m.Hello == policy.NoSNIHello {
@@ -296,7 +294,7 @@ func (a *attempt) connect(h *host, k smtp.Target, m smtp.OpenOptions, anew bool)
 	ctx, done := a.opening()
 	defer done()
 	for tries := 1; ; tries++ {
-		s, err := a.e.pool.AcquireWithin(ctx, k, usable, a.patience())
+		s, err := a.e.pool.Acquire(ctx, k, usable, a.patience())
 		if err != nil {
 			var full *pool.CrowdedError
 			if errors.As(err, &full) {
@@ -318,7 +316,7 @@ func (a *attempt) connect(h *host, k smtp.Target, m smtp.OpenOptions, anew bool)
 		a.e.pool.Release(k, false)
 		if crowded && err == nil && tries < maxTurnedAway {
 			a.e.metrics.crowded.Inc()
-			continue // as many as the host takes are open: that is no evidence
+			continue // the others are as many as the host allows: no evidence
 		}
 		if err == nil {
 			a.record(h, k, seen)
@@ -327,7 +325,7 @@ func (a *attempt) connect(h *host, k smtp.Target, m smtp.OpenOptions, anew bool)
 	}
 }
 
-// patience is how long the attempt waits for a connection that others have.
+// patience is how long the attempt waits for a connection that others have; 0: no bound.
 func (a *attempt) patience() time.Duration {
 	if a.job == nil {
 		return 0
@@ -339,7 +337,7 @@ func (a *attempt) patience() time.Duration {
 // because others of ours are open.
 const maxTurnedAway = 3
 
-// discard closes a session that the attempt has no use for.
+// discard closes a session that nobody can use.
 func (a *attempt) discard(s *smtp.Session) {
 	if s != nil {
 		s.Close()

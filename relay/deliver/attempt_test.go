@@ -27,7 +27,7 @@ var (
 	complies     = relaytest.Script{}
 )
 
-// TestHostSets is the table of tls-policy §3.1, over passes: each pass is
+// TestHostSets is the table of what several hosts come to (policy/conclude.go), over passes: each pass is
 // what the hosts do, then how long until the next.
 func TestHostSets(t *testing.T) {
 	type pass struct {
@@ -199,7 +199,7 @@ func TestWindowEndsWithoutRoute(t *testing.T) {
 
 // TestTLSBeforeClear: in mode O every host is offered TLS before any gets
 // anything in clear after a failure, and a host that was tampered with gets
-// nothing in clear at all (tls-policy §3).
+// nothing in clear at all.
 func TestTLSBeforeClear(t *testing.T) {
 	broken := relaytest.Script{TLS: relaytest.TLS{Alert: 80}}
 	for name, c := range map[string]struct {

@@ -93,7 +93,7 @@ func TestRoomBeside(t *testing.T) {
 	full, free := w.Host(t, "mx1.example.test"), w.Host(t, "mx2.example.test")
 	e := engine(t, w, resolve.Route{}, func(o *Options) { o.MaxPerHost = 1 })
 	taken := smtp.Target{Host: "other.test", Endpoint: handshake.Endpoint{Addr: full.Addr()}}
-	if _, err := e.pool.Acquire(context.Background(), taken, pool.Fresh); err != nil {
+	if _, err := e.pool.Acquire(context.Background(), taken, pool.Fresh, 0); err != nil {
 		t.Fatal(err)
 	}
 	deliver := func(crowded string, hosts ...resolve.Host) {

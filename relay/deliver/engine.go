@@ -29,7 +29,7 @@ type Engine struct {
 	gates        gates
 	metrics      *metrics
 	ehlo         string       // argument of EHLO; "": the address literal of each connection
-	nameRefusers *peer.Recent // hosts that refuse it, and of which the log has told lately
+	nameRefusers *peer.Recent // addresses that refuse it, and that the log has named lately
 }
 
 // New makes an engine. Nothing runs until Run. log and reg may be nil.
@@ -50,9 +50,9 @@ func New(o Options, router Router, log *zap.Logger, reg prometheus.Registerer) *
 	}
 }
 
-// Run reaps idle sessions, and stops attempts whose demands have changed, until
-// ctx ends; then it closes all idle sessions. Sessions that are still at work
-// close when they are done.
+// Run closes sessions that were idle too long, and stops attempts whose demands have
+// changed, until ctx ends; then it closes all idle sessions. Sessions at work close when
+// they are done.
 func (e *Engine) Run(ctx context.Context) error {
 	tick := time.NewTicker(max(e.o.IdleTimeout/2, time.Millisecond))
 	defer tick.Stop()
@@ -71,10 +71,10 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 }
 
-// Deliver makes one attempt at the waiting recipients of job: every host that
-// has to be tried is tried, and the result says what became of each recipient
-// and why. When ctx ends, what is open is closed and the rest is deferred
-// without evidence; so it is with job.Opening and what has not come to MAIL.
+// Deliver makes one attempt at the waiting recipients of job. It tries every host that has
+// to be tried, and the result says what became of each recipient and why. When ctx ends,
+// Deliver closes what is open and defers the rest without evidence. When job.Opening ends,
+// it does so with connections that have not come to MAIL.
 func (e *Engine) Deliver(ctx context.Context, job Job) relay.Result {
 	begin := time.Now()
 	demands := job.Message.Demands(job.Sender)
@@ -101,9 +101,9 @@ func (e *Engine) Deliver(ctx context.Context, job Job) relay.Result {
 	return r
 }
 
-// route finds the hosts of a destination. Where the sender demands that they were
-// found by signed DNS, and whether the resolver can tell is not known yet, that is
-// a failure for now: nothing was seen that speaks against the destination.
+// route finds the hosts of a destination. If the sender demands that signed DNS names
+// them, and it is not known yet whether the resolver validates, that is a temporary
+// failure: nothing was seen that speaks against the destination.
 func (e *Engine) route(ctx context.Context, destination string, d policy.Demands) (resolve.Route, *relay.Failure) {
 	route, f := e.router.Route(ctx, destination)
 	if f == nil && route.Unproven && d.NeedsAuthenticMX() {
@@ -112,8 +112,8 @@ func (e *Engine) route(ctx context.Context, destination string, d policy.Demands
 	return route, f
 }
 
-// key gives the pool key of an address of a host; ok is false when no source
-// address of ours is of its family.
+// key gives the target for an address of a host; ok is false when no source address of
+// ours is of its family. It is the only place that makes one.
 func (e *Engine) key(h resolve.Host, addr netip.AddrPort) (k smtp.Target, ok bool) {
 	if addr.Port() == 0 {
 		addr = netip.AddrPortFrom(addr.Addr(), uint16(e.o.Port))
@@ -122,8 +122,8 @@ func (e *Engine) key(h resolve.Host, addr netip.AddrPort) (k smtp.Target, ok boo
 	return smtp.Target{Host: h.Name, Endpoint: handshake.Endpoint{ServerName: h.SNI, Addr: addr, Source: src}, EHLO: e.ehlo}, ok
 }
 
-// source picks the local address to dial a from: always the same one for the
-// same address, so that sessions and tickets find their way back.
+// source picks the local address to dial a from. It is always the same one for the same
+// address, so that sessions and tickets can be used again.
 func (e *Engine) source(a netip.Addr) (netip.Addr, bool) {
 	var same []netip.Addr
 	for _, s := range e.o.SourceAddresses {
@@ -144,11 +144,11 @@ func (e *Engine) source(a netip.Addr) (netip.Addr, bool) {
 	return same[uint(sum)%uint(len(same))], true
 }
 
-// nameLoggedFor is how long the log is silent on an address that refuses our name,
-// for it does so on every connection.
+// nameLoggedFor is how long the log does not name again an address that refuses our name,
+// as it does on every connection.
 const nameLoggedFor = time.Hour
 
-// nameRefused tells the operator, for whom it is to mend.
+// nameRefused warns the operator: it is for him to give the relay a better name.
 func (e *Engine) nameRefused(k smtp.Target, seen smtp.Observation) {
 	if e.nameRefusers.Note(k.Addr) {
 		e.log.Warn("a host refuses the name that this relay gives in EHLO", zap.String("host", k.Host),

@@ -9,8 +9,8 @@ import (
 	"tlsrelay/relay/deliver/smtp"
 )
 
-// unfit passes over what this host cannot take, without asking it. Another
-// host may do better, so until all have been looked at it is only put off.
+// unfit passes over the recipients that this host cannot serve, without asking it. Another
+// host may do better, so the failure is temporary until all hosts were seen.
 func (a *attempt) unfit(h *host, s *smtp.Session, told events.Session) {
 	for i := range a.rcpts {
 		r := &a.rcpts[i]
@@ -22,7 +22,7 @@ func (a *attempt) unfit(h *host, s *smtp.Session, told events.Session) {
 		if !slices.Contains(r.unfit, h) {
 			r.unfit = append(r.unfit, h)
 		}
-		// What a host that could take it has said tells more.
+		// The reply of a host that could serve it tells more.
 		tells := r.outcome.Failure != nil && r.outcome.Failure != r.misfit.Failure
 		r.misfit = relay.Outcome{Failure: f, Reply: f.Reply, Session: told}
 		if !tells {
@@ -31,8 +31,8 @@ func (a *attempt) unfit(h *host, s *smtp.Session, told events.Session) {
 	}
 }
 
-// misfit says what a recipient's message needs and the host does not offer,
-// nil for nothing.
+// misfit says what the message needs for a recipient and the host does not offer; nil:
+// nothing.
 func (a *attempt) misfit(r *recipient, h *host, s *smtp.Session) *relay.Failure {
 	switch {
 	case s.Ext.MaxSize > 0 && a.job.Body.Size() > s.Ext.MaxSize: // RFC 1870 §6.1
@@ -45,7 +45,7 @@ func (a *attempt) misfit(r *recipient, h *host, s *smtp.Session) *relay.Failure 
 	return nil
 }
 
-// failUnfit makes failures for good of those that no host can take. One that
+// failUnfit makes the failure permanent for a recipient that no host can serve. A host that
 // could not be asked might.
 func (a *attempt) failUnfit() {
 	for i := range a.rcpts {
@@ -62,8 +62,8 @@ func (a *attempt) failUnfit() {
 	}
 }
 
-// mayTake reports whether a host may yet take the message: it is not known to
-// be unfit, and no demand rules it out.
+// mayTake reports whether a host may yet serve the recipient: it is not known to be unfit,
+// and no demand rules it out.
 func (r *recipient) mayTake(h *host) bool {
 	ruledOut := !h.decision.Opportunistic() && policy.Merge(h.Name, h.verdicts).Class == policy.Conclusive
 	return !ruledOut && !slices.Contains(r.unfit, h)

@@ -7,21 +7,21 @@ import (
 	"time"
 )
 
-// What a sender demands may change while an attempt waits for a slow host. Until
-// the end of the content is on its way nothing is lost by hanging up, so the
-// change ends the attempt, whatever it waits for: the next one goes by what is
-// demanded then. Engine.Run asks of all attempts that take long (gates.ask), and
-// an attempt asks itself before content leaves, where nobody has for a while.
+// What a sender demands may change while an attempt waits for a slow host. Until the end of
+// the content leaves, nothing is lost by hanging up. So a change ends the attempt, whatever
+// it waits for, and the next attempt goes by the new demands. Engine.Run asks for changes
+// on behalf of all attempts that take long (gates.ask); an attempt asks itself before
+// content leaves, if the last answer is older than demandsHold.
 
 const (
-	// askEvery is how often it is asked whether the demands of attempts still stand.
+	// askEvery is how often Run asks whether the demands of attempts still stand.
 	askEvery = 400 * time.Millisecond
-	// demandsHold is how long demands are taken for those that stand.
+	// demandsHold is how long an answer counts.
 	demandsHold = time.Second
 )
 
-// gate is what one attempt passes through with its content. Of a nil gate, which is a
-// probe's, nobody asks.
+// gate lets the content of one attempt through while its demands stand (wire.Gate). A probe
+// has none: its gate is nil.
 type gate struct {
 	job        *Job
 	began      time.Time
@@ -29,14 +29,14 @@ type gate struct {
 
 	mu     sync.Mutex
 	asked  time.Time // when the demands were last known to stand
-	shut   bool      // they do not: nothing more may leave
-	ending bool      // the end of content is on its way, so its answer is waited for
-	conn   net.Conn  // the connection at work
+	shut   bool      // the demands have changed: nothing more may leave
+	ending bool      // the end of the content has left: the attempt waits for the reply
+	conn   net.Conn  // the connection in use
 	cancel context.CancelFunc
 }
 
-// waits notes how to end what the attempt waits for: the opening of a connection,
-// or the next word on one. Both are nil when it waits for neither.
+// waits notes what ends the wait of the attempt: cancel while a connection opens, closing
+// conn while a session is in use. Both are nil when it does neither.
 func (g *gate) waits(conn net.Conn, cancel context.CancelFunc) {
 	if g == nil {
 		return
@@ -49,7 +49,7 @@ func (g *gate) waits(conn net.Conn, cancel context.CancelFunc) {
 	}
 }
 
-// stop ends what the attempt waits for. The caller holds g.mu.
+// stop ends the wait of the attempt. The caller holds g.mu.
 func (g *gate) stop() {
 	switch {
 	case g.ending:
@@ -60,7 +60,7 @@ func (g *gate) stop() {
 	}
 }
 
-// ask finds out whether the demands still stand, and shuts the gate if not.
+// ask asks whether the demands still stand, and shuts the gate if not.
 func (g *gate) ask() {
 	changed := g.job.Changed(g.job)
 	g.mu.Lock()
@@ -73,7 +73,7 @@ func (g *gate) ask() {
 	g.stop()
 }
 
-// Open reports whether content may leave.
+// Open implements wire.Gate.
 func (g *gate) Open() bool {
 	g.mu.Lock()
 	stale := !g.shut && g.job.Changed != nil && time.Since(g.asked) > demandsHold
@@ -84,8 +84,7 @@ func (g *gate) Open() bool {
 	return !g.isShut()
 }
 
-// Pass reports whether the end of content may leave. If so, what it comes to
-// counts: the attempt is not stopped any more until again is called.
+// Pass implements wire.Gate. After it the attempt is not stopped until again is called.
 func (g *gate) Pass() bool {
 	if !g.Open() {
 		return false
@@ -96,14 +95,14 @@ func (g *gate) Pass() bool {
 	return g.ending
 }
 
-// again tells that the end of content was answered.
+// again notes that the message was answered.
 func (g *gate) again() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.ending = false
 }
 
-// isShut reports whether other things are demanded by now.
+// isShut reports whether the demands have changed.
 func (g *gate) isShut() bool {
 	if g == nil {
 		return false
@@ -113,10 +112,10 @@ func (g *gate) isShut() bool {
 	return g.shut
 }
 
-// gates are those of all attempts under way, the longest first.
+// gates are those of all attempts under way, the oldest first.
 type gates struct {
 	mu   sync.Mutex
-	ends gate // of the ring
+	ends gate // where the ring begins and ends
 }
 
 func (gs *gates) add(g *gate) {
@@ -135,7 +134,7 @@ func (gs *gates) remove(g *gate) {
 	g.prev.next, g.next.prev = g.next, g.prev
 }
 
-// ask asks of every attempt that has gone on for a while.
+// ask asks on behalf of every attempt older than askEvery.
 func (gs *gates) ask() {
 	for _, g := range gs.slow(time.Now().Add(-askEvery)) {
 		g.ask()

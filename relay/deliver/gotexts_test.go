@@ -12,7 +12,7 @@ import (
 )
 
 // TestGoTexts pins what crypto/tls of this Go release says and does in the
-// cases that have no error type, against a real handshake (tls-policy §10.7).
+// cases that have no error type, against a real handshake.
 func TestGoTexts(t *testing.T) {
 	const mx = "mx1.example.test"
 	w := relaytest.Start(t)

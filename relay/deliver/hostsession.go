@@ -15,7 +15,7 @@ import (
 type recipient struct {
 	*relay.Recipient
 	done    bool          // nothing more to do in this attempt
-	outcome relay.Outcome // when done, or the best answer so far
+	outcome relay.Outcome // when done; before, the best answer so far
 	askedIn int           // the last host session that asked about it; 0: ask again
 	unfit   []*host       // hosts that cannot take it
 	misfit  relay.Outcome // why the last of them cannot
@@ -25,17 +25,17 @@ type recipient struct {
 type sessionEnd int
 
 const (
-	answered  sessionEnd = iota // every recipient was asked about, or none may be any more
+	answered  sessionEnd = iota // the host was asked about every recipient, or may not be asked any more
 	exhausted                   // the session carries no more; the host may
-	dead                        // the session proved nothing: idle, it was gone before MAIL was answered, or its ticket broke it
-	again                       // the session is at its end; a new one may do better at once
-	lost                        // the connection broke before the message was out
-	wantsTLS                    // in clear, MAIL was answered "STARTTLS first" (C12)
-	unknown                     // the message was out, and nobody said what became of it; or we could not read it
+	dead                        // no evidence: an idle session had ended before MAIL, or a ticket broke this one
+	again                       // the session can do no more; a new one may do better at once
+	lost                        // the connection broke before all of the message was sent
+	wantsTLS                    // in clear, the host said "STARTTLS first" (C12)
+	unknown                     // the host may have accepted the message, or we could not read it
 )
 
-// useSession hands the message over on an open session, and draws what follows for
-// the host.
+// useSession makes the transactions of the message on an open session, and on new ones
+// with the same address where that one can do no more.
 func (a *attempt) useSession(h *host, s *smtp.Session, seen smtp.Observation) sessionEnd {
 	if a.job == nil {
 		a.ask(h, s, seen)
@@ -68,12 +68,12 @@ func (a *attempt) useSession(h *host, s *smtp.Session, seen smtp.Observation) se
 	}
 }
 
-// maxAgain is how many new connections one attempt opens in a row, each instead of
-// the one before, before somebody is answered for.
+// maxAgain is how many connections one attempt opens in a row, each in place of the one
+// before, until a recipient is answered for.
 const maxAgain = 3
 
-// reopen replaces a session that has carried all it may. Where it has shown that
-// itself, no other idle session is used, for that may be as old.
+// reopen replaces a session that can do no more. anew leaves out idle sessions: they may
+// be as worn as this one.
 func (a *attempt) reopen(h *host, s **smtp.Session, seen *smtp.Observation, anew bool) bool {
 	if anew {
 		if a.agains++; a.agains > maxAgain {
@@ -176,9 +176,9 @@ func (a *attempt) batch(s *smtp.Session) []*recipient {
 	return batch
 }
 
-// learn draws from the first transaction of a session that replaced one at its
-// end what that one had come to: if this takes what the other refused, the other
-// had carried as many messages as the address takes over one connection.
+// learn looks at the first transaction of a session that replaced a worn one. If the host
+// accepts MAIL here and refused it there, the worn session had carried as many messages as
+// the address allows over one connection.
 func (a *attempt) learn(t *smtp.Transaction) {
 	if a.worn > 0 && t.Session.Mails == 1 && t.Mailed && t.MailRefusal.Code == 0 && !t.Session.HungUp {
 		a.e.client.Peers.CarriesAtMost(t.Session.Target.Addr, a.worn)
@@ -186,7 +186,8 @@ func (a *attempt) learn(t *smtp.Transaction) {
 	a.worn = 0
 }
 
-// apply draws from one transaction what became of its recipients.
+// apply notes what one transaction came to for its recipients, and how the session goes
+// on.
 func (a *attempt) apply(h *host, t *smtp.Transaction, batch []*recipient, told events.Session) sessionEnd {
 	switch {
 	case t.DiedIdle(), a.ticketFailed(h, t):
@@ -229,8 +230,8 @@ func (a *attempt) apply(h *host, t *smtp.Transaction, batch []*recipient, told e
 	return lost
 }
 
-// refusedOnly draws from a transaction that we broke off what the host has said
-// for good; for the others the attempt has not been made.
+// refusedOnly notes the refusals of a transaction that we broke off. For the other
+// recipients the attempt was not made.
 func (a *attempt) refusedOnly(h *host, t *smtp.Transaction, batch []*recipient, told events.Session) {
 	for i, r := range batch {
 		if said := t.Answers[i]; said.Standing == smtp.Refused {
@@ -239,7 +240,7 @@ func (a *attempt) refusedOnly(h *host, t *smtp.Transaction, batch []*recipient, 
 	}
 }
 
-// take ends a recipient that RCPT accepted, by the answer to the message.
+// take gives an accepted recipient the outcome of the message.
 func (a *attempt) take(h *host, t *smtp.Transaction, r *recipient, told events.Session) {
 	switch {
 	case t.Final.Code == 0:
@@ -258,8 +259,8 @@ func (a *attempt) take(h *host, t *smtp.Transaction, r *recipient, told events.S
 	}
 }
 
-// postpone sees to the recipients that the transaction had no room for. Where
-// it served nobody, the next one would not either.
+// postpone sees to the recipients that the transaction had no room for. They come into the
+// next one, unless this one had room for nobody.
 func (a *attempt) postpone(h *host, t *smtp.Transaction, batch []*recipient, progress bool, told events.Session) {
 	for i, r := range batch {
 		switch said := t.Answers[i]; {
@@ -279,7 +280,7 @@ func (a *attempt) postpone(h *host, t *smtp.Transaction, batch []*recipient, pro
 	}
 }
 
-// mailRefused spreads the refusal of MAIL over everybody who waits.
+// mailRefused gives the refusal of MAIL to every recipient that waits.
 func (a *attempt) mailRefused(h *host, t *smtp.Transaction, batch []*recipient, told events.Session) sessionEnd {
 	if t.Session.AsksForTLS(t.MailRefusal) {
 		return wantsTLS
@@ -305,8 +306,8 @@ func (a *attempt) mailRefused(h *host, t *smtp.Transaction, batch []*recipient, 
 	return answered
 }
 
-// refusal is one in the host's words. In clear, one for the want of TLS is
-// not for good, whomever else the host has served (C12).
+// refusal is the failure that a reply means. In clear, a refusal for want of TLS is never
+// permanent, even if the host has served others (C12).
 func refusal(t *smtp.Transaction, r relay.Reply, reach relay.Reach, host string) *relay.Failure {
 	f := replyFailure(r, reach, host)
 	if t.Session.AsksForTLS(r) {
@@ -316,8 +317,8 @@ func refusal(t *smtp.Transaction, r relay.Reply, reach relay.Reach, host string)
 	return f
 }
 
-// answer notes a failure: a permanent one ends the recipient, a temporary one stands
-// until another host says better.
+// answer notes a failure. A permanent one is final; a temporary one stands until another
+// host does better.
 func (r *recipient) answer(f *relay.Failure, told events.Session) {
 	if f.Class == relay.Permanent {
 		r.finish(f, told)
@@ -331,12 +332,12 @@ func (r *recipient) finish(f *relay.Failure, told events.Session) {
 	r.outcome = relay.Outcome{Failure: f, Reply: f.Reply, Session: told}
 }
 
-// failure is one in our own words.
+// failure is one with a text of ours.
 func failure(c relay.Class, reach relay.Reach, why events.Reason, status, text string) *relay.Failure {
 	return &relay.Failure{Class: c, Reach: reach, Reason: why, Status: status, Reply: relay.Reply{Text: text}}
 }
 
-// replyFailure is one in the host's words.
+// replyFailure is one with a reply of the host.
 func replyFailure(r relay.Reply, reach relay.Reach, host string) *relay.Failure {
 	f := &relay.Failure{Class: relay.Temporary, Reach: reach, Reason: events.ReplyTemp, Reply: r, Status: r.Enhanced, Host: host}
 	if r.Code >= 500 {
@@ -361,8 +362,8 @@ func mixedFailure(r relay.Reply, reach relay.Reach, host string) *relay.Failure 
 	return f
 }
 
-// lostFailure is that of a conversation that broke off. A fault of our own
-// store shows no inner text.
+// lostFailure is that of a conversation that broke off. Of a fault of our own store it
+// tells no more than that.
 func lostFailure(t *smtp.Transaction, host string) *relay.Failure {
 	if t.BodyFailed() {
 		return failure(relay.Temporary, relay.ReachMessage, events.Internal, "4.3.0", "message could not be read")

@@ -15,7 +15,7 @@ import (
 	"tlsrelay/relay/resolve"
 )
 
-// TestNames is the second table of tls-policy §5: which name must match, and
+// TestNames is the table of names: which name must match, and
 // which is asked for.
 func TestNames(t *testing.T) {
 	w := relaytest.Start(t)

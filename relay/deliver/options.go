@@ -84,15 +84,14 @@ type Job struct {
 	Delivery relay.Delivery
 	Sender   policy.Sender // demands on the sender's side; REQUIRETLS of Message is added
 	Body     relay.Body    // read, not closed
-	// Opening ends when no connection may be opened any more: what is on its
-	// way to MAIL then is closed, and what has come so far goes on. nil: never.
+	// Opening ends when no connection may be opened any more. The attempt then closes
+	// one that has not come to MAIL, and goes on with one that has. nil: never.
 	Opening context.Context
-	// Patience is how long to wait for a connection to a host, or an address, that
-	// has all it may have; then the attempt is cut short (relay.Result.Crowded).
-	// 0: as long as it takes.
+	// Patience bounds the wait for a connection to a host, or an address, that has all
+	// the connections it may have. After it the attempt is cut short
+	// (relay.Result.Crowded). 0: no bound.
 	Patience time.Duration
-	// Changed reports whether other things are demanded by now than Sender says.
-	// An attempt that has come to MAIL late asks, and goes no further then. nil:
-	// nothing changes.
+	// Changed reports whether the demands are no longer those of Sender. The attempt
+	// asks while it waits, and ends if they are not. nil: nothing changes.
 	Changed func(*Job) bool
 }

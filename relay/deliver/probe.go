@@ -33,8 +33,8 @@ type ProbedHost struct {
 	Verdict policy.Verdict `json:"verdict"`
 	// Means says in words what the row of Verdict is, going on from the host's name.
 	Means string `json:"means"`
-	// Refused is what its refusal of MAIL would mean for a message; nil: it took it,
-	// or it did not come to that.
+	// Refused is what its refusal of MAIL would mean for a message; nil: it accepted
+	// MAIL, or was not asked.
 	Refused     *relay.Failure       `json:"refused,omitempty"`
 	Connections []relay.HostEvidence `json:"connections,omitempty"`
 }
@@ -42,10 +42,9 @@ type ProbedHost struct {
 // Deliverable reports whether mail would be handed over now.
 func (r Report) Deliverable() bool { return r.Failure == nil }
 
-// Probe looks at every host and address of a destination without sending
-// mail, on new connections, and does not stop at the first good one. It is
-// the attempt of Deliver up to the answer to MAIL, so it cannot disagree with it
-// so far.
+// Probe looks at every host and address of a destination, on new connections and without
+// sending mail. It does not stop at the first good one. Up to the reply to MAIL it is the
+// attempt that Deliver makes, so the two cannot disagree.
 func (e *Engine) Probe(ctx context.Context, destination string, s policy.Sender) Report {
 	begin := time.Now()
 	demands := s.Demands()
@@ -56,7 +55,7 @@ func (e *Engine) Probe(ctx context.Context, destination string, s policy.Sender)
 		return rep
 	}
 	a := newAttempt(ctx, e, route, demands)
-	a.probeMail.RequireTLS = s.RequireTLS
+	a.mail.Message = &relay.Message{RequireTLS: s.RequireTLS}
 	a.run()
 	var history policy.History
 	rep.Ruling, history = a.conclude(time.Now())
@@ -78,13 +77,13 @@ func (e *Engine) Probe(ctx context.Context, destination string, s policy.Sender)
 	return rep
 }
 
-// ask goes on to MAIL with the null sender, which everybody has to take (RFC 5321
-// §4.5.5), and takes it back. A host that wants AUTH, or TLS after all, may say so
-// only there.
+// ask goes on to MAIL with the null sender, which every host has to accept (RFC 5321
+// §4.5.5), and takes it back. A host that wants AUTH, or TLS after all, may say so only
+// there.
 func (a *attempt) ask(h *host, s *smtp.Session, seen smtp.Observation) {
 	defer s.WhileOpen(a.ctx)()
 	o := &seen.Observed
-	said, err := s.AskMail(&a.probeMail)
+	said, err := s.AskMail(a.mail.Message)
 	switch {
 	case err != nil:
 		seen.Reply = s.Lost(o, err)
@@ -109,8 +108,8 @@ func (a *attempt) ask(h *host, s *smtp.Session, seen smtp.Observation) {
 	}
 }
 
-// hearMail notes the answer to MAIL of a host, which is that of the first of its
-// addresses that gives one: a delivery goes no further.
+// hearMail notes the answer of a host to MAIL, f if it refused. The first of its addresses
+// that answers counts: a delivery goes no further.
 func (a *attempt) hearMail(h *host, f *relay.Failure) {
 	if !h.askedMail {
 		h.askedMail, h.mailFailure = true, f
@@ -118,8 +117,8 @@ func (a *attempt) hearMail(h *host, f *relay.Failure) {
 	}
 }
 
-// refusal is what the answers to MAIL, in the order of an attempt, mean for a message:
-// a host that takes it or refuses it for good is the last one it comes to.
+// refusal is what the answers to MAIL mean for a message: it goes no further than the
+// first host that accepts it or refuses it permanently.
 func (a *attempt) refusal() (f *relay.Failure) {
 	for _, f = range a.mailAnswers {
 		if decides(f) {
@@ -129,11 +128,11 @@ func (a *attempt) refusal() (f *relay.Failure) {
 	return f
 }
 
-// decides reports whether an answer to MAIL is the last that a message hears.
+// decides reports whether a message goes no further after an answer to MAIL.
 func decides(f *relay.Failure) bool { return f == nil || f.Class == relay.Permanent }
 
-// nullRefusal is what a refusal of the null sender means for a message. Where it is
-// about that sender, nobody knows.
+// nullRefusal is what a refusal of the null sender means for a message. If it is about
+// that sender it says nothing about another one, and so is no permanent failure.
 func nullRefusal(r relay.Reply, host string) *relay.Failure {
 	f := replyFailure(r, relay.ReachMessage, host)
 	if f.Class == relay.Permanent && isAboutSender(r) {
@@ -142,8 +141,8 @@ func nullRefusal(r relay.Reply, host string) *relay.Failure {
 	return f
 }
 
-// isAboutSender recognises a refusal of MAIL FROM:<> that another sender need not
-// get: by code (RFC 5321 §4.2.3), enhanced code (RFC 3463 §3.2) or words.
+// isAboutSender recognises a refusal of MAIL FROM:<> that another sender might not get, by
+// code (RFC 5321 §4.2.3), enhanced code (RFC 3463 §3.2) or text.
 func isAboutSender(r relay.Reply) bool {
 	if r.Code == 501 || r.Code == 553 || strings.HasSuffix(r.Enhanced, ".1.7") || strings.HasSuffix(r.Enhanced, ".1.8") {
 		return true

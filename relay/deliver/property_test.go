@@ -62,7 +62,7 @@ func anyScript(t *rapid.T, n int) relaytest.Script {
 	return s
 }
 
-// TestProperties holds the three properties of tls-policy §13 against hosts
+// TestProperties holds three properties against hosts
 // that do anything: a demand never lets MAIL go in clear; nothing is blocked
 // while some host might comply; and relaxing a demand never turns a delivery
 // into a failure.

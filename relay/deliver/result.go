@@ -11,7 +11,7 @@ import (
 	"tlsrelay/relay"
 )
 
-// conclude weighs all hosts of the route, tried or not (tls-policy §3.1).
+// conclude weighs all hosts of the route, tried or not.
 func (a *attempt) conclude(now time.Time) (policy.Ruling, policy.History) {
 	verdicts := make([]policy.HostVerdict, len(a.hosts))
 	for i, h := range a.hosts {
@@ -20,7 +20,7 @@ func (a *attempt) conclude(now time.Time) (policy.Ruling, policy.History) {
 	return policy.Conclude(a.demands, verdicts, a.hist, now, a.e.o.Rules)
 }
 
-// result draws the sum of the attempt.
+// result is what the attempt came to.
 func (a *attempt) result(begin time.Time) relay.Result {
 	now := time.Now()
 	r := relay.Result{
@@ -29,7 +29,7 @@ func (a *attempt) result(begin time.Time) relay.Result {
 	}
 	cut := a.ctx.Err() != nil || a.interrupted() && a.unfinished()
 	if cut {
-		// Stopping says nothing about the hosts, of which not all were asked.
+		// Not all hosts were asked, so nothing is concluded about them.
 		r.Attempt.Ruling, r.History = policy.Unreached, a.hist
 	} else {
 		r.Attempt.Ruling, r.History = a.conclude(now)
@@ -59,12 +59,12 @@ func (a *attempt) result(begin time.Time) relay.Result {
 	return r
 }
 
-// unfinished reports whether another host could have done more for somebody.
+// unfinished reports whether another host could have done more for a recipient.
 func (a *attempt) unfinished() bool {
 	return slices.ContainsFunc(a.rcpts, func(r recipient) bool { return !r.done })
 }
 
-// unserved is the outcome of the recipients that no host was asked about.
+// unserved is the outcome of the recipients that no host has answered for.
 func (a *attempt) unserved(ruling policy.Ruling, h policy.History, cut bool) *relay.Outcome {
 	var f *relay.Failure
 	switch {
@@ -82,7 +82,7 @@ func (a *attempt) unserved(ruling policy.Ruling, h policy.History, cut bool) *re
 	return &relay.Outcome{Failure: f, Reply: f.Reply, Session: a.telling(f.Host)}
 }
 
-// hesitation is the failure of a message that waits for better evidence.
+// hesitation is the failure of a message that waits until the evidence is clear.
 func hesitation(v policy.HostVerdict) *relay.Failure {
 	f := failure(relay.Temporary, relay.ReachDestination, v.Reason,
 		policy.Status(v.Reason, v.Failed.Source, false), events.TLSWaiting+": "+relay.Violation(v))
@@ -90,8 +90,8 @@ func hesitation(v policy.HostVerdict) *relay.Failure {
 	return f
 }
 
-// unreached is the failure of a message that found nobody to talk to. Never
-// with the phrase of a refusal, for nothing was refused.
+// unreached is the failure of a message for which no host could be used. Its text is never
+// that of a refusal by policy.
 func (a *attempt) unreached() *relay.Failure {
 	best, words := policy.Merge("", nil), relay.Reply{Text: "no host could be reached"}
 	var own *relay.Failure
@@ -115,7 +115,7 @@ func (a *attempt) unreached() *relay.Failure {
 	status := "4.4.1"
 	switch {
 	case best.Class == policy.OK:
-		// It served others, and then took no more.
+		// It served other recipients, and then no more.
 		best.Reason, status = events.SessionLost, "4.4.2"
 	case best.Class != policy.Unreachable:
 		status = policy.Status(best.Reason, best.Failed.Source, false)
@@ -128,8 +128,8 @@ func (a *attempt) unreached() *relay.Failure {
 	}
 }
 
-// turnedAway reports whether every host, at every address, greeted with 5xx
-// (row A3): only then is that a bounce.
+// turnedAway reports whether every host greeted with 5xx at every address (row A3). Only
+// then does the message bounce.
 func (a *attempt) turnedAway() bool {
 	for _, h := range a.hosts {
 		if len(h.verdicts) == 0 || len(h.verdicts) < len(h.Addrs) {
@@ -144,9 +144,9 @@ func (a *attempt) turnedAway() bool {
 	return len(a.hosts) > 0
 }
 
-// telling picks the connection that events tell of when no host decided: one
-// whose certificate was found wanting, else any with TLS, else one to the
-// host that is blamed, else the last (interface §7).
+// telling picks the connection that events describe when no host decided: one whose
+// certificate is not valid, else one with TLS, else one to the host of the failure, else
+// the last.
 func (a *attempt) telling(host string) events.Session {
 	var best events.Session
 	rank := 0
@@ -168,8 +168,8 @@ func (a *attempt) telling(host string) events.Session {
 	return best
 }
 
-// feedback is what the lane learns. Refusals by policy say nothing about the
-// destination's health; a host that takes or refuses mail for good is at work.
+// feedback is what the attempt shows of the destination's health. A host that accepts mail,
+// or refuses it permanently, works; a refusal by our policy shows nothing.
 func (a *attempt) feedback(r relay.Result, cut bool) relay.Feedback {
 	if cut {
 		return relay.Neutral

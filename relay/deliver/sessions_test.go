@@ -32,7 +32,7 @@ func deliverOne(t *testing.T, e *Engine, s policy.Sender, fate string) relay.Res
 }
 
 // TestPoolRejudges: an idle session carries a message only if what it
-// achieved satisfies that message (tls-policy §9).
+// achieved satisfies that message.
 func TestPoolRejudges(t *testing.T) {
 	w := relaytest.Start(t)
 	t.Run("certificate", func(t *testing.T) {

@@ -8,8 +8,8 @@ import (
 	"tlsrelay/relay/deliver/smtp"
 )
 
-// open opens a session and, where a ticket may have broken that, another one
-// without: of the two, the last one counts. A probe looks at what a host is now.
+// open opens a session and, if a ticket may have broken it, another one without a ticket;
+// the last one counts. A probe offers no ticket: it asks what a host does now.
 func (a *attempt) open(ctx context.Context, h *host, k smtp.Target, m smtp.OpenOptions) (*smtp.Session, smtp.Observation) {
 	m.NoTicket = a.job == nil || a.noTicket[k.Addr]
 	s, seen := a.e.open(ctx, h, k, m)
@@ -22,8 +22,8 @@ func (a *attempt) open(ctx context.Context, h *host, k smtp.Target, m smtp.OpenO
 	return s, seen
 }
 
-// withoutTicket draws the consequences of a connection that a ticket may have
-// spoiled.
+// withoutTicket offers no ticket any more at an address where one may have broken a
+// connection at stage.
 func (a *attempt) withoutTicket(k smtp.Target, stage policy.Stage) {
 	if a.noTicket == nil {
 		a.noTicket = make(map[netip.AddrPort]bool)
@@ -33,9 +33,9 @@ func (a *attempt) withoutTicket(k smtp.Target, stage policy.Stage) {
 	a.e.metrics.ticketFailed.Inc()
 }
 
-// ticketFailed reports whether the first MAIL of a session failed in such a way
-// that the session ticket may be why, and sees to it that none is offered again.
-// Nobody was refused then, and the next session tells.
+// ticketFailed reports whether a session failed at its first MAIL, and its ticket may be
+// why. Then no ticket is offered again, no recipient is refused, and the next session
+// counts.
 func (a *attempt) ticketFailed(h *host, t *smtp.Transaction) bool {
 	s := t.Session
 	if !s.Seen.Ticket || s.Mails != 1 || t.BodyFailed() || a.ctx.Err() != nil {

@@ -276,7 +276,7 @@ func TestTarpits(t *testing.T) {
 }
 
 // TestUnknownFate: when the end was sent and nobody answered, no other host
-// gets the message (tls-policy C11, RFC 5321 §6.1).
+// gets the message (row C11, RFC 5321 §6.1).
 func TestUnknownFate(t *testing.T) {
 	w := relaytest.Start(t)
 	h1 := w.Host(t, "mx1.example.test", relaytest.Script{End: relaytest.Reply{Do: relaytest.Close}})

@@ -542,7 +542,7 @@ func TestTakenOnceBesideASurplusNo(t *testing.T) {
 	}
 }
 
-// the issue's own proxy, whose backend answers RCPT a moment later. It is to get its mail.
+// a proxy whose backend answers RCPT a moment later gets its mail.
 func TestLateProxy(t *testing.T) {
 	for name, kw := range map[string][]string{"both": kwBoth, "pipe": kwPipe, "chunk": kwChunk, "none": kwNone} {
 		for _, step := range []string{"mail", "rcpt", "data"} {

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// Recent remembers addresses for a while each. There is a bound on how
-// many, for whoever owns a domain chooses its addresses.
+// Recent remembers addresses for a while each. Their number has
+// a bound, because the owner of a domain chooses its addresses. Its methods are safe for
+// concurrent use.
 type Recent struct {
 	keep time.Duration
 
@@ -15,10 +16,11 @@ type Recent struct {
 	until map[netip.AddrPort]time.Time
 }
 
-// maxRemembered bounds an addressMemory. One that is full forgets all, which costs
-// what it took to learn: a connection to each.
+// maxRemembered bounds a Recent. A full one forgets all, and each address costs a
+// connection until it is known again.
 const maxRemembered = 10000
 
+// NewRecent makes one that remembers each address for so long.
 func NewRecent(keep time.Duration) *Recent {
 	return &Recent{keep: keep, until: make(map[netip.AddrPort]time.Time)}
 }

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// TestAddressMemory: what is remembered has an end and a bound.
-func TestAddressMemory(t *testing.T) {
+// TestRecent: what is remembered has an end and a bound.
+func TestRecent(t *testing.T) {
 	m := NewRecent(time.Hour)
 	a := nthAddress(0)
 	if !m.Note(a) || m.Note(a) || !m.Has(a) {

@@ -11,12 +11,13 @@ import (
 	"tlsrelay/relay/deliver/smtp"
 )
 
-// maxSessionAge ends even a busy session, so that a host's change of
-// certificate or policy is noticed.
+// maxSessionAge ends a session however busy it is, so that a host's new certificate or
+// policy is seen.
 const maxSessionAge = 5 * time.Minute
 
-// Pool holds the idle sessions and the leave to open more. An idle session
-// counts as open, and is given up when somebody else needs its place.
+// Pool holds the idle sessions and the leave to open more. An idle session counts as open,
+// and is given up when another attempt needs its place. Its methods are safe for
+// concurrent use.
 type Pool struct {
 	max, perHost int
 	keep         time.Duration
@@ -31,45 +32,47 @@ type Pool struct {
 	closed  bool
 }
 
-// Crowd is the connections to one address. Hosts bound their number, and say so
+// Crowd is the connections to one address. Hosts bound their number, and show the bound
 // only by refusing the next one.
 type Crowd struct {
-	Open  int // idle ones and those on their way included
+	Open  int // with those that are idle or being opened
 	Live  int // those that have become sessions
 	Idle  int
-	Limit int       // how many the address takes; 0: not known
-	until time.Time // when that is forgotten
+	Limit int       // how many the address allows; 0: not known
+	until time.Time // when Limit is forgotten
 }
 
 const (
-	// crowdFor is how long the number of connections an address takes is believed.
+	// crowdFor is how long it is remembered how many connections an address allows.
 	crowdFor = time.Hour
-	// maxCrowds bounds the addresses without connections of which that is known.
+	// maxCrowds bounds the addresses, without connections, for which it is.
 	maxCrowds = 10000
 )
 
-// full reports whether the address gets no further connection: it has as many as
-// any host may have, whatever its names are, or as it takes. A nil crowd is empty.
+// full reports whether the address gets no further connection: it has as many as any host
+// may have, whatever its names are, or as it allows. A nil crowd is empty.
 func (c *Crowd) full(most int) bool {
 	return c != nil && (c.Open >= most || c.Limit > 0 && c.Open >= c.Limit && time.Now().Before(c.until))
 }
 
-// CrowdedError is that of a place which has had all the connections it may have
-// for longer than somebody wanted to wait.
+// CrowdedError says that a host or an address had all the connections it may have
+// for as long as the caller wanted to wait.
 type CrowdedError struct{ Place string } // the host, or the address
 
+// Error implements error.
 func (e *CrowdedError) Error() string { return e.Place + " has all the connections it may have" }
 
 // Fresh accepts no idle session.
 func Fresh(*smtp.Session) bool { return false }
 
+// waiter is an attempt that waits for a place.
 type waiter struct {
 	key   smtp.Target
 	ready chan struct{} // closed when it is worth another look
 }
 
-// New makes a pool of so many connections in all, so many to a host and to an
-// address, that keeps idle sessions for a while.
+// New makes a pool: most bounds the connections in all, perHost those to a host name and
+// those to an address, and keep is how long it keeps an idle session.
 func New(most, perHost int, keep time.Duration) *Pool {
 	return &Pool{
 		max: most, perHost: perHost, keep: keep,
@@ -100,16 +103,11 @@ func (p *Pool) Take(k smtp.Target, usable func(*smtp.Session) bool) *smtp.Sessio
 	}
 }
 
-// Acquire gives an idle session that usable accepts or, with nil, leave to
-// open a connection, which release takes back. It waits while the bounds are
-// reached.
-func (p *Pool) Acquire(ctx context.Context, k smtp.Target, usable func(*smtp.Session) bool) (*smtp.Session, error) {
-	return p.AcquireWithin(ctx, k, usable, 0)
-}
-
-// AcquireWithin is acquire with patience (0: any) for a host or an address that
-// has all it may have: then it is a [crowdedError].
-func (p *Pool) AcquireWithin(ctx context.Context, k smtp.Target, usable func(*smtp.Session) bool, patience time.Duration) (*smtp.Session, error) {
+// Acquire gives an idle session that usable accepts or, with nil, leave to open a
+// connection, which Release takes back. It waits while a bound is reached: for as long as
+// ctx lasts and, if the bound is that of the host or the address, for patience (0: no
+// limit). After patience the error is a [CrowdedError], after ctx its error.
+func (p *Pool) Acquire(ctx context.Context, k smtp.Target, usable func(*smtp.Session) bool, patience time.Duration) (*smtp.Session, error) {
 	var late <-chan time.Time
 	for {
 		if s := p.Take(k, usable); s != nil {
@@ -142,7 +140,7 @@ func (p *Pool) AcquireWithin(ctx context.Context, k smtp.Target, usable func(*sm
 			if place := p.Crowded(k); place != "" {
 				return nil, &CrowdedError{place}
 			}
-			late = nil // it is our own bound on all that is reached
+			late = nil // the bound on all connections is reached: no limit
 		case <-ctx.Done():
 			p.abandon(w)
 			return nil, ctx.Err()
@@ -204,8 +202,8 @@ func (p *Pool) room(want smtp.Target) (evicted *smtp.Session, ok bool) {
 	return nil, false
 }
 
-// Crowded says which of the address and the host of k has all the connections it
-// may have, and all of them at work; "" for neither.
+// Crowded says which of the address and the host of k has all the connections it may have,
+// and none of them idle; "" for neither.
 func (p *Pool) Crowded(k smtp.Target) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -229,7 +227,7 @@ func (p *Pool) crowd(addr netip.AddrPort) *Crowd {
 	return c
 }
 
-// Opened notes that a connection has become a session.
+// Opened notes that a connection which Acquire gave leave for has become a session.
 func (p *Pool) Opened(k smtp.Target) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -240,10 +238,10 @@ func (p *Pool) Opened(k smtp.Target) {
 	}
 }
 
-// TurnedAway notes that an address hung up on a connection that release has not
-// taken back yet, and has done so before in this attempt or not. It reports whether
-// that says no more than that the others are as many as the address takes: then the
-// next one waits for one of them.
+// TurnedAway notes that an address refused a connection, which Release has not taken back
+// yet; before tells that it has done so in this attempt already. It reports whether the
+// other connections are as many as the address allows: the next one then waits for one
+// of them.
 func (p *Pool) TurnedAway(k smtp.Target, before bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -256,7 +254,7 @@ func (p *Pool) TurnedAway(k smtp.Target, before bool) bool {
 	return true
 }
 
-// Put gives a session back for others.
+// Put gives a session back for other attempts.
 func (p *Pool) Put(s *smtp.Session) {
 	p.mu.Lock()
 	if p.closed {
@@ -272,8 +270,8 @@ func (p *Pool) Put(s *smtp.Session) {
 	p.mu.Unlock()
 }
 
-// Release gives back the place of a connection that is closed. live tells that
-// it was a session.
+// Release gives back the place of a connection that is closed. live tells that it was a
+// session.
 func (p *Pool) Release(k smtp.Target, live bool) {
 	p.mu.Lock()
 	p.forget(k, live)
@@ -299,8 +297,8 @@ func (p *Pool) forget(k smtp.Target, live bool) {
 	}
 }
 
-// sweep forgets limits of addresses without connections: those that hold no more
-// or, where there are none, all.
+// sweep forgets the limits of addresses without connections: those that have ended or, if
+// that is not enough, all.
 func (p *Pool) sweep() {
 	now := time.Now()
 	maps.DeleteFunc(p.crowds, func(_ netip.AddrPort, c *Crowd) bool { return c.Open == 0 && now.After(c.until) })
@@ -309,7 +307,7 @@ func (p *Pool) sweep() {
 	}
 }
 
-// Drop leaves sessions politely and gives back their places.
+// Drop ends sessions by QUIT and gives back their places.
 func (p *Pool) Drop(sessions ...*smtp.Session) {
 	for _, s := range sessions {
 		p.mu.Lock()
@@ -320,8 +318,8 @@ func (p *Pool) Drop(sessions ...*smtp.Session) {
 	}
 }
 
-// retire leaves a session, nil being none. Where the address takes so many
-// connections and no more, the next one is for when it has noticed that.
+// retire ends a session, if there is one. Where an address allows so many connections and
+// no more, retire waits until the host has seen the end: it would refuse the next one.
 func (p *Pool) retire(s *smtp.Session, limited bool) {
 	switch {
 	case s == nil:
@@ -332,7 +330,7 @@ func (p *Pool) retire(s *smtp.Session, limited bool) {
 	}
 }
 
-// wake lets the first waiter try again who could now succeed.
+// wake lets the first waiter try again that could now succeed.
 func (p *Pool) wake() {
 	for i, w := range p.waiters {
 		host := p.open[w.key.Host] < p.perHost || p.idleAt[w.key.Host] > 0
@@ -346,7 +344,7 @@ func (p *Pool) wake() {
 	}
 }
 
-// abandon takes w out, or passes its chance on if it had come already.
+// abandon takes w out; if w was woken already, it wakes the next one.
 func (p *Pool) abandon(w *waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -357,7 +355,7 @@ func (p *Pool) abandon(w *waiter) {
 	p.wake()
 }
 
-// Reap closes the sessions that were idle too long.
+// Reap closes the sessions that were idle too long, or are too old.
 func (p *Pool) Reap() {
 	now := time.Now()
 	p.evict(func(s *smtp.Session) bool { return p.stale(s, now) })
@@ -366,7 +364,7 @@ func (p *Pool) Reap() {
 // CloseIdle closes all idle sessions.
 func (p *Pool) CloseIdle() { p.evict(func(*smtp.Session) bool { return true }) }
 
-// Close closes all idle sessions, and from now on those that are put back.
+// Close closes all idle sessions and, from then on, those that are put back.
 func (p *Pool) Close() {
 	p.mu.Lock()
 	p.closed = true

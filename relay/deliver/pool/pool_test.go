@@ -16,18 +16,18 @@ import (
 func TestWaitingEnds(t *testing.T) {
 	p := New(1, 1, time.Minute)
 	k := smtp.Target{Host: "mx.test", Endpoint: handshake.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.1:25")}}
-	if _, err := p.Acquire(context.Background(), k, Fresh); err != nil {
+	if _, err := p.Acquire(context.Background(), k, Fresh, 0); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	waiting := make(chan error)
-	go func() { _, err := p.Acquire(ctx, k, Fresh); waiting <- err }()
+	go func() { _, err := p.Acquire(ctx, k, Fresh, 0); waiting <- err }()
 	cancel()
 	if err := <-waiting; err == nil {
 		t.Fatal("got a second place")
 	}
 	p.Release(k, false)
-	if _, err := p.Acquire(context.Background(), k, Fresh); err != nil {
+	if _, err := p.Acquire(context.Background(), k, Fresh, 0); err != nil {
 		t.Fatal(err)
 	}
 	p.Release(k, false)
@@ -44,7 +44,7 @@ func TestPatienceIsForOthers(t *testing.T) {
 		return smtp.Target{Host: host, Endpoint: handshake.Endpoint{Addr: netip.MustParseAddrPort(addr)}}
 	}
 	get := func(k smtp.Target) error {
-		_, err := p.AcquireWithin(context.Background(), k, Fresh, time.Millisecond)
+		_, err := p.Acquire(context.Background(), k, Fresh, time.Millisecond)
 		return err
 	}
 	one, two := key("a.test", "192.0.2.1:25"), key("b.test", "192.0.2.2:25")
@@ -77,13 +77,13 @@ func TestPatienceIsForOthers(t *testing.T) {
 func TestAllWaitersAreWoken(t *testing.T) {
 	p := New(100, 20, time.Minute)
 	k := smtp.Target{Host: "mx.test", Endpoint: handshake.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.1:25")}}
-	p.Acquire(context.Background(), k, Fresh)
-	p.Acquire(context.Background(), k, Fresh)
+	p.Acquire(context.Background(), k, Fresh, 0)
+	p.Acquire(context.Background(), k, Fresh, 0)
 	p.TurnedAway(k, false) // limit 1
 	p.Release(k, false)
 	var got atomic.Int32
 	for range 5 {
-		go func() { p.Acquire(context.Background(), k, Fresh); got.Add(1) }()
+		go func() { p.Acquire(context.Background(), k, Fresh, 0); got.Add(1) }()
 	}
 	for {
 		p.mu.Lock()

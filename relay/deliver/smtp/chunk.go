@@ -7,15 +7,14 @@ import (
 	"tlsrelay/relay/deliver/smtp/wire"
 )
 
-// byChunks reports whether the content goes by BDAT: not to an address that has
-// failed at it, and not if it could name recipients to one that has not proven
-// to take it.
+// byChunks reports whether the content goes by BDAT. It does not go so to an address
+// that has failed at BDAT, nor to an unproven one if the content could name recipients.
 func (t *Transaction) byChunks() bool {
 	return t.Session.Ext.Chunking && !t.doubted() && !t.began.Before(t.peer.NoChunks) &&
 		(t.proven() || t.mail.Body.Size() <= oneFlight && !t.mail.NamesRecipients())
 }
 
-// proven reports whether the address has taken content by BDAT lately.
+// proven reports whether the address has accepted content by BDAT lately.
 func (t *Transaction) proven() bool { return t.began.Before(t.peer.Chunks) }
 
 // bdat announces the whole message as one chunk, the last one or not.
@@ -28,10 +27,10 @@ func (t *Transaction) bdat(last bool) {
 	t.Session.Out = append(t.Session.Out, "\r\n"...)
 }
 
-// chunk sends the message by BDAT after an accepted envelope. An address that has
-// not proven to take it gets the content first, and the end when it has answered
-// for that: a host that only lists CHUNKING has taken nothing then, whatever it
-// did with the octets (RFC 3030 §2), and can be given the message by DATA.
+// chunk sends the message by BDAT after an accepted envelope. To an unproven address it
+// sends the content first, and the last, empty chunk when that was answered: a host that
+// only lists CHUNKING has accepted nothing by then, whatever it did with the octets
+// (RFC 3030 §2), and can be given the message by DATA.
 func (t *Transaction) chunk() {
 	t.bdat(t.proven())
 	if t.proven() {
@@ -76,8 +75,8 @@ func (t *Transaction) chunk() {
 	}
 }
 
-// aboutVerb reports whether a reply to BDAT says that the host does not know it,
-// or not in this place, after it has accepted a recipient.
+// aboutVerb reports whether a reply to BDAT says that the host does not know the command,
+// or not in this place.
 func aboutVerb(code int) bool { return code >= 500 && code <= 504 && code != 501 }
 
 // lied notes that a host lists CHUNKING and does not do it.

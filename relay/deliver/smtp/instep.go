@@ -10,32 +10,29 @@ import (
 	"tlsrelay/relay/deliver/smtp/wire"
 )
 
-// A host may say more than it was asked: a proxy that answers RCPT in place of
-// its backend and passes on the backend's answer as well, a filter that comments.
-// From then on every reply would be taken for the answer to the command after
-// the one it answers, and the second 250 to RCPT for the answer to a message that
-// was refused. So an answer to content that says yes counts only when it is known
-// to be that, by one of two signs:
+// Some hosts send more replies than they got commands: a proxy answers RCPT itself and
+// passes on its backend's answer as well, a filter adds a comment. From then on every
+// reply would be taken for the answer to the next command, and a second 250 to RCPT for
+// the answer to a message that the host refused. So a positive reply to the content
+// counts only if one of two signs shows that it answers the content:
 //
-//   - Its fingerprint is one that the address has used for content before, and never
-//     for MAIL or RCPT (peer.answers). This costs nothing.
-//   - A list of keywords comes right after it when EHLO is asked (RFC 5321 §4.1.4
-//     allows that). No other command is answered by a list. This costs a round
-//     trip, on the first message to an address.
+//   - The address has answered content with this fingerprint before, and never MAIL or
+//     RCPT (peer.Traits.Answers). This costs nothing.
+//   - The client sends EHLO again (RFC 5321 §4.1.4 allows that), and the list of keywords
+//     comes right after the reply. No other command is answered by a list. This costs
+//     a round trip, on the first message to an address.
 //
-// A host that takes a message in so many words before it has seen it, and then says
-// no, is past all telling.
+// A permanent refusal is confirmed by the list as well. So is any refusal where envelope
+// and content go in one flight, for it may answer a command before the content.
 //
-// A no for good is made sure of by the list as well, and so is any no where envelope
-// and content go in one flight: it may be a surplus answer to a command before it.
-//
-// What stays is a host that says one yes too many after 354, so late that all of the
-// content is out, and then refuses it by hanging up.
+// Two cases cannot be told from a host in step: one that accepts the message in its usual
+// text before it has seen it, and then refuses it; and one that sends a 250 too many after
+// 354, when all of the content is out, and then refuses the message by hanging up.
 
-// maxSurplus bounds the replies read that nobody asked for.
+// maxSurplus bounds the replies read that answer no command.
 const maxSurplus = 20
 
-// heard keeps the fingerprint of a yes to MAIL or RCPT.
+// heard keeps the fingerprint of a positive reply to MAIL or RCPT.
 func (t *Transaction) heard(rep wire.Reply) {
 	w := rep.Fingerprint()
 	if !slices.Contains(t.fingerprints, w) {
@@ -56,27 +53,27 @@ func (t *Transaction) confirm(fingerprint uint64, flight bool) {
 		}
 		return
 	case t.Final.Code < 500 && !yes && !flight && !t.doubted() && !t.refusedForGood():
-		return // it may come again, and be in step then
+		return // temporary: the next attempt may be in step
 	}
 	surplus, sure := t.sync()
 	switch {
 	case len(surplus) > 0:
 		t.misstep(yes, surplus, sure)
 	case yes && !sure && !t.doubted() && (flight || t.chunked && !t.proven() || t.peer.LearnedAt(t.began) || slices.Contains(t.fingerprints, fingerprint)):
-		t.misstep(yes, nil, false) // it may answer something else, and does not say what
+		t.misstep(yes, nil, false) // nothing shows what it answers
 	case yes && sure:
 		t.proves(fingerprint)
 	}
 }
 
-// known reports whether a yes is worded as the address answers content, and nothing
-// that it said to the envelope is.
+// known reports whether the address has answered content with this fingerprint before,
+// and has answered none of the envelope so.
 func (t *Transaction) known(fingerprint uint64) bool {
 	return !t.synced && !t.doubted() && t.peer.LearnedAt(t.began) && t.peer.Knows(fingerprint) && !slices.ContainsFunc(t.fingerprints, t.peer.Knows)
 }
 
-// assure sees to it, where no content was sent, that what was refused for good was
-// meant: MAIL, DATA or a recipient.
+// assure confirms a permanent refusal of MAIL, DATA or a recipient where no content was
+// sent.
 func (t *Transaction) assure() {
 	refused := t.MailRefusal.Code >= 500 || t.Final.Code >= 500 || t.refusedForGood()
 	if !refused || t.Err != nil || t.Begun || t.Unclear || t.Session.Broken {
@@ -87,12 +84,12 @@ func (t *Transaction) assure() {
 	}
 }
 
-// refusedForGood reports whether a recipient was.
+// refusedForGood reports whether a recipient was refused permanently.
 func (t *Transaction) refusedForGood() bool {
 	return slices.ContainsFunc(t.Answers, func(said RcptAnswer) bool { return said.Standing == Refused && said.Reply.Code >= 500 })
 }
 
-// proves notes that the address has taken content, and answered in step.
+// proves notes that the address has accepted content, and answered in step.
 func (t *Transaction) proves(fingerprint uint64) {
 	t.Session.client.Peers.Change(t.Session.Target.Addr, func(p *peer.Traits, now time.Time) {
 		p.Learn(fingerprint, t.fingerprints, now)
@@ -105,15 +102,15 @@ func (t *Transaction) proves(fingerprint uint64) {
 // doubted reports whether the address has answered out of step lately.
 func (t *Transaction) doubted() bool { return t.began.Before(t.peer.OutOfStep) }
 
-// misstep voids a transaction whose replies were not in step. yes tells that one to
-// the content, or what was taken for it, was a yes; sure that all was heard. If all
-// that was said is yes, the message was taken all the same, whichever reply is whose.
-// Otherwise nobody knows: it may have been, unless nothing said yes from the answer
-// to the content on, or no content was sent.
+// misstep voids a transaction whose replies were not in step. yes tells that what was
+// taken for the reply to the content was positive; sure, that all replies were read. If
+// all of them are positive the host has accepted the message, whichever reply answers
+// what. Otherwise it may have accepted it, unless no reply from the one to the content on
+// is positive, or no content was sent.
 //
-// Where there is one recipient, it has only the answer to the content and some beside
-// it: such a yes and a no are doubted once, like those within one reply. The second
-// time the no counts, for good: a third copy would help nobody.
+// With one recipient there are only the reply to the content and the surplus. If they
+// disagree the attempt ends in doubt, as it does when one reply disagrees with itself. The
+// second time the refusal counts, permanently: a third copy would help nobody.
 func (t *Transaction) misstep(yes bool, surplus []relay.Reply, sure bool) {
 	t.Session.client.Peers.StepByStep(t.Session.Target.Addr)
 	t.Session.Broken = true
@@ -130,7 +127,7 @@ func (t *Transaction) misstep(yes bool, surplus []relay.Reply, sure bool) {
 	}
 	if t.Ended && len(t.rcpts) == 1 && len(surplus) > 0 && t.Final.Code != 0 {
 		if t.Final.Code/100 == 4 {
-			return // it comes again as it is
+			return // a temporary refusal stands
 		}
 		t.Unclear, t.Hopeless = !t.mail.Doubted, t.mail.Doubted
 		for _, r := range surplus {
@@ -145,16 +142,16 @@ func (t *Transaction) misstep(yes bool, surplus []relay.Reply, sure bool) {
 	t.untaken = !yes || !t.Begun
 }
 
-// sync asks for the list of keywords again and gives what the host says before
-// it. sure tells that the list came, so that what was heard before is in step if
-// nothing stood between. Where a host answers EHLO by anything else, or has no
-// list, QUIT does the same, whose 221 ends the connection (RFC 5321 §4.1.1.10).
+// sync sends EHLO again and gives the replies that come before the list of keywords. sure
+// tells that the list came: if nothing came before it, the replies until then were in
+// step. Where a host answers EHLO by anything else, or has no list, sync sends QUIT; the
+// 221 shows the same and ends the connection (RFC 5321 §4.1.1.10).
 func (t *Transaction) sync() (surplus []relay.Reply, sure bool) {
 	s := t.Session
 	patience := min(wire.FinalWithin(s.Timeout), wire.SyncWithin)
 	s.Bound(patience)
 	byList := t.synced || s.Ext.List != 0 && !t.began.Before(t.peer.NoList)
-	if !t.synced && !t.ask(!byList) { // else it was asked behind the content already
+	if !t.synced && !t.ask(!byList) { // if synced, EHLO went out behind the content
 		return nil, false
 	}
 	quitting, own := !byList, false
@@ -198,7 +195,7 @@ func (t *Transaction) withoutList() {
 	t.Session.client.Peers.Change(t.Session.Target.Addr, func(p *peer.Traits, now time.Time) { p.NoList = now.Add(peer.DoubtedFor) })
 }
 
-// ask says QUIT or EHLO.
+// ask sends QUIT or EHLO.
 func (t *Transaction) ask(quit bool) bool {
 	s := t.Session
 	if quit {
@@ -213,10 +210,9 @@ func (t *Transaction) ask(quit bool) bool {
 	return true
 }
 
-// surplus looks, before something is asked, whether the host has said more than
-// it was. A 421 it may always say (RFC 5321 §3.8). An address that is known to be
-// out of step is listened to until it is silent instead: what its replies amount
-// to is made sure of at the end.
+// surplus looks, before a command goes out, whether a reply is there that answers none.
+// A host may always send 421 (RFC 5321 §3.8). What an address says that is known to be out
+// of step is read and left out: confirm decides at the end.
 func (t *Transaction) surplus() bool {
 	s := t.Session
 	for range maxSurplus {

@@ -8,21 +8,22 @@ import (
 	"tlsrelay/relay/deliver/smtp/wire"
 )
 
-// Mail is what transactions carry (RFC 5321 §2.3.1).
+// Mail is what transactions carry: a message and its content (RFC 5321 §2.3.1). It is
+// used by one attempt at a time.
 type Mail struct {
 	Message *relay.Message
 	Body    relay.Body // read, not closed
 	Gate    wire.Gate  // for the content; nil: it may leave
-	// Doubted tells that the attempt before this one ended in doubt: a reply that says
-	// yes and no counts by its no this time.
+	// Doubted tells that the attempt before this one ended in doubt. A reply that says
+	// both yes and no is a refusal this time.
 	Doubted bool
 
-	scanned, rcptLine bool // see namesRecipients
+	scanned, rcptLine bool // see NamesRecipients
 }
 
-// rcptLines looks for a line of a body that begins with RCPT. A host that does
-// not know BDAT, or does not discard a chunk that it refuses, takes the content
-// for commands; without a recipient they can have no effect.
+// rcptLines looks for a line of a body that begins with RCPT. A host that does not know
+// BDAT, or does not discard a chunk that it refuses, runs the content as commands.
+// Without a recipient they have no effect.
 type rcptLines struct {
 	matched int // letters of RCPT, at the beginning of a line; -1: this line has none
 	found   bool
@@ -55,8 +56,8 @@ func (l *rcptLines) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// NamesRecipients reports whether the content could name recipients to a host
-// that runs it. What cannot be read is not known, and so it could.
+// NamesRecipients reports whether the content could name recipients to a host that runs
+// it as commands. Content that cannot be read could.
 func (m *Mail) NamesRecipients() bool {
 	if !m.scanned {
 		var l rcptLines

@@ -51,11 +51,11 @@ type Client struct {
 	Log         *zap.Logger
 }
 
-// OpenOptions is how to open a session.
+// OpenOptions are how to open a session.
 type OpenOptions struct {
-	Hello    policy.Hello
-	Plain    bool // phase 2: leave STARTTLS alone
-	NoTicket bool // offer no session ticket
+	Hello    policy.Hello // which ClientHello
+	Plain    bool         // do not ask for TLS
+	NoTicket bool         // offer no session ticket
 }
 
 // opening is a session on its way.
@@ -68,8 +68,8 @@ type opening struct {
 	asked bool // the host requested a client certificate
 }
 
-// Open dials and goes as far as the decision allows. The session is nil
-// unless the verdict says Proceed. The connection is closed when ctx ends.
+// Open dials k and goes as far as the decision allows. The session is nil unless the
+// verdict says Proceed. When ctx ends, so does the connection.
 func (c *Client) Open(ctx context.Context, k Target, d policy.Decision, m OpenOptions) (*Session, Observation) {
 	now := time.Now()
 	o := &opening{c: c, d: d, m: m, s: &Session{Target: k, Opened: now, InTurn: now, client: c, most: c.MaxMessages}}
@@ -99,7 +99,7 @@ func (o *opening) leave() bool {
 	return false
 }
 
-// fail leaves on an error that was no reply.
+// fail leaves on an error.
 func (o *opening) fail(err error) bool {
 	o.Observed.Fault, o.Observed.Alert = wire.FaultOf(err, o.asked)
 	if o.Observed.Stage != policy.StageHandshake {
@@ -178,37 +178,35 @@ func namesExim(greeting []byte) bool {
 func (o *opening) ehlo() bool {
 	o.Observed.Stage = policy.StageEHLO
 	rep, err := o.s.Command("EHLO " + o.s.ehlo)
-	switch {
-	case err != nil:
-		return o.fail(err)
-	case rep.Code == 250 && !rep.Differs:
-		o.s.Ext = wire.ParseExtensions(rep, o.c.Ignored(o.s.Target.Host))
-		o.Observed.StartTLS = o.s.Ext.StartTLS
-		return true
-	case rep.Positive() && !rep.Differs:
-		return o.fail(wire.ErrReply) // the answer to something else
+	if !o.accepted(rep, err) {
+		return o.Verdict.Action == policy.SayHELO && o.helo()
 	}
-	o.refuse(rep)
-	return o.Verdict.Action == policy.SayHELO && o.helo()
+	o.s.Ext = wire.ParseExtensions(rep, o.c.Ignored(o.s.Target.Host))
+	o.Observed.StartTLS = o.s.Ext.StartTLS
+	return true
 }
 
 func (o *opening) helo() bool {
 	o.Observed.HELO, o.Observed.Code = true, 0
-	rep, err := o.s.Command("HELO " + o.s.ehlo)
+	o.Observed.StartTLS = policy.NotOffered
+	return o.accepted(o.s.Command("HELO " + o.s.ehlo))
+}
+
+// accepted reports whether the reply to EHLO or HELO is the 250 that it should be.
+func (o *opening) accepted(rep wire.Reply, err error) bool {
 	switch {
 	case err != nil:
 		return o.fail(err)
-	case rep.Code == 250 && !rep.Differs:
-		o.Observed.StartTLS = policy.NotOffered
-		return true
-	case rep.Positive() && !rep.Differs:
-		return o.fail(wire.ErrReply)
+	case !rep.Positive() || rep.Differs:
+		return o.refuse(rep)
+	case rep.Code != 250:
+		return o.fail(wire.ErrReply) // the answer to something else
 	}
-	return o.refuse(rep)
+	return true
 }
 
-// startTLS asks for TLS where it is offered and wanted, and goes straight to
-// ready where not.
+// startTLS asks for TLS if the host offers it and m wants it; if not, the connection is
+// ready as it is.
 func (o *opening) startTLS() bool {
 	if o.m.Plain || o.Observed.StartTLS != policy.Offered {
 		o.ready()
@@ -239,9 +237,9 @@ func (o *opening) handshake() bool {
 	cfg, tickets := o.c.Profiles.Config(handshake.ProfileFor(o.d, o.m.Hello, o.c.MinVersion), o.s.Target.Endpoint, !o.m.NoTicket)
 	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		o.asked = true
-		return &tls.Certificate{}, nil // none: what the host makes of that is row C5
+		return &tls.Certificate{}, nil // none; a host that insists is row C5
 	}
-	// Runs on resumed sessions too, unlike VerifyPeerCertificate (§10.5).
+	// It runs on resumed sessions too, unlike VerifyPeerCertificate.
 	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
 		o.achieved(cs)
 		return nil
@@ -275,23 +273,19 @@ func (o *opening) achieved(cs tls.ConnectionState) {
 	}
 }
 
-// ehloTLS says EHLO again: what was learned before TLS is void (RFC 3207
-// §4.2), and STARTTLS in the new list means nothing (C9, C10).
+// ehloTLS says EHLO again: what the host said before TLS is void (RFC 3207 §4.2), and
+// STARTTLS in the new list means nothing.
 func (o *opening) ehloTLS() bool {
 	o.Observed.Stage = policy.StageEHLOTLS
 	within := o.c.Reply
 	if o.Observed.Ticket {
-		// A resumed session that is silent costs no more than a handshake that is.
+		// A silent resumed session costs no more time than a silent handshake, so
+		// that the attempt has time for another connection.
 		within = min(within, o.c.Handshake)
 	}
 	rep, err := o.s.CommandWithin("EHLO "+o.s.ehlo, within)
-	switch {
-	case err != nil:
-		return o.fail(err)
-	case !rep.Positive() || rep.Differs:
-		return o.refuse(rep)
-	case rep.Code != 250:
-		return o.fail(wire.ErrReply)
+	if !o.accepted(rep, err) {
+		return false
 	}
 	o.s.Ext = wire.ParseExtensions(rep, o.c.Ignored(o.s.Target.Host))
 	o.Observed.RequireTLS = o.s.Ext.RequireTLS
@@ -305,7 +299,7 @@ func (o *opening) ready() {
 	o.Observed = o.s.Observed(o.d.Names)
 	o.Verdict = o.d.Judge(o.Observed)
 	if t := o.Observed.TLS; t != nil && t.Resumed && !o.c.Profiles.Resumes.Has(o.s.Target.Addr) {
-		// Nothing is known of its resumed sessions yet: let it say a word first.
+		// Its resumed sessions may break: it answers MAIL before content goes out.
 		o.s.cold = true
 	}
 }

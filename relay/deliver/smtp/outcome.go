@@ -13,21 +13,22 @@ import (
 	"tlsrelay/relay/deliver/smtp/wire"
 )
 
-// Cause is why a transaction is begun anew on another connection at once.
+// Cause is why a transaction may be made again on another connection at once.
 type Cause string
 
-// The causes, all of them such that the message was not taken.
+// The causes. In each case the host has not accepted the message.
 const (
 	NoCause   Cause = ""
-	outOfStep Cause = "out_of_step" // nobody knows which reply is whose
-	noChunks  Cause = "chunking"    // BDAT is listed and does not work
-	worn      Cause = "worn"        // the session has carried what the host lets it carry
+	outOfStep Cause = "out_of_step" // which reply answers what is not known
+	noChunks  Cause = "chunking"    // the host lists CHUNKING and refuses BDAT
+	worn      Cause = "worn"        // the session has carried as many messages as the host allows
 	hungUp    Cause = "hung_up"     // the host left before everybody was asked about
 )
 
+// Causes are all of them but NoCause.
 var Causes = [...]Cause{outOfStep, noChunks, worn, hungUp}
 
-// Cause says why t may be begun anew at once, if it may.
+// Cause says why the transaction may be made again at once, if it may.
 func (t *Transaction) Cause() Cause {
 	left := t.Session.HungUp || t.Err != nil && !wire.IsTimeout(t.Err) && !wire.IsOwn(t.Err)
 	switch {
@@ -56,34 +57,34 @@ func (t *Transaction) refusedAny() bool {
 	return slices.ContainsFunc(t.Answers, func(said RcptAnswer) bool { return said.Reply.Code != 0 })
 }
 
-// RefusedSome reports whether the host had its reasons to hang up: it refused
-// recipients or the message. t is nil without a transaction.
+// RefusedSome reports whether the host refused recipients or the message, and so had its
+// reasons to hang up. A nil transaction refused nothing.
 func (t *Transaction) RefusedSome() bool {
 	return t != nil && (t.Final.Code >= 500 || slices.ContainsFunc(t.Answers, func(said RcptAnswer) bool {
 		return said.Standing == Refused && said.Reply.Code != 421
 	}))
 }
 
-// Stopped reports that it was us who broke the transaction off.
+// Stopped reports whether we broke the transaction off ourselves.
 func (t *Transaction) Stopped() bool { return wire.ByUs(t.Err) }
 
-// BodyFailed reports that our own store failed to give the body.
+// BodyFailed reports whether our own store failed to give the body.
 func (t *Transaction) BodyFailed() bool { return wire.IsOwn(t.Err) }
 
-// Unknowable reports whether the message may have been taken, though nobody said
-// so, or whether no other host would do better.
+// Unknowable reports whether a transaction with Err must not be made again in the same
+// attempt: the host may have accepted the message, or no other host would do better.
 func (t *Transaction) Unknowable() bool {
 	return t.Ended && (!t.Session.HungUp || wire.IsTimeout(t.Err)) || wire.IsOwn(t.Err) || errors.Is(t.Err, wire.ErrStep)
 }
 
-// ErrorText tells people how the transaction broke off.
+// ErrorText says in plain words how the transaction broke off.
 func (t *Transaction) ErrorText() string {
 	return wire.ErrorText(cmp.Or(t.Err, io.EOF), t.Session.Target.Addr)
 }
 
-// DiedIdle reports that the session was idle before, and the host gone, or said goodbye, before it took
-// MAIL: what it may do to an idle session at any time. Silence is not that, nor
-// an end after all of the message was sent, for it may have arrived (RFC 5321
+// DiedIdle reports whether the session came out of the pool, and the host left before it
+// accepted MAIL, which it may do to an idle session at any time. Silence is not that, nor
+// is an end after all of the message was sent, for it may have arrived (RFC 5321
 // §4.5.3.2.6).
 func (t *Transaction) DiedIdle() bool {
 	switch {
@@ -95,8 +96,8 @@ func (t *Transaction) DiedIdle() bool {
 	return t.Session.HungUp || !t.Ended && !wire.IsTimeout(t.Err) && !wire.IsOwn(t.Err) && !wire.ByUs(t.Err)
 }
 
-// AllHeard reports whether a broken conversation had nothing left to say: all
-// recipients refused, or the message answered.
+// AllHeard reports whether every recipient was refused, or the message answered, before
+// the conversation broke off.
 func (t *Transaction) AllHeard() bool {
 	if t.Final.Code != 0 {
 		return true
@@ -109,9 +110,9 @@ func (t *Transaction) AllHeard() bool {
 	return true
 }
 
-// TLSFirst reports, of a session in clear, that nobody was refused for any
-// other reason than the want of TLS, and nobody was served. MAIL then counts
-// as refused: some hosts say so only of the recipients, or of the message.
+// TLSFirst reports whether, in clear, the host served nobody and refused all for want of
+// TLS alone. MAIL then counts as refused: some hosts ask for TLS only at RCPT, or after
+// the content.
 func (t *Transaction) TLSFirst() bool {
 	if t.Session.Seen.TLS != nil {
 		return false
@@ -131,10 +132,9 @@ func (t *Transaction) TLSFirst() bool {
 	return true
 }
 
-// AsksForTLS recognises, of a session in clear, "530 5.7.0 Must issue a STARTTLS
-// command first" (RFC 3207 §4) and its variations. A 530 that does not say so is
-// one only from a host that knows STARTTLS: from others it asks for AUTH (RFC 4954
-// §6).
+// AsksForTLS recognises, in clear, "530 5.7.0 Must issue a STARTTLS command first" (RFC
+// 3207 §4) and its variations. A 530 with another text asks for TLS only if the host has
+// STARTTLS; other hosts ask for AUTH by it (RFC 4954 §6).
 func (s *Session) AsksForTLS(r relay.Reply) bool {
 	seen := s.Seen
 	switch {
@@ -159,16 +159,15 @@ func speaksOfTLS(text string) bool {
 	})
 }
 
-// FullFrom reports whether nobody was taken, or refused for another reason, from
-// the ith recipient on.
+// FullFrom reports whether all recipients from the ith on were refused for want of room
+// in this transaction.
 func (t *Transaction) FullFrom(i int) bool {
 	return !slices.ContainsFunc(t.Answers[i:], func(said RcptAnswer) bool { return said.Standing != TooMany })
 }
 
-// isTooMany recognises the refusal of one recipient too many (RFC 5321
-// §4.5.3.1.10), which old hosts say with 552: without an enhanced code that is
-// too many where others were taken before. With an enhanced code for something
-// else, such as a full disk, it is not that.
+// isTooMany recognises the refusal of one recipient too many (RFC 5321 §4.5.3.1.10). Old
+// hosts say so by 552: without an enhanced code it means that if others were accepted. An
+// enhanced code for something else, such as a full mailbox, means something else.
 func isTooMany(r relay.Reply, others bool) bool {
 	switch {
 	case r.Code == 552:

@@ -13,7 +13,7 @@ import (
 	"tlsrelay/relay/deliver/smtp/wire"
 )
 
-// Session is an open SMTP session that could carry MAIL.
+// Session is an open SMTP session that could carry MAIL. It serves one attempt at a time.
 type Session struct {
 	*wire.Conn
 	Target Target
@@ -25,17 +25,17 @@ type Session struct {
 	names []string // the reference names that cert was completed for
 	cert  policy.Certificate
 
-	Opened, IdleSince time.Time
-	InTurn            time.Time // when it was last used because its host's turn had come
+	Opened, IdleSince time.Time // IdleSince is the pool's
+	InTurn            time.Time // when it was last used in the turn of its host
 	Mails             int       // transactions begun
-	Carried           int       // messages taken
+	Carried           int       // messages that the host has accepted
 	barren            int       // transactions in a row that served nobody
-	limit, most       int       // messages it may carry, as the address has shown and as configured; 0: any number
-	Reused            bool      // came out of the pool
-	cold              bool      // idle for so long that the host may have hung up by now
+	limit, most       int       // transactions it may carry, as the address has shown and as configured; 0: any number
+	Reused            bool      // it came out of the pool, and no transaction was made since
+	cold              bool      // the host may have hung up by now, or may break at the first command
 	unclean           bool      // a transaction is open: RSET first
-	Broken            bool      // out of step or closed: good for nothing more
-	HungUp            bool      // it said 421
+	Broken            bool      // out of step or closed: it carries nothing more
+	HungUp            bool      // the host said 421
 
 	ehlo   string // our name, as EHLO gives it
 	client *Client
@@ -49,13 +49,13 @@ type Target struct {
 	EHLO string // our name in EHLO; "": the address literal of the connection
 }
 
-// ColdAfter is how long a session may have been idle to be trusted with a
-// message before the host has said a word. It is long enough for the sessions
-// of a busy destination, and shorter than any host's patience.
+// ColdAfter is how long a session may have been idle for the whole message to go out
+// before the host answers. The sessions of a busy destination are younger, and every host
+// keeps idle sessions for longer.
 const ColdAfter = time.Second
 
-// maxBarren is how many transactions in a row may serve nobody. Hosts slow a
-// session down, or end it, that does nothing but ask for unknown recipients.
+// maxBarren is how many transactions in a row may serve nobody. Hosts slow down, or end, a
+// session that only asks for unknown recipients.
 const maxBarren = 3
 
 // count takes a finished transaction into account.
@@ -86,7 +86,7 @@ func (s *Session) appendEHLO(b []byte) []byte {
 
 // Observed gives what was seen of the session, as a message with these
 // reference names sees it. The names differ by recipient domain, so a reused
-// session is looked at anew (tls-policy §9).
+// session is looked at anew for each of them.
 func (s *Session) Observed(names []string) policy.Observed {
 	o := s.Seen
 	if o.TLS == nil {
@@ -134,9 +134,9 @@ func (s *Session) Poolable() bool {
 	return s.Seen.TLS != nil || s.Seen.StartTLS == policy.NotOffered && !s.Seen.Plain
 }
 
-// NotePending finds out why an idle session has something to be read. A host may say 421
-// or hang up at any time; if it does so right after each message, that is to be
-// known, and so is one that says more than it was asked.
+// NotePending reads why an idle session has something pending, and notes what that tells
+// of the address: that it hangs up right after a message, or answers out of step. A host
+// may say 421, or hang up later, at any time.
 func (s *Session) NotePending() {
 	rep, err := s.Read(10 * time.Millisecond)
 	switch {

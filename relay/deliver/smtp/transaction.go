@@ -16,35 +16,36 @@ import (
 // errChunks is the error of a host that refuses BDAT though it lists CHUNKING.
 var errChunks = fmt.Errorf("%w: BDAT refused", wire.ErrReply)
 
-// oneFlight is the largest body that goes out together with MAIL and RCPT,
-// before either is answered. Beyond it a refusal would waste more than a
-// round trip saves.
+// oneFlight is the largest body, in octets, that goes out together with MAIL and RCPT.
+// With a larger one a refusal would waste more than a round trip saves.
 const oneFlight = 256 << 10
 
 // Standing is what a host said of one recipient.
 type Standing string
 
+// The answers to RCPT.
 const (
-	Unasked Standing = ""         // not answered, or no room in this transaction
-	Taken   Standing = "taken"    // RCPT accepted
-	Refused Standing = "refused"  // RCPT refused
-	Unclear Standing = "unclear"  // RCPT answered by yes and no at once
-	TooMany Standing = "too_many" // try again in the next transaction
+	Unasked Standing = ""         // none
+	Taken   Standing = "taken"    // accepted
+	Refused Standing = "refused"  // refused
+	Unclear Standing = "unclear"  // yes and no at once
+	TooMany Standing = "too_many" // refused for want of room in this transaction
 )
 
+// RcptAnswer is the answer to one RCPT.
 type RcptAnswer struct {
 	Standing Standing
 	Reply    relay.Reply // of a refusal
 }
 
-// Transaction is one transaction: what was sent, what was answered, how far it
-// came.
+// Transaction is one transaction that has ended: what was sent, what was answered, how
+// far it came.
 type Transaction struct {
 	Session *Session
 	mail    *Mail
 	rcpts   []*relay.Recipient
 	peer    peer.Traits // what is known of the address
-	began   time.Time   // when
+	began   time.Time
 	// reused tells that the session came out of the pool, and this is the first
 	// transaction since.
 	reused bool
@@ -54,20 +55,21 @@ type Transaction struct {
 	unreset      bool         // RSET was refused
 	Answers      []RcptAnswer // one per recipient
 	Final        relay.Reply  // to the message, or to DATA where that was refused
-	Unclear      bool         // mail or final says both yes and no, and is believed in neither
-	Hopeless     bool         // final is a no beside a yes, and so it was the attempt before
+	Unclear      bool         // MailRefusal or Final says both yes and no, and counts as neither
+	Hopeless     bool         // Final is a refusal beside a yes, as in the attempt before
 	chunked      bool         // the content goes by BDAT
 	Begun        bool         // content was sent
 	Ended        bool         // all of the message was sent
-	Err          error        // the conversation broke off
-	fingerprints []uint64     // of the answers that took MAIL and RCPT
-	synced       bool         // EHLO was asked in the same flight
-	// untaken tells that the message cannot have been taken though err is set;
-	// unchunked that it was not, for the host does not do what CHUNKING promises.
+	Err          error        // why the conversation broke off; nil: it did not
+	fingerprints []uint64     // of the positive replies to MAIL and RCPT
+	synced       bool         // EHLO went out behind the content
+	// untaken: Err is set, and yet the message cannot have been accepted. unchunked: it
+	// was not, because the host does not do what CHUNKING promises.
 	untaken, unchunked bool
 }
 
-// Transact runs one transaction over the session.
+// Transact runs one transaction over the session, for at most as long as the table of
+// clocks says. It returns also when the connection was closed meanwhile.
 func (s *Session) Transact(m *Mail, rcpts []*relay.Recipient) *Transaction {
 	now := time.Now()
 	t := &Transaction{Session: s, mail: m, rcpts: rcpts, Answers: make([]RcptAnswer, len(rcpts)), began: now, peer: s.peer(), reused: s.Reused}
@@ -89,14 +91,14 @@ func (s *Session) Transact(m *Mail, rcpts []*relay.Recipient) *Transaction {
 	}
 	s.cold = false
 	if t.unreset {
-		s.limit = s.Mails // it is not kept
+		s.limit = s.Mails // no further message
 	}
 	s.count(t.Final.Code/100 == 2 && !t.Unclear)
 	return t
 }
 
-// unasked reads what the host said before it was asked: a 421 is as good as one to
-// MAIL, and after anything else it is out of step, as in command.
+// unasked reads what the host said before MAIL went out. A 421 counts as one to MAIL;
+// after anything else the host is out of step.
 func (t *Transaction) unasked() {
 	rep, err := t.Session.Read(t.Session.Timeout)
 	switch {
@@ -127,11 +129,10 @@ func (t *Transaction) run() {
 	t.assure()
 }
 
-// mayFly reports whether envelope and content may go in one flight. That is for
-// an address that has shown how it answers content, and that it takes BDAT; for
-// a session that has not just failed, and is not likely to be gone; and for
-// content that means nothing to a host that takes it for commands because it
-// refused the recipients.
+// mayFly reports whether envelope and content may go in one flight. The address must have
+// shown how it answers content, and that it does BDAT; the session must not need RSET, nor
+// have been idle for long; and the content must mean nothing to a host that refuses the
+// recipients and then runs it as commands.
 func (t *Transaction) mayFly(reset bool) bool {
 	s, p := t.Session, &t.peer
 	return s.Ext.Pipelining && s.Ext.Chunking && !reset && !s.cold &&
@@ -168,10 +169,9 @@ func (t *Transaction) utf8() bool {
 	return false
 }
 
-// inOneFlight sends envelope and message at once (RFC 3030 §4.2): one round
-// trip. A host that takes no recipient refuses the chunk as well, having
-// read it. Where the answer to content is worded like all others, EHLO behind it
-// tells which it is.
+// inOneFlight sends envelope and message at once (RFC 3030 §4.2): one round trip. A host
+// that accepts no recipient reads the chunk and refuses it as well. Where the address
+// answers content like everything else, EHLO behind it shows which reply is whose.
 func (t *Transaction) inOneFlight() {
 	t.envelope(false)
 	t.bdat(true)
@@ -188,8 +188,8 @@ func (t *Transaction) inOneFlight() {
 	}
 }
 
-// pipelined sends the envelope in one go, and the message when somebody is
-// to have it (RFC 2920 §3.1).
+// pipelined sends the envelope in one flight, and the message if a recipient was
+// accepted (RFC 2920 §3.1).
 func (t *Transaction) pipelined(reset bool) {
 	t.envelope(reset)
 	chunks := t.byChunks()
@@ -221,8 +221,8 @@ func (t *Transaction) afterData(rep wire.Reply) {
 			t.message(true)
 		}
 	case rep.Code == 354:
-		// Nobody is to have it, yet the host waits for it (RFC 2920 §3.1): an
-		// empty message ends the transaction, whatever it is answered.
+		// No recipient was accepted, yet the host waits for content (RFC 2920
+		// §3.1). An empty message ends the transaction, whatever the reply.
 		t.Session.Out = append(t.Session.Out, ".\r\n"...)
 		if err := t.Session.Flush(); err != nil {
 			t.Session.Broken = true
@@ -237,8 +237,8 @@ func (t *Transaction) afterData(rep wire.Reply) {
 	}
 }
 
-// stepwise waits for every answer: for a host without PIPELINING, and for one
-// that has answered out of step.
+// stepwise waits for every reply. It is for a host without PIPELINING, and for one that
+// has answered out of step.
 func (t *Transaction) stepwise(reset bool) {
 	s := t.Session
 	if reset && !t.step(func() { s.Out = append(s.Out, "RSET\r\n"...) }, t.heardReset) {
@@ -264,8 +264,8 @@ func (t *Transaction) stepwise(reset bool) {
 	}
 }
 
-// heardData goes on after the answer to DATA, which is like no other where it is a
-// yes: what an address that is out of step says before it is about something else.
+// heardData goes on after the reply to DATA. From an address that is out of step it skips
+// what comes before 354: no other command is answered by 354.
 func (t *Transaction) heardData(rep wire.Reply) bool {
 	for n := 0; rep.Positive() && t.doubted() && n < maxSurplus; n++ {
 		var ok bool
@@ -308,8 +308,8 @@ func (t *Transaction) message(stuff bool) {
 	t.hearFinal(sent, false)
 }
 
-// reply reads the next reply. sent is how the sending went: after a failure
-// only what the host said before it can still be heard.
+// reply reads the next reply. sent is the error of sending: after one, only a reply that
+// came before it can still be read.
 func (t *Transaction) reply(sent error) (rep wire.Reply, ok bool) {
 	return t.replyWithin(t.Session.Timeout, sent)
 }
@@ -320,7 +320,7 @@ func (t *Transaction) replyWithin(d time.Duration, sent error) (rep wire.Reply, 
 	case sent == nil:
 		rep, t.Err = t.Session.Read(d)
 	case wire.IsOwn(sent), wire.ByUs(sent):
-		t.Err = sent // the host waits for the rest; there is nothing to hear
+		t.Err = sent // the host waits for the rest, and will not answer
 	default:
 		rep, t.Err = t.Session.LastReply(sent)
 	}
@@ -328,8 +328,8 @@ func (t *Transaction) replyWithin(d time.Duration, sent error) (rep wire.Reply, 
 	return rep, t.Err == nil
 }
 
-// hear reads the answers to the envelope. It goes on after a refusal of MAIL,
-// for every command that was sent is answered.
+// hear reads the replies to the envelope. It goes on after a refusal of MAIL, because
+// every command that was sent gets a reply.
 func (t *Transaction) hear(sent error, reset bool) bool {
 	if reset {
 		if rep, ok := t.reply(sent); !ok || !t.heardReset(rep) {
@@ -350,8 +350,8 @@ func (t *Transaction) hear(sent error, reset bool) bool {
 	return true
 }
 
-// heardReset takes in the answer to RSET. A host that refuses it takes MAIL all
-// the same, or says no to that as well; only one that leaves does not.
+// heardReset takes in the reply to RSET. A host that refuses RSET may still accept MAIL;
+// only one that leaves may not.
 func (t *Transaction) heardReset(rep wire.Reply) bool {
 	t.closing(rep)
 	t.unreset = !rep.Positive()
@@ -392,24 +392,23 @@ func (t *Transaction) heardRcpt(i int, rep wire.Reply) bool {
 	return true
 }
 
-// doubtful reports whether a reply says yes in one line and no in another. That
-// may be a slip the first time; of the same message, the last line counts the
-// second time.
+// doubtful reports whether a reply says yes in one line and no in another. The first time
+// a message gets such a reply the attempt ends in doubt; the second time the last line
+// counts.
 func (t *Transaction) doubtful(rep wire.Reply) bool { return rep.Mixed && !t.mail.Doubted }
 
-// export makes the reply that is kept, and notes one that is not believed.
+// export gives the reply to keep, and notes a doubtful one.
 func (t *Transaction) export(rep wire.Reply) relay.Reply {
 	t.Unclear = t.Unclear || t.doubtful(rep)
 	return rep.Export()
 }
 
-// hearFinal reads the answer to the whole message, for which RFC 5321
-// §4.5.3.2.6 grants twice the time. flight tells that it was sent together with
-// the envelope.
+// hearFinal reads the reply to the message. flight tells that the message was sent
+// together with the envelope.
 func (t *Transaction) hearFinal(sent error, flight bool) {
 	rep, ok := t.replyWithin(wire.FinalWithin(t.Session.Timeout), sent)
 	for n := 0; errors.Is(t.Err, wire.ErrNoCode) && n < maxSurplus; n++ {
-		// A line of text before the reply, which comes with it or not at all.
+		// A line of text without a code: the reply comes with it, or not at all.
 		t.Session.Bound(wire.TextWithin)
 		rep, ok = t.replyWithin(wire.FinalWithin(t.Session.Timeout), sent)
 	}
@@ -421,11 +420,11 @@ func (t *Transaction) hearFinal(sent error, flight bool) {
 	case rep.Code >= 300 && rep.Code < 400, sent != nil && rep.Positive():
 		t.misstep(true, nil, false)
 	case !t.anyTaken() && rep.Positive():
-		// A message for nobody is not taken: this is about something else.
+		// No host accepts a message for nobody: this answers something else.
 		t.misstep(true, nil, false)
 	case t.chunked && t.anyTaken() && aboutVerb(rep.Code):
 		if flight {
-			// What runs the content as commands says much, but never yes.
+			// A host that runs the content as commands answers each, never by yes.
 			surplus, _ := t.sync()
 			if slices.ContainsFunc(surplus, func(r relay.Reply) bool { return r.Code < 300 }) {
 				t.misstep(false, surplus, false)
@@ -439,12 +438,12 @@ func (t *Transaction) hearFinal(sent error, flight bool) {
 			t.confirm(fingerprint, flight)
 		}
 		if !t.anyTaken() {
-			t.Final = relay.Reply{} // it was about a message for nobody
+			t.Final = relay.Reply{} // it answered a message for nobody
 		}
 	}
 }
 
-// closing notes a host that says it will hang up (RFC 5321 §3.8).
+// closing notes a 421: the host will hang up (RFC 5321 §3.8).
 func (t *Transaction) closing(rep wire.Reply) {
 	if rep.Code == 421 {
 		t.Session.Broken, t.Session.HungUp = true, true
@@ -466,8 +465,8 @@ func (t *Transaction) CountTaken() (n int) {
 // probeSize is what a probe says of the size of the message that it does not send.
 const probeSize = 1000
 
-// AskMail goes as far as MAIL for m, which has no body, and takes it back. It gives the
-// refusal, or the zero reply; with an error, the session is broken.
+// AskMail sends MAIL for m, and RSET if the host accepts it. It gives the refusal, or the
+// zero reply; after an error the session is broken.
 func (s *Session) AskMail(m *relay.Message) (refusal relay.Reply, err error) {
 	line := string(s.Ext.AppendMail(nil, m, probeSize, false))
 	rep, err := s.Command(strings.TrimSuffix(line, "\r\n"))

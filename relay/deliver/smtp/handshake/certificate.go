@@ -16,8 +16,8 @@ import (
 )
 
 // Findings are the findings on a certificate that do not depend on the
-// message: everything but the name. Each is looked at on its own, for x509
-// stops at the first (tls-policy §10.5).
+// message: everything but the name. Each check is made on its own, because
+// x509.Verify stops at the first that fails.
 type Findings struct {
 	leaf *x509.Certificate
 
@@ -26,7 +26,8 @@ type Findings struct {
 	subject, issuer, sha256 string
 }
 
-// Bounds of tls-policy §5. Go itself refuses only RSA below 1024 bits.
+// The shortest keys of a valid certificate. RFC 9325 §4.5 wants RSA keys of 2048 bits,
+// and an EC key of 224 bits is as strong; Go itself refuses only RSA below 1024 bits.
 const (
 	minRSABits = 2048
 	minECBits  = 224
@@ -181,8 +182,8 @@ func (f *Findings) For(names []string, now time.Time) policy.Certificate {
 }
 
 // recordable gives a date in UTC, or the zero time for one that RFC 3339 cannot
-// say: a certificate is a stranger's, crypto/x509 reads a zone of 24 hours in it,
-// and what cannot be recorded would stand in the way of the outcome.
+// write. A stranger makes the certificate, and crypto/x509 accepts a zone of 24 hours
+// in it; a date that cannot be recorded must not keep the outcome from being stored.
 func recordable(t time.Time) time.Time {
 	if t = t.UTC(); t.Year() < 0 || t.Year() > 9999 {
 		return time.Time{}

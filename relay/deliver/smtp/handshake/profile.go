@@ -13,7 +13,8 @@ import (
 )
 
 // Profile is everything that shapes a ClientHello but the server name. Session
-// tickets are never shared between profiles (tls-policy §10.6).
+// tickets are never shared between profiles: a session that one profile agreed on may
+// be one that another would not.
 type Profile struct {
 	wide    bool // opportunistic: whatever encrypts
 	floor   policy.Version
@@ -21,8 +22,8 @@ type Profile struct {
 	hello   policy.Hello
 }
 
-// ProfileFor gives the profile of §10.3 for a decision. Where no demand names
-// a version, the operator's floor for opportunistic TLS stands.
+// ProfileFor gives the profile for a decision and a kind of ClientHello. Where no
+// demand names a version, opportunistic is the floor.
 func ProfileFor(d policy.Decision, hello policy.Hello, opportunistic policy.Version) Profile {
 	p := Profile{wide: d.Opportunistic(), floor: d.Floor(), hello: hello}
 	if p.floor == 0 {
@@ -38,7 +39,7 @@ func ProfileFor(d policy.Decision, hello policy.Hello, opportunistic policy.Vers
 }
 
 // The suites of TLS 1.2 and below. Go ignores their order and adds those of
-// 1.3 itself. They are set in code because Go's defaults move (§10.1).
+// 1.3 itself. They are set in code because Go's defaults change with its releases.
 var (
 	forwardSuites = []uint16{
 		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
@@ -82,7 +83,7 @@ func (p Profile) config() *tls.Config {
 		suites = append(suites[:len(suites):len(suites)], wideSuites...)
 	}
 	c := &tls.Config{
-		InsecureSkipVerify: true, // judged after the handshake, by policy (§10.5)
+		InsecureSkipVerify: true, // policy judges after the handshake, all faults at once
 		MinVersion:         uint16(p.floor),
 		CipherSuites:       suites,
 		ClientSessionCache: tls.NewLRUClientSessionCache(maxTickets),
@@ -92,8 +93,8 @@ func (p Profile) config() *tls.Config {
 	}
 	switch p.hello {
 	case policy.CompatHello:
-		// One segment, and for most floors nothing that a box from before
-		// 2018 has not seen (§10.4).
+		// It fits in one segment. Unless 1.3 is demanded it has nothing that a
+		// middlebox from before TLS 1.3 does not know.
 		c.CurvePreferences = smallCurves
 		if p.floor <= policy.TLS12 {
 			c.MaxVersion = tls.VersionTLS12
@@ -132,6 +133,7 @@ type Profiles struct {
 // compatFor is how long an address is offered the compat hello first.
 const compatFor = 24 * time.Hour
 
+// NewProfiles makes one that remembers nothing yet.
 func NewProfiles() *Profiles {
 	return &Profiles{
 		configs: make(map[Profile]*tls.Config), Compat: peer.NewRecent(compatFor),

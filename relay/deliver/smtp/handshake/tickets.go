@@ -8,11 +8,10 @@ import (
 	"tlsrelay/policy"
 )
 
-// Session tickets save a host and us the costly part of a handshake. A ticket may
-// be older than the host's configuration, though, and there are hosts whose
-// resumed sessions die. So what fails where a ticket was offered is tried once
-// more without one before anything is concluded (row C8r), and an address where
-// that happened is offered none for a day.
+// Session tickets save both sides the costly part of a handshake. But a ticket may be
+// older than the host's configuration, and some hosts break resumed sessions. So a
+// connection that fails where a ticket was offered is evidence of nothing; it is made
+// once more without one (row C8r), and that address is offered none for a day.
 
 // Bounds of the tickets kept for one profile: how many, and the octets of each.
 const (
@@ -20,8 +19,7 @@ const (
 	maxTicket  = 16 << 10
 )
 
-// Whether an address can resume sessions is remembered for a day, for better and
-// for worse.
+// How long it is remembered that an address breaks resumed sessions, or does not.
 const (
 	noTicketsFor = 24 * time.Hour
 	resumesFor   = 24 * time.Hour
@@ -37,7 +35,7 @@ type Tickets struct {
 	h       *Profiles
 	addr    netip.AddrPort
 	prefix  string
-	mute    bool // takes tickets, but offers none
+	mute    bool // keeps tickets, but offers none
 	key     string
 	Offered *tls.ClientSessionState // by this connection
 	renewed bool                    // the host gave another one
@@ -59,10 +57,10 @@ func (c *Tickets) Get(key string) (*tls.ClientSessionState, bool) {
 	return s, true
 }
 
-// Put implements tls.ClientSessionCache. With a ticket the host's certificates are
-// kept, and a host may have as many of them as it likes: what comes to more than
-// maxTicket octets is not worth it. Nor is a ticket of an address whose tickets
-// break sessions: hosts hand out new ones in sessions that fail.
+// Put implements tls.ClientSessionCache. A ticket is kept with the host's certificates,
+// and a host may send as many as it likes, so one of more than maxTicket octets is not
+// kept. Neither is one of an address whose tickets break sessions: such hosts send new
+// ones in sessions that fail.
 func (c *Tickets) Put(key string, s *tls.ClientSessionState) {
 	if s == nil || c.h.NoTickets.Has(c.addr) || ticketSize(s) > maxTicket {
 		return
@@ -73,9 +71,8 @@ func (c *Tickets) Put(key string, s *tls.ClientSessionState) {
 	c.ClientSessionCache.Put(c.prefix+key, s)
 }
 
-// Worked puts the offered ticket back after a handshake that it was good for,
-// where the host is content with that: up to TLS 1.2 a ticket is for more than one
-// session (RFC 5077 §3.3).
+// Worked puts the offered ticket back after a handshake that used it, if the host sent
+// no new one: up to TLS 1.2 a ticket is for more than one session (RFC 5077 §3.3).
 func (c *Tickets) Worked(s *policy.Session) {
 	if c.Offered != nil && s.Resumed && s.Version < policy.TLS13 && !c.renewed {
 		c.Put(c.key, c.Offered)
@@ -113,9 +110,9 @@ func (p *Profiles) dropTickets(k Endpoint) {
 	}
 }
 
-// WithoutTicket notes that a ticket spoiled a connection, which came to a stage. Where
-// that was the last one, all it spoiled was the certificate, which is as old as the
-// ticket: the next one is better.
+// WithoutTicket drops the tickets of an address where one was offered on a connection
+// that failed at stage, and offers none for a day. At StageReady nothing broke: only the
+// certificate was as old as the ticket, and the next ticket will be better.
 func (p *Profiles) WithoutTicket(k Endpoint, stage policy.Stage) {
 	if stage != policy.StageReady {
 		p.NoTickets.Note(k.Addr)

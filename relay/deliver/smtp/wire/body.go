@@ -13,9 +13,9 @@ import (
 // that a small message leaves in the same packet as the commands before it.
 type Content struct {
 	Conn  *Conn
-	Stuff bool // DATA: double leading dots
+	Stuff bool // DATA: double leading dots, and end with a dot
 	bol   bool // at the beginning of a line
-	Watch bool // nothing is due from the host: a word from it means no
+	Watch bool // no reply is due: one that comes refuses the message
 	Early Reply
 	Left  bool // some of the body is on its way
 	Gate  Gate // content passes through it; nil: unasked
@@ -26,18 +26,18 @@ type Content struct {
 	Gather bool
 }
 
-// Gate is what content asks on its way. Both methods may end the attempt: then no
-// more of it leaves.
+// Gate is asked before content leaves. When it says no, the transaction ends with
+// ErrChanged.
 type Gate interface {
-	Open() bool // whether content may leave
-	Pass() bool // whether its end may leave, which counts from then on
+	Open() bool // whether a piece of content may leave
+	Pass() bool // whether the end of it may leave; from then on the reply is waited for
 }
 
-// ErrEarly marks a message that the host refused while it was being sent.
+// ErrEarly is the error of content that the host answered before all of it was sent;
+// Content.Early has the reply.
 var ErrEarly = errors.New("refused while sending")
 
-// ErrChanged is the error of a transaction that was not gone through with because
-// the passage was closed.
+// ErrChanged is the error of a transaction that the gate ended.
 var ErrChanged = errors.New("the demands have changed")
 
 // ReadFrom implements io.ReaderFrom, for bodies that cannot hand over their
@@ -61,11 +61,12 @@ func (w *Content) ReadFrom(r io.Reader) (n int64, err error) {
 	}
 }
 
-// ByUs reports that it was us who ended the conversation, because the attempt had
-// to stop or its demands have changed.
+// ByUs reports whether we ended the conversation ourselves, because the attempt had to
+// stop or its demands have changed.
 func ByUs(err error) bool { return errors.Is(err, net.ErrClosed) || errors.Is(err, ErrChanged) }
 
-// IsOwn reports a fault of our own store: no other host will do better.
+// IsOwn reports whether our own store failed to give the body. No other host will do
+// better then.
 func IsOwn(err error) bool {
 	var own *bodyError
 	return errors.As(err, &own)
@@ -146,8 +147,8 @@ func (w *Content) flush() error {
 	return w.Conn.Flush()
 }
 
-// Surplus reports whether the early word came before there was anything to say it
-// of.
+// Surplus reports whether the early reply came before there was anything it could
+// answer.
 func (w *Content) Surplus() bool { return !w.Left && w.Early.Code != 421 }
 
 // Send writes all of body, and the end of DATA if that is how it goes.

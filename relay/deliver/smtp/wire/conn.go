@@ -16,27 +16,28 @@ import (
 // one octet at a time is still bounded, for its deadline is set once.
 type Conn struct {
 	Raw     net.Conn // TCP
-	wire    wire     // raw, as TLS is to see it
-	rw      net.Conn // raw, or TLS over wire
+	socket  socket   // Raw, as TLS sees it
+	rw      net.Conn // Raw, or TLS over socket
 	r       *bufio.Reader
 	Out     []byte // commands gathered for one write
 	scratch []byte // text of the last reply
 	Timeout time.Duration
 	end     time.Time // of the whole transaction; zero: none
-	buffer  *[]byte   // what out was lent; nil: nothing
+	buffer  *[]byte   // lent to Out until Finish
 }
 
 // readBuffer bounds a reply line as well: ReadSlice fails beyond it.
 const readBuffer = maxReplyLine
 
+// NewConn makes one over raw. timeout bounds each reply and each chunk written.
 func NewConn(raw net.Conn, timeout time.Duration) *Conn {
-	return &Conn{Raw: raw, wire: wire{Conn: raw}, rw: raw, r: bufio.NewReaderSize(raw, readBuffer), Timeout: timeout}
+	return &Conn{Raw: raw, socket: socket{Conn: raw}, rw: raw, r: bufio.NewReaderSize(raw, readBuffer), Timeout: timeout}
 }
 
 // StartTLS makes a handshake within d, and puts TLS under the conversation.
 func (c *Conn) StartTLS(cfg *tls.Config, d time.Duration) error {
 	c.Raw.SetDeadline(time.Now().Add(d))
-	t := tls.Client(&c.wire, cfg)
+	t := tls.Client(&c.socket, cfg)
 	if err := t.Handshake(); err != nil {
 		return err
 	}
@@ -52,25 +53,25 @@ func (c *Conn) secure(t net.Conn) {
 	c.r = bufio.NewReaderSize(t, readBuffer)
 }
 
-// WhileOpen closes the connection when ctx ends; the function it returns
-// undoes that. A closed connection, unlike a deadline, cannot be re-armed by
-// a step that has not noticed yet.
+// WhileOpen closes the connection when ctx ends, unless stop is called before; stop reports
+// whether it was. It closes and sets no deadline, because a step that has not noticed yet
+// would set the next one.
 func (c *Conn) WhileOpen(ctx context.Context) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { c.Raw.Close() })
 }
 
-// Begin lends the connection a buffer for commands until finish, and bounds all that
-// is said until then.
+// Begin lends the connection a buffer for commands until Finish, and bounds the time until
+// then.
 func (c *Conn) Begin(d time.Duration) {
 	c.buffer = buffers.Get().(*[]byte)
 	c.Out = (*c.buffer)[:0]
 	c.Bound(d)
 }
 
-// Bound is when all that is said until finish ends, from now on.
+// Bound sets how long from now all replies may take until Finish.
 func (c *Conn) Bound(d time.Duration) { c.end = time.Now().Add(d) }
 
-// Finish ends what begin began.
+// Finish takes the buffer and the bound back.
 func (c *Conn) Finish() {
 	buffers.Put(c.buffer)
 	c.end, c.Out, c.buffer = time.Time{}, nil, nil
@@ -118,7 +119,7 @@ func (c *Conn) Write(b []byte) (n int, err error) {
 		}
 		var m int
 		if c.rw != c.Raw && len(chunk) > recordSize {
-			m, err = c.wire.together(c.rw, chunk)
+			m, err = c.socket.together(c.rw, chunk)
 		} else {
 			m, err = c.rw.Write(chunk)
 		}
@@ -131,8 +132,8 @@ func (c *Conn) Write(b []byte) (n int, err error) {
 // recordSize is how much goes into one record of TLS (RFC 8446 §5.1).
 const recordSize = 16 << 10
 
-// wire is the socket under TLS, which writes every record by itself.
-type wire struct {
+// socket is the TCP connection under TLS, which writes every record by itself.
+type socket struct {
 	net.Conn
 	batch *[]byte // records that wait for others; nil: none do
 }
@@ -141,23 +142,23 @@ type wire struct {
 var flights = sync.Pool{New: func() any { b := make([]byte, 0, maxWrite+1<<10); return &b }}
 
 // Write implements net.Conn.
-func (w *wire) Write(b []byte) (int, error) {
-	if w.batch == nil {
-		return w.Conn.Write(b)
+func (s *socket) Write(b []byte) (int, error) {
+	if s.batch == nil {
+		return s.Conn.Write(b)
 	}
-	*w.batch = append(*w.batch, b...)
+	*s.batch = append(*s.batch, b...)
 	return len(b), nil
 }
 
-// together writes b through t, which is TLS over w, in one write. TLS does not
+// together writes b through t, which is TLS over s, in one write. TLS does not
 // hear of an error, so that after one nothing more may be written.
-func (w *wire) together(t net.Conn, b []byte) (n int, err error) {
-	w.batch = flights.Get().(*[]byte)
+func (s *socket) together(t net.Conn, b []byte) (n int, err error) {
+	s.batch = flights.Get().(*[]byte)
 	n, err = t.Write(b)
-	records := w.batch
-	w.batch = nil
+	records := s.batch
+	s.batch = nil
 	if err == nil {
-		if _, err = w.Conn.Write(*records); err != nil {
+		if _, err = s.Conn.Write(*records); err != nil {
 			n = 0
 		}
 	}
@@ -172,8 +173,8 @@ func (c *Conn) Command(line string) (Reply, error) { return c.CommandWithin(line
 // CommandWithin is command with a time of its own for the reply.
 func (c *Conn) CommandWithin(line string, d time.Duration) (Reply, error) {
 	if c.Unread() {
-		// Said unasked. That may be a 421 (RFC 5321 §3.8); after anything else
-		// every reply would be taken for the answer to another command.
+		// It answers no command. A 421 may come so (RFC 5321 §3.8); after anything
+		// else every reply would be taken for the answer to the next command.
 		if rep, err := c.Read(d); err != nil || rep.Code == 421 {
 			return rep, err
 		}
@@ -186,9 +187,9 @@ func (c *Conn) CommandWithin(line string, d time.Duration) (Reply, error) {
 	return c.Read(d)
 }
 
-// LastReply looks for a reply that came before writing failed: a host that
-// answers and closes must be heard, not reported as a broken pipe. An end or
-// an alert found instead tells more than the failed write.
+// LastReply reads a reply that came before writing failed by cause: a host that answers and
+// closes is to be quoted, not reported as a broken pipe. If there is an end or an alert
+// instead, that is the error, for it tells more than cause.
 func (c *Conn) LastReply(cause error) (Reply, error) {
 	rep, err := c.Read(min(c.Timeout, lastReplyWithin))
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -197,10 +198,10 @@ func (c *Conn) LastReply(cause error) (Reply, error) {
 	return rep, err
 }
 
-// Pending reports whether the host has said something that nobody read yet, or
-// has hung up. Under TLS, octets on the wire may be no more than a session
-// ticket, which reading takes in without giving anything; and a record may lie
-// unopened inside TLS, which a read shows that has no time for the wire.
+// Pending reports whether the host has said something that was not read yet, or has hung
+// up. Under TLS the octets in the socket may be a session ticket, which a read consumes
+// without giving anything; and crypto/tls may hold a record that it has not opened, which
+// a read shows even with no time for the socket.
 func (c *Conn) Pending() bool {
 	waiting := readable(c.Raw)
 	switch {
@@ -214,19 +215,19 @@ func (c *Conn) Pending() bool {
 		c.Raw.SetReadDeadline(time.Unix(1, 0))
 	}
 	_, err := c.r.Peek(1)
-	// What waits still was not looked at in time, and may be the end.
+	// What is in the socket still came too late for the read, and may be the end.
 	return !IsTimeout(err) || waiting && readable(c.Raw)
 }
 
-// Quit leaves politely but does not wait for the answer.
+// Quit sends QUIT and closes. It does not wait for the reply.
 func (c *Conn) Quit() {
-	c.Raw.SetDeadline(time.Now().Add(100 * time.Millisecond))
+	c.Raw.SetDeadline(time.Now().Add(quitWithin))
 	c.rw.Write([]byte("QUIT\r\n"))
 	c.rw.Close() // close_notify under TLS; bounded by crypto/tls itself
 }
 
-// QuitAndWait leaves politely, and waits a moment for the host to hang up, who
-// counts the connection among those open until then.
+// QuitAndWait sends QUIT, waits a moment for the host to close, and closes. Until then the
+// host counts the connection among those open.
 func (c *Conn) QuitAndWait() {
 	c.Raw.SetDeadline(time.Now().Add(250 * time.Millisecond))
 	c.rw.Write([]byte("QUIT\r\n"))
@@ -238,6 +239,7 @@ func (c *Conn) QuitAndWait() {
 	c.rw.Close()
 }
 
+// Close ends the connection at once.
 func (c *Conn) Close() { c.Raw.Close() }
 
 // buffers lends out what a session needs only while it works, so that idle

@@ -20,12 +20,12 @@ type Extensions struct {
 	RcptMax int   // LIMITS (RFC 9422); 0: none
 	MailMax int
 
-	List uint64 // the fingerprint of a reply that lists something; 0: none did
+	List uint64 // the fingerprint of the reply, 0 for one without keywords
 }
 
 // ParseExtensions reads an EHLO reply. Keywords come in any letter case
 // (RFC 5321 §2.4). The first line greets and lists nothing.
-// A keyword in ignored, in capitals, is not believed.
+// A keyword in ignored, which has capitals, does not count.
 func ParseExtensions(r Reply, ignored []string) Extensions {
 	x := Extensions{StartTLS: policy.NotOffered}
 	if r.Lines > 1 {

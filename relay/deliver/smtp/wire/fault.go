@@ -16,12 +16,12 @@ import (
 	"tlsrelay/policy"
 )
 
-// FaultOf says what an error of the network, of crypto/tls or of the reply
-// reader means (tls-policy §10.7). asked tells that the host requested a
-// client certificate, for then an alert may be its answer to getting none (row
-// C5). Its leaving without an alert is not: hosts that ask and do without are
-// common, and connections break for many reasons. An error that means nothing
-// in particular is NoFault.
+// FaultOf says what an error of the network, of crypto/tls or of the reply reader
+// means, and gives the number of an alert. asked tells that the host requested a
+// client certificate: an alert may then be its answer to getting none (row C5). A
+// host that leaves without an alert has not said so: many hosts ask and do without,
+// and connections break for many reasons. An error that means nothing in particular
+// is NoFault.
 func FaultOf(err error, asked bool) (policy.Fault, uint8) {
 	if alert, ok := remoteAlert(err); ok {
 		if asked && refusesClient(alert) {
@@ -43,8 +43,8 @@ func FaultOf(err error, asked bool) (policy.Fault, uint8) {
 	return tlsFault(err.Error()), 0
 }
 
-// tlsFault recognises the errors of crypto/tls that have no type. Their texts
-// are pinned by TestGoTexts, one run per Go release.
+// tlsFault recognises the errors of crypto/tls that have no type. TestGoTexts in
+// relay/deliver holds their texts to the Go release in use.
 func tlsFault(text string) policy.Fault {
 	switch {
 	case strings.Contains(text, "downgrade attempt detected"):
@@ -61,7 +61,7 @@ func tlsFault(text string) policy.Fault {
 }
 
 // localLimits are what crypto/tls says of a host that it cannot talk to
-// though another TLS stack might (row C6, tls-policy §10.2).
+// though another TLS stack might (row C6).
 var localLimits = [...]string{
 	"failed to parse certificate",
 	"RSA key larger than",
@@ -79,7 +79,7 @@ var localLimits = [...]string{
 	"FIPS 140-3 requires",
 }
 
-// remoteAlert digs the number out of an alert that the host sent. Over TCP
+// remoteAlert gives the number of an alert that the host sent. Over TCP
 // crypto/tls gives a net.OpError around an unexported uint8, which
 // tls.AlertError does not match.
 func remoteAlert(err error) (uint8, bool) {
@@ -94,9 +94,8 @@ func remoteAlert(err error) (uint8, bool) {
 	return uint8(v.Uint()), true
 }
 
-// ErrorText tells people what an error of a connection to addr means. Go's own
-// texts name our address and port, which are nobody's business, and change with
-// its releases.
+// ErrorText says in plain words what an error of a connection to addr means. Go's own
+// texts would tell strangers our address and port, and change with its releases.
 func ErrorText(err error, addr netip.AddrPort) string {
 	fault, alert := FaultOf(err, false)
 	switch {
@@ -125,9 +124,9 @@ var faultTexts = map[policy.Fault]string{
 	policy.Downgrade:  "the TLS version was lowered on the way",
 }
 
-// refusesClient reports whether an alert is how some stack says that it
-// misses our certificate: by the book 116 in TLS 1.3 and 40 before it, and
-// any of the certificate alerts in the field (RFC 8446 §6.2).
+// refusesClient reports whether a TLS stack sends this alert for want of a client
+// certificate. The standard has 116 in TLS 1.3 and 40 before it (RFC 8446 §6.2,
+// RFC 5246 §7.4.6); stacks in the field send any of the certificate alerts.
 func refusesClient(alert uint8) bool {
 	switch alert {
 	case 40, 41, 42, 43, 44, 45, 46, 48, 49, 116:
@@ -136,12 +135,14 @@ func refusesClient(alert uint8) bool {
 	return false
 }
 
+// IsTimeout reports whether a deadline passed.
 func IsTimeout(err error) bool {
 	var ne net.Error
 	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) ||
 		errors.As(err, &ne) && ne.Timeout()
 }
 
+// IsClosed reports whether the connection has ended, at either end.
 func IsClosed(err error) bool {
 	for _, e := range []error{
 		io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed,
@@ -154,8 +155,8 @@ func IsClosed(err error) bool {
 	return false
 }
 
-// NoRoute reports that an address cannot be dialled from this machine at
-// all, which is no evidence against the host (tls-policy §3).
+// NoRoute reports whether this machine cannot dial an address at all. That is no
+// evidence against the host.
 func NoRoute(err error) bool {
 	for _, e := range []error{
 		syscall.ENETUNREACH, syscall.EADDRNOTAVAIL, syscall.EAFNOSUPPORT, syscall.EPROTONOSUPPORT,

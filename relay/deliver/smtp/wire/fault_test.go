@@ -52,7 +52,7 @@ func TestFaultOf(t *testing.T) {
 	}
 }
 
-// TestWordsOf: what goes into events and reports names the host's address at
+// TestErrorText: what goes into events and reports names the host's address at
 // most, never ours.
 func TestErrorText(t *testing.T) {
 	host := netip.MustParseAddrPort("192.0.2.1:25")

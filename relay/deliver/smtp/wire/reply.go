@@ -104,6 +104,7 @@ func splitReplyLine(line []byte) (code int, more bool, text []byte, ok bool) {
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
+// Positive reports whether the host said yes.
 func (r Reply) Positive() bool { return r.Code >= 200 && r.Code < 300 }
 
 // each calls yield for every line of the text.
@@ -198,6 +199,5 @@ func isNumber(b []byte) bool {
 	return true
 }
 
-// printable makes a stranger's words safe for logs, events and reports, and bounds
-// them.
+// printable makes a stranger's text safe for logs, events and reports, and bounds it.
 func printable(s string) string { return events.Printable(events.Clip(s, maxReplyText)) }

@@ -116,8 +116,8 @@ func TestMasked(t *testing.T) {
 	}
 }
 
-// TestWordings: two answers to one command are worded alike, those to different
-// ones are not.
+// TestFingerprints: two replies to one command have one fingerprint, two to different
+// ones have two.
 func TestFingerprints(t *testing.T) {
 	fingerprint := func(s string) uint64 {
 		r, err := read(s)
