@@ -37,6 +37,7 @@ type attempt struct {
 	demands  policy.Demands
 	hosts    []*host
 	begin    time.Time
+	patience time.Duration // Job.Patience
 	hist     policy.History
 	dials    int
 	sessions int
@@ -77,7 +78,7 @@ func newAttempt(ctx context.Context, e *Engine, route resolve.Route, demands pol
 
 // carry gives the attempt the message of job.
 func (a *attempt) carry(job *Job) {
-	a.job, a.hist = job, job.Delivery.History
+	a.job, a.hist, a.patience = job, job.Delivery.History, job.Patience
 	last := job.Delivery.Last
 	a.mail = smtp.Mail{Message: &job.Message, Body: job.Body, Doubted: last != nil && last.Reason == events.ReplyMixed}
 	open := job.Delivery.Waiting()
@@ -294,7 +295,7 @@ func (a *attempt) connect(h *host, k smtp.Target, m smtp.OpenOptions, anew bool)
 	ctx, done := a.opening()
 	defer done()
 	for tries := 1; ; tries++ {
-		s, err := a.e.pool.Acquire(ctx, k, usable, a.patience())
+		s, err := a.e.pool.Acquire(ctx, k, usable, a.patience)
 		if err != nil {
 			var full *pool.CrowdedError
 			if errors.As(err, &full) {
@@ -323,14 +324,6 @@ func (a *attempt) connect(h *host, k smtp.Target, m smtp.OpenOptions, anew bool)
 		}
 		return nil, seen, err
 	}
-}
-
-// patience is how long the attempt waits for a connection that others have; 0: no bound.
-func (a *attempt) patience() time.Duration {
-	if a.job == nil {
-		return 0
-	}
-	return a.job.Patience
 }
 
 // maxTurnedAway is how often a host may refuse one connection of an attempt

@@ -23,9 +23,8 @@ const (
 // gate lets the content of one attempt through while its demands stand (wire.Gate). A probe
 // has none: its gate is nil.
 type gate struct {
-	job        *Job
-	began      time.Time
-	next, prev *gate // in gates
+	job   *Job
+	began time.Time
 
 	mu     sync.Mutex
 	asked  time.Time // when the demands were last known to stand
@@ -112,46 +111,41 @@ func (g *gate) isShut() bool {
 	return g.shut
 }
 
-// gates are those of all attempts under way, the oldest first.
+// gates are those of the attempts under way whose demands may change.
 type gates struct {
-	mu   sync.Mutex
-	ends gate // where the ring begins and ends
+	mu  sync.Mutex
+	all map[*gate]bool
 }
 
 func (gs *gates) add(g *gate) {
+	if g.job.Changed == nil {
+		return
+	}
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
-	if gs.ends.next == nil {
-		gs.ends.next, gs.ends.prev = &gs.ends, &gs.ends
+	if gs.all == nil {
+		gs.all = make(map[*gate]bool)
 	}
-	g.prev, g.next = gs.ends.prev, &gs.ends
-	g.prev.next, gs.ends.prev = g, g
+	gs.all[g] = true
 }
 
 func (gs *gates) remove(g *gate) {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
-	g.prev.next, g.next.prev = g.next, g.prev
+	delete(gs.all, g)
 }
 
 // ask asks on behalf of every attempt older than askEvery.
 func (gs *gates) ask() {
-	for _, g := range gs.slow(time.Now().Add(-askEvery)) {
-		g.ask()
-	}
-}
-
-// slow gives the attempts that were begun before a time.
-func (gs *gates) slow(before time.Time) (slow []*gate) {
+	var slow []*gate
 	gs.mu.Lock()
-	defer gs.mu.Unlock()
-	if gs.ends.next == nil {
-		return nil
-	}
-	for g := gs.ends.next; g != &gs.ends && g.began.Before(before); g = g.next {
-		if g.job.Changed != nil {
+	for g := range gs.all {
+		if time.Since(g.began) > askEvery {
 			slow = append(slow, g)
 		}
 	}
-	return slow
+	gs.mu.Unlock()
+	for _, g := range slow {
+		g.ask()
+	}
 }

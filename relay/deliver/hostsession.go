@@ -136,10 +136,7 @@ func (a *attempt) serve(h *host, s *smtp.Session, seen smtp.Observation) (sessio
 	var t *smtp.Transaction
 	for {
 		batch := a.batch(s)
-		if len(batch) == 0 {
-			return answered, t
-		}
-		if !a.gate.Open() {
+		if len(batch) == 0 || !a.gate.Open() {
 			return answered, t
 		}
 		if s.Spent() {
