@@ -203,7 +203,7 @@ func (a *attempt) apply(h *host, t *smtp.Transaction, batch []*recipient, told e
 		r.askedIn = a.sessions
 		switch said := t.Answers[i]; said.Standing {
 		case smtp.Refused:
-			r.answer(refusal(t, said.Reply, relay.ReachRecipient, h.Name), told)
+			r.answer(refusalFailure(t, said.Reply, relay.ReachRecipient, h.Name), told)
 			progress = true
 		case smtp.Unclear:
 			r.answer(mixedFailure(said.Reply, relay.ReachRecipient, h.Name), told)
@@ -232,7 +232,7 @@ func (a *attempt) apply(h *host, t *smtp.Transaction, batch []*recipient, told e
 func (a *attempt) refusedOnly(h *host, t *smtp.Transaction, batch []*recipient, told events.Session) {
 	for i, r := range batch {
 		if said := t.Answers[i]; said.Standing == smtp.Refused {
-			r.answer(refusal(t, said.Reply, relay.ReachRecipient, h.Name), told)
+			r.answer(refusalFailure(t, said.Reply, relay.ReachRecipient, h.Name), told)
 		}
 	}
 }
@@ -248,7 +248,7 @@ func (a *attempt) take(h *host, t *smtp.Transaction, r *recipient, told events.S
 		r.done = true
 		r.outcome = relay.Outcome{Reply: t.Final, Relayed: t.Session.Ext.DSN, Session: told}
 	default:
-		f := refusal(t, t.Final, relay.ReachMessage, h.Name)
+		f := refusalFailure(t, t.Final, relay.ReachMessage, h.Name)
 		if t.Hopeless {
 			f.Class, f.Reason = relay.Permanent, events.ReplyMixed
 		}
@@ -303,9 +303,9 @@ func (a *attempt) mailRefused(h *host, t *smtp.Transaction, batch []*recipient, 
 	return answered
 }
 
-// refusal is the failure that a reply means. In clear, a refusal for want of TLS is never
+// refusalFailure is that of a refusal. In clear, a refusal for want of TLS is never
 // permanent, even if the host has served others (C12).
-func refusal(t *smtp.Transaction, r relay.Reply, reach relay.Reach, host string) *relay.Failure {
+func refusalFailure(t *smtp.Transaction, r relay.Reply, reach relay.Reach, host string) *relay.Failure {
 	f := replyFailure(r, reach, host)
 	if t.Session.AsksForTLS(r) {
 		f.Class, f.Reason = relay.Temporary, events.StartTLSTempfail

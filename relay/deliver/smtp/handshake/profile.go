@@ -119,18 +119,19 @@ type Endpoint struct {
 	Source     netip.Addr // zero: the system's choice
 }
 
-// Profiles makes the tls.Config of every connection and remembers which
-// addresses need the compat hello, and how they take session tickets.
+// Profiles makes the tls.Config of every connection. It remembers which addresses need the
+// compat ClientHello, and what became of session tickets. Its methods are safe for
+// concurrent use.
 type Profiles struct {
 	mu      sync.Mutex // of configs and of the tickets in them
 	configs map[Profile]*tls.Config
 
-	Compat    *peer.Recent // only the compat hello works
-	NoTickets *peer.Recent // a session died that had offered a ticket
+	Compat    *peer.Recent // only the compat ClientHello works
+	NoTickets *peer.Recent // a session failed that had offered a ticket
 	Resumes   *peer.Recent // a resumed session has come to MAIL
 }
 
-// compatFor is how long an address is offered the compat hello first.
+// compatFor is how long an address gets the compat ClientHello first.
 const compatFor = 24 * time.Hour
 
 // NewProfiles makes one that remembers nothing yet.
@@ -141,8 +142,8 @@ func NewProfiles() *Profiles {
 	}
 }
 
-// Config gives a fresh tls.Config for one connection, and its tickets; nil: it
-// neither offers nor takes one. To offer none is what a connection may choose.
+// Config gives the tls.Config of one connection, and its tickets. Without offer they are
+// kept but not offered; where they are nil, they are neither.
 func (ps *Profiles) Config(p Profile, k Endpoint, offer bool) (*tls.Config, *Tickets) {
 	ps.mu.Lock()
 	base := ps.configs[p]
@@ -164,7 +165,7 @@ func (ps *Profiles) Config(p Profile, k Endpoint, offer bool) (*tls.Config, *Tic
 	return c, t
 }
 
-// First gives the hello to begin with at an address.
+// First gives the ClientHello to begin with at an address.
 func (p *Profiles) First(addr netip.AddrPort) policy.Hello {
 	if p.Compat.Has(addr) {
 		return policy.CompatHello

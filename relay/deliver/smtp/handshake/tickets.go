@@ -91,7 +91,7 @@ func ticketSize(s *tls.ClientSessionState) int {
 	return len(ticket) + len(encoded)
 }
 
-// dropTickets forgets the tickets for k, whatever hello they came with.
+// dropTickets forgets the tickets for k, whatever profile they came with.
 func (p *Profiles) dropTickets(k Endpoint) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

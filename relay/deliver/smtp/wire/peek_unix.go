@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// readable reports, without waiting, whether c holds bytes or an end that
-// nobody has read yet. For an idle SMTP session either means that the host
+// readable reports, without waiting, whether c holds bytes, or an end, that
+// are not read yet. For an idle SMTP session either means that the host
 // has hung up or is about to.
 func readable(c net.Conn) bool {
 	sc, ok := c.(syscall.Conn)

@@ -23,7 +23,7 @@ const (
 // ErrReply is the error of bytes that are no SMTP reply, or too many of them.
 var ErrReply = errors.New("malformed reply")
 
-// ErrStep is that of replies of which nobody knows what they answer.
+// ErrStep is that of replies that may answer other commands than they seem to.
 var ErrStep = fmt.Errorf("%w: out of step", ErrReply)
 
 // ErrNoCode is that of a line without a code where a reply should begin.
