@@ -205,7 +205,7 @@ func TestTooManyRecipients(t *testing.T) {
 }
 
 // TestEarlyRejection: a host that says no in mid-message and hangs up is
-// heard, not reported as a broken pipe (dependencies §1.4).
+// heard, not reported as a broken pipe.
 func TestEarlyRejection(t *testing.T) {
 	script := relaytest.Script{BodyLimit: 100 << 10, BodyOver: relaytest.Reply{Code: 552, Text: "5.3.4 too big", Hangup: true}}
 	eachWay(t, script, func(t *testing.T, w *relaytest.World, h *relaytest.Host, e *Engine) {
