@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"context"
 	"strings"
 	"testing"
 
@@ -33,6 +34,12 @@ func TestVersionProbe(t *testing.T) {
 	}
 	if probes != 1 || h.Connections() != 5 {
 		t.Errorf("%d probes on %d connections", probes, h.Connections())
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), relaytest.Patience)
+	defer cancel()
+	// The engine does not wait until the host has heard QUIT.
+	if err := h.WaitFor(ctx, func() bool { return h.Open() == 0 }); err != nil {
+		t.Fatal(err)
 	}
 	probe := h.Sessions()[2]
 	if last := probe.Commands[len(probe.Commands)-1]; probe.Hello.MinVersion != 0x0301 || probe.Hello.Size > 600 || last.Line != "QUIT" || !last.TLS {
