@@ -18,6 +18,9 @@ type Conn interface {
 	// Resting reports whether it can end with nothing lost. It is called under the
 	// pool's lock, too.
 	Resting() bool
+	// Asks reports whether it has sent something that is not answered, and may be a
+	// key. It is called under the pool's lock, too.
+	Asks() bool
 	// GiveWay ends a connection that has lost its place to another one.
 	GiveWay(Loss)
 }
@@ -52,7 +55,8 @@ type Limits struct {
 //	who comes            what is full      what happens
 //	anybody              PerIP             turned away
 //	a stranger           StrangersPerIP    the oldest stranger of the source goes, once it has had its chance; else turned away
-//	a stranger           strangers, or all the oldest stranger goes, of the source that has most; without one, turned away
+//	a stranger           strangers, or all the oldest stranger goes, of the source that has most; without one, turned away.
+//	                                       Who asks for something is spared for a while
 //	a trusted client     all               the same stranger goes
 //	a key, or a trusted  known             a resting connection goes, of the account that has most, or with OwnGoes of its own; else refused
 type Pool struct {
@@ -99,6 +103,7 @@ type Seat struct {
 	since  time.Time     // it came, or logged in
 	who    account.ID    // "": a stranger
 	secret string        // what it has shown; "" for a trusted client
+	came   time.Time     // as a stranger
 }
 
 // gone is a connection that loses its place, to be told of it without the lock.
@@ -143,7 +148,7 @@ func (ps *Pool) admit(s *Seat, ip netip.Addr, who account.ID, now time.Time) (ou
 		}
 	case who != "":
 		if ps.nStrange+ps.nKnown >= ps.l.Total {
-			goes = ps.crowd.oldest()
+			goes = ps.oldest(now)
 		}
 	case named && ps.l.StrangersPerIP > 0 && from.strangers.Len() >= ps.l.StrangersPerIP:
 		goes = from.oldest()
@@ -151,7 +156,7 @@ func (ps *Pool) admit(s *Seat, ip netip.Addr, who account.ID, now time.Time) (ou
 			return gone{}, "max_strangers_per_ip"
 		}
 	case ps.nStrange >= ps.strangers, ps.nStrange+ps.nKnown >= ps.l.Total:
-		if goes = ps.crowd.oldest(); goes == nil {
+		if goes = ps.oldest(now); goes == nil {
 			return gone{}, "max_connections"
 		}
 	}
@@ -172,6 +177,7 @@ func (ps *Pool) take(s *Seat, who account.ID, from *origin, now time.Time) {
 		return
 	}
 	ps.nStrange++
+	s.came = now
 	s.elem = from.strangers.PushBack(s)
 	ps.crowd.settle(from)
 	s.conn.ShowBy(now.Add(patience(ps.l.ShowTime, ps.fullness(from))))
@@ -341,6 +347,28 @@ func (ps *Pool) Logins() map[Login][]Conn {
 	}
 	return by
 }
+
+// oldest finds the stranger that goes, nil if there is none. Where strangers come
+// faster than this machine can hear them out, one whose key has arrived and is not
+// read yet would go with the silent ones: for a while it is spared, as if it had come
+// just now.
+func (ps *Pool) oldest(now time.Time) *Seat {
+	for range maxSpared {
+		s := ps.crowd.oldest()
+		if s == nil || now.Sub(s.came) > sparedFor || !s.conn.Asks() {
+			return s
+		}
+		s.since = now
+		s.from.strangers.MoveToBack(s.elem)
+		ps.crowd.settle(s.from)
+	}
+	return ps.crowd.oldest()
+}
+
+const (
+	sparedFor = 5 * time.Second // from when it came
+	maxSpared = 64              // are looked at for one newcomer
+)
 
 func (o *origin) oldest() *Seat { return o.strangers.Front().Value.(*Seat) }
 

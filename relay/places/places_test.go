@@ -15,12 +15,14 @@ type conn struct {
 	room    *room
 	ip      netip.Addr
 	resting bool
+	asks    bool
 	showBy  time.Time
 	loss    Loss
 }
 
 func (c *conn) ShowBy(t time.Time) { c.showBy = t }
 func (c *conn) Resting() bool      { return c.resting }
+func (c *conn) Asks() bool         { return c.asks }
 func (c *conn) GiveWay(l Loss)     { c.loss, c.room.went = l, c }
 
 // room is a pool, and a clock.
@@ -73,6 +75,38 @@ func (r *room) loggedIn(ip string, who account.ID) *conn {
 		r.t.Fatalf("%s logs in: %q, and another one goes: %v", ip, cause, out != nil)
 	}
 	return p
+}
+
+// A stranger whose request is there and not read yet is spared for the next one, for a
+// while; and where all of them ask, the oldest goes all the same.
+func TestAskingIsSpared(t *testing.T) {
+	r := newRoom(t, Limits{Total: 10})
+	asking := r.seated("192.0.2.1", "")
+	asking.asks = true
+	silent := r.seated("192.0.2.2", "")
+	goes := silent
+	for i := range 5 {
+		r.now = r.now.Add(time.Second)
+		c, out, cause := r.comes(fmt.Sprintf("192.0.2.%d", 10+i), "")
+		if out != goes || cause != "" {
+			t.Errorf("%d: %q, and %v goes", i, cause, out)
+		}
+		goes = c
+	}
+	r.now = r.now.Add(2 * time.Second)
+	_, first, _ := r.comes("192.0.2.20", "")
+	_, second, _ := r.comes("192.0.2.21", "")
+	if first != asking && second != asking {
+		t.Error("it is spared for ever")
+	}
+	r = newRoom(t, Limits{Total: 10})
+	a := r.seated("192.0.2.1", "")
+	r.now = r.now.Add(time.Second)
+	b := r.seated("192.0.2.2", "")
+	a.asks, b.asks = true, true
+	if _, out, _ := r.comes("192.0.2.3", ""); out != a {
+		t.Errorf("%v goes", out)
+	}
 }
 
 // An IPv6 host has a whole /64 to connect from.

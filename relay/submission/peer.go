@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tlsrelay/relay/places"
+	"tlsrelay/relay/unread"
 )
 
 // peer is the socket of one client, below TLS. Reads get their deadlines here and not
@@ -53,6 +54,9 @@ func (p *peer) ShowBy(t time.Time) {
 
 // Resting implements places.Conn: it waits for a command, outside a transaction.
 func (p *peer) Resting() bool { return p.resting.Load() }
+
+// Asks implements places.Conn.
+func (p *peer) Asks() bool { return unread.Has(p.Conn) }
 
 // GiveWay implements places.Conn.
 func (p *peer) GiveWay(l places.Loss) {

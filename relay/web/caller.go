@@ -73,6 +73,7 @@ func Denied(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set(closing, "close")
+	c.denied.Store(true)
 	s := c.s
 	s.metrics.authFailures.Inc()
 	slowed, begins := s.failures.Failed(c.ip, time.Now(), true)

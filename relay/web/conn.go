@@ -13,6 +13,7 @@ import (
 
 	"tlsrelay/policy/account"
 	"tlsrelay/relay/places"
+	"tlsrelay/relay/unread"
 )
 
 // conn is one connection, below TLS. net/http sets its deadlines; a stranger's never
@@ -30,8 +31,9 @@ type conn struct {
 	secret  string
 	counted account.ID // "": not
 
-	known atomic.Bool  // it has shown a key
-	busy  atomic.Int64 // until when it is left to its work, in Unix nanoseconds
+	known  atomic.Bool  // it has shown a key
+	denied atomic.Bool  // it has shown a wrong one, or none where one was due
+	busy   atomic.Int64 // until when it is left to its work, in Unix nanoseconds
 
 	mu          sync.Mutex
 	showBy      time.Time // zero: no end
@@ -54,6 +56,10 @@ func (c *conn) ShowBy(t time.Time) {
 // Resting implements places.Conn. A request that takes long waits for its client, as
 // a rule: for the rest of the body, or until the answer is read.
 func (c *conn) Resting() bool { return time.Now().UnixNano() >= c.busy.Load() }
+
+// Asks implements places.Conn: not once its key was wrong, for that answer may take
+// seconds.
+func (c *conn) Asks() bool { return !c.denied.Load() && (!c.Resting() || unread.Has(c.Conn)) }
 
 // work leaves the connection to its work for a while.
 func (c *conn) work(d time.Duration) { c.busy.Store(time.Now().Add(d).UnixNano()) }
@@ -97,6 +103,9 @@ func (c *conn) SetDeadline(t time.Time) error {
 // Read implements net.Conn.
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
+	if n > 0 && !c.known.Load() {
+		c.work(shownWithin)
+	}
 	if errors.Is(err, os.ErrDeadlineExceeded) && !c.known.Load() && c.late() {
 		c.s.metrics.rejected.WithLabelValues("login_timeout").Inc()
 	}

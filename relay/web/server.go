@@ -42,6 +42,7 @@ const (
 	idleTime     = 2 * time.Minute
 	strangerTime = 30 * time.Second
 	busyTime     = 5 * time.Second
+	shownWithin  = time.Second // from what a stranger sends to the key in it
 	flushTime    = 100 * time.Millisecond
 	lingerTime   = 500 * time.Millisecond
 	slowAnswer   = 3 * time.Second

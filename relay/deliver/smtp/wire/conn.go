@@ -9,6 +9,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"tlsrelay/relay/unread"
 )
 
 // Conn is one connection with its buffers and bounds. Every read of a reply
@@ -203,7 +205,7 @@ func (c *Conn) LastReply(cause error) (Reply, error) {
 // without giving anything; and crypto/tls may hold a record that it has not opened, which
 // a read shows even with no time for the socket.
 func (c *Conn) Pending() bool {
-	waiting := readable(c.Raw)
+	waiting := unread.Has(c.Raw)
 	switch {
 	case c.Unread():
 		return true
@@ -216,7 +218,7 @@ func (c *Conn) Pending() bool {
 	}
 	_, err := c.r.Peek(1)
 	// What is in the socket still came too late for the read, and may be the end.
-	return !IsTimeout(err) || waiting && readable(c.Raw)
+	return !IsTimeout(err) || waiting && unread.Has(c.Raw)
 }
 
 // Quit sends QUIT and closes. It does not wait for the reply.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tlsrelay/relay/relaytest"
+	"tlsrelay/relay/unread"
 )
 
 // tcpPair is a connection over loopback, both ends of it.
@@ -106,7 +107,7 @@ func (l late) SetReadDeadline(at time.Time) error {
 func TestPendingSeenLate(t *testing.T) {
 	c, _, out := insideTLS(t)
 	out.Close()
-	for start := time.Now(); !readable(c.Raw); runtime.Gosched() {
+	for start := time.Now(); !unread.Has(c.Raw); runtime.Gosched() {
 		if time.Since(start) > relaytest.Patience {
 			t.Fatal("the end does not arrive")
 		}

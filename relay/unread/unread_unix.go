@@ -1,16 +1,16 @@
 //go:build unix
 
-package wire
+package unread
 
 import (
 	"net"
 	"syscall"
 )
 
-// readable reports, without waiting, whether c holds bytes, or an end, that
-// are not read yet. For an idle SMTP session either means that the host
-// has hung up or is about to.
-func readable(c net.Conn) bool {
+// Has reports, without waiting, whether c holds bytes or an end that nobody has read
+// yet; false where c cannot tell. For an SMTP session that is kept for another
+// message either means that the host has hung up or is about to.
+func Has(c net.Conn) bool {
 	sc, ok := c.(syscall.Conn)
 	if !ok {
 		return false
