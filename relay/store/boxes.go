@@ -19,11 +19,11 @@ import (
 // take a quarter of it on the disk.
 const defaultMaxEvents = 512 << 20
 
-// Rows are given up until a sixteenth of the bound is free again, in parts of
-// shedPart octets, each of the endpoint that has the oldest.
+// Rows are given up until a sixteenth of the bound is free again, in small parts of
+// it, each of the endpoint that has the oldest: so all give up what is as old.
 const (
 	shedSlack = 16
-	shedPart  = 4 << 20
+	shedParts = 128
 )
 
 // boxes counts what waits in the outbox, by endpoint and by account, in octets of
@@ -243,7 +243,7 @@ func (s *Store) shedPart(ctx context.Context, account string) (gone removed, err
 	if oldest == "" {
 		return gone, nil
 	}
-	return s.removeRows(en, oldest, 0, limit, min(excess, shedPart))
+	return s.removeRows(en, oldest, 0, limit, min(excess, s.o.MaxEvents/shedParts))
 }
 
 // firstRow gives the number of the oldest row of an endpoint below limit.

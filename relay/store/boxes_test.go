@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -77,17 +76,10 @@ func TestWaitingEventsAreBounded(t *testing.T) {
 		_, octets := s.Waiting()
 		return octets-othersOctets <= bound && shed.Load() > 0
 	})
-	settle := func() (rows int) {
-		t.Helper()
-		for was := int64(-1); was != shed.Load(); time.Sleep(10 * time.Millisecond) {
-			was = shed.Load()
-		}
-		rows, _ = s.Waiting()
-		return rows - others
-	}
-	if rows := settle(); rows+int(shed.Load()) != 300*2*2 {
-		t.Errorf("%d rows wait and %d were given up, of 1200", rows, shed.Load())
-	}
+	eventually(t, "what was given up is told", func() bool {
+		rows, _ := s.Waiting()
+		return rows-others+int(shed.Load()) == 300*2*2
+	})
 	mine, its := rowsOf(t, s.Store, "e0"), rowsOf(t, s.Store, "e1")
 	if a, b := mine[0].Seq, its[0].Seq; len(rowsOf(t, s.Store, "e2")) != others || max(a, b)-min(a, b) > bound/300 {
 		t.Errorf("what is left begins at %d and %d", a, b)
@@ -106,7 +98,7 @@ func TestWaitingEventsAreBounded(t *testing.T) {
 		_, octets := s.Waiting()
 		return octets-othersOctets <= o.MaxEvents
 	})
-	left := settle() / 2
+	left := len(rowsOf(t, s.Store, "e0"))
 
 	// While one consumer fails, more comes; then it takes what there is.
 	var down atomic.Bool
@@ -143,7 +135,6 @@ func TestWaitingEventsAreBounded(t *testing.T) {
 		_, octets := s.Waiting()
 		return octets-othersOctets <= o.MaxEvents
 	})
-	settle()
 	var want []string
 	for _, r := range rowsOf(t, s.Store, "e0") {
 		want = append(want, idOf(r.Object))
@@ -151,8 +142,14 @@ func TestWaitingEventsAreBounded(t *testing.T) {
 	down.Store(false)
 	eventually(t, "it has all", func() bool { return len(rowsOf(t, s.Store, "e0")) == 0 })
 	mu.Lock()
-	if g, w := strings.Join(got, " "), strings.Join(want, " "); g != w || len(want) < left/2 {
-		t.Errorf("%d came of %d:\n%s\n%s", len(got), len(want), g, w)
+	// Of the oldest some that were in hand may come although they were given up, and
+	// others go yet. All behind these come, in order.
+	same := 0
+	for same < min(len(got), len(want)) && got[len(got)-1-same] == want[len(want)-1-same] {
+		same++
+	}
+	if same < left/2 {
+		t.Errorf("%d came of %d, the last %d as they were written", len(got), len(want), same)
 	}
 	mu.Unlock()
 	cancel()
