@@ -113,8 +113,8 @@ var (
 // Store keeps the queue. Its methods are safe for concurrent use, and what
 // they return an error for has not happened, but for what Commit says.
 type Store interface {
-	// NewDraft begins a body.
-	NewDraft() Draft
+	// NewDraft begins a body of an account's message.
+	NewDraft(account.ID) Draft
 
 	// Accept makes a message, its deliveries and their first events durable:
 	// when it returns nil they are on stable storage. A delivery whose

@@ -51,7 +51,7 @@ func (w *world) block(id relay.MessageID, who account.ID, rows []events.Block) {
 		Lane:       relay.Lane{Destination: "example.com", Class: policy.ClassEncrypt},
 		Recipients: []relay.Recipient{{Address: to}},
 	}
-	body := w.store.NewDraft()
+	body := w.store.NewDraft("1")
 	if _, err := body.Write([]byte("body\n")); err != nil {
 		w.t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"tlsrelay/events"
+	"tlsrelay/policy/account"
 	"tlsrelay/relay"
 	"tlsrelay/relay/deliver"
 )
@@ -17,7 +18,7 @@ import (
 // host that takes everything: what is left to measure is the queue itself.
 type nothing struct{ *memory }
 
-func (nothing) NewDraft() relay.Draft { return &draft{} }
+func (nothing) NewDraft(account.ID) relay.Draft { return &draft{} }
 
 func (nothing) Accept(_ context.Context, _ relay.Message, ds []relay.Delivery, _ relay.Draft, _ []events.Event) error {
 	if ds[0].Attempts != 1 {
@@ -54,7 +55,7 @@ func BenchmarkFastPath(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				if err := q.Accept(b.Context(), message("1"), to[i%lanes], q.NewDraft()); err != nil {
+				if err := q.Accept(b.Context(), message("1"), to[i%lanes], q.NewDraft("")); err != nil {
 					b.Fatal(err)
 				}
 				<-delivered

@@ -96,7 +96,7 @@ func (s *memory) faulty(what string) error {
 	return nil
 }
 
-func (s *memory) NewDraft() relay.Draft { return &draft{} }
+func (s *memory) NewDraft(account.ID) relay.Draft { return &draft{} }
 
 func (s *memory) Accept(ctx context.Context, m relay.Message, ds []relay.Delivery, b relay.Draft, _ []events.Event) error {
 	d := b.(*draft)
@@ -604,7 +604,7 @@ func recipients(addrs ...string) (rs []relay.Recipient) {
 func (w *world) send(who account.ID, to ...string) relay.Message {
 	w.t.Helper()
 	m := message(who)
-	if err := w.q.Accept(context.Background(), m, recipients(to...), w.q.NewDraft()); err != nil {
+	if err := w.q.Accept(context.Background(), m, recipients(to...), w.q.NewDraft(m.Account)); err != nil {
 		w.t.Fatal(err)
 	}
 	return m

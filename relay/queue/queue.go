@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"tlsrelay/events"
+	"tlsrelay/policy/account"
 	"tlsrelay/relay"
 	"tlsrelay/relay/queue/attempt"
 )
@@ -89,8 +90,8 @@ func (s *scheduler) cutOff(ctx context.Context, cutOpenings, cutAttempts, cutCom
 	}
 }
 
-// NewDraft begins a body.
-func (q *Queue) NewDraft() relay.Draft { return q.store.NewDraft() }
+// NewDraft begins a body of an account's message.
+func (q *Queue) NewDraft(who account.ID) relay.Draft { return q.store.NewDraft(who) }
 
 // call runs f on the loop and waits for it; false when there is no loop.
 func (q *Queue) call(f func(s *scheduler, now time.Time)) bool {

@@ -72,14 +72,14 @@ func TestAcceptThatFailsLeavesNothingBehind(t *testing.T) {
 			return nil
 		})
 		for range 10 { // more than there are places
-			d := w.q.NewDraft()
+			d := w.q.NewDraft("")
 			err := w.q.Accept(context.Background(), message("a"), recipients("x@one.test"), d)
 			if !errors.Is(err, errDisk) || !d.(*draft).ended {
 				t.Fatal(err, d.(*draft).ended)
 			}
 		}
 		w.senders.fail(errDisk)
-		d := w.q.NewDraft()
+		d := w.q.NewDraft("")
 		if err := w.q.Accept(context.Background(), message("a"), recipients("x@one.test"), d); !errors.Is(err, errDisk) || !d.(*draft).ended {
 			t.Fatal(err, d.(*draft).ended)
 		}

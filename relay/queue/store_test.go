@@ -94,7 +94,7 @@ func TestRestartOnTheEmbeddedStore(t *testing.T) {
 				if i%2 == 0 {
 					to = "x@open.test"
 				}
-				d := q.NewDraft()
+				d := q.NewDraft("")
 				d.Write([]byte("Subject: test\r\n\r\nhello\r\n"))
 				m := message("1")
 				m.EnvelopeID = who

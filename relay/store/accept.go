@@ -11,6 +11,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"tlsrelay/events"
+	"tlsrelay/policy/account"
 	"tlsrelay/relay"
 )
 
@@ -25,7 +26,7 @@ func (s *Store) Accept(ctx context.Context, m relay.Message, ds []relay.Delivery
 	if !ok || d.s != s || d.ended {
 		return errDraft
 	}
-	if err := errors.Join(ctx.Err(), d.err, s.roomBy(freeFor)); err != nil {
+	if err := errors.Join(ctx.Err(), d.err); err != nil {
 		d.Discard()
 		return err
 	}
@@ -47,7 +48,7 @@ func (s *Store) Accept(ctx context.Context, m relay.Message, ds []relay.Delivery
 		return err
 	}
 	w.tell(&m, evs)
-	room, err := s.reserve(w.room(d))
+	room, err := s.reserveIn(en, m.Account, w.room(d))
 	if err != nil {
 		d.Discard()
 		return err
@@ -89,6 +90,7 @@ func (w *write) accept(m relay.Message, ds []relay.Delivery, d *draft) error {
 	}
 	if err == nil {
 		w.messages++
+		w.weigh(m.Account, m.Size)
 	}
 	return err
 }
@@ -188,12 +190,21 @@ func (w *write) move(d relay.Delivery, entries, recipients int) {
 		m := &w.moved[last]
 		m.entries += entries
 		m.recipients += recipients
-		if m.entries == 0 && m.recipients == 0 {
+		if *m == (move{who: m.who, destination: m.destination}) {
 			w.moved = w.moved[:last]
 		}
 		return
 	}
-	w.moved = append(w.moved, move{d.Account, d.Lane.Destination, entries, recipients})
+	w.moved = append(w.moved, move{who: d.Account, destination: d.Lane.Destination, entries: entries, recipients: recipients})
+}
+
+// weigh notes a change of what an account's waiting bodies take.
+func (w *write) weigh(who account.ID, octets int64) {
+	if last := len(w.moved) - 1; last >= 0 && w.moved[last].who == who {
+		w.moved[last].octets += octets
+		return
+	}
+	w.moved = append(w.moved, move{who: who, octets: octets})
 }
 
 func entryOf(d relay.Delivery) indexEntry {

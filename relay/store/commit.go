@@ -230,7 +230,7 @@ func (w *write) advance(t relay.Transition, held bool) (gone bool, err error) {
 	if err != nil || more {
 		return false, err
 	}
-	return true, w.end(d.Key.Message)
+	return true, w.end(d.Key.Message, t.Message)
 }
 
 // others reports whether another delivery of the message is queued. The
@@ -243,8 +243,9 @@ func (w *write) others(t relay.Transition) (bool, error) {
 }
 
 // end takes a message out of the queue: its body goes.
-func (w *write) end(id relay.MessageID) error {
+func (w *write) end(id relay.MessageID, m relay.Message) error {
 	w.messages--
+	w.weigh(m.Account, -m.Size)
 	if w.s.spooled.has(id) {
 		return w.batch.Delete(spooledKey(id), nil)
 	}
@@ -253,7 +254,7 @@ func (w *write) end(id relay.MessageID) error {
 
 // report accepts a message of our own making.
 func (w *write) report(r relay.Report) error {
-	d := w.s.newDraft()
+	d := w.s.newDraft(r.Message.Account)
 	d.ours = true
 	defer d.end()
 	err := d.write(r.Body)

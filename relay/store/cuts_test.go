@@ -12,7 +12,7 @@ import (
 
 func TestCuts(t *testing.T) {
 	var all tally
-	add := func(destination string, n int) { all.add(move{"1", destination, n, n}) }
+	add := func(destination string, n int) { all.add(move{"1", destination, n, n, 0}) }
 	add("great.example", greatLane)
 	add("small.example", greatLane-1)
 	c := &all.cuts
@@ -51,7 +51,7 @@ func TestTablesAreCut(t *testing.T) {
 	}
 	defer s.Close()
 	en := s.engine
-	en.tally.add(move{"1", "dead.example", greatLane, greatLane})
+	en.tally.add(move{"1", "dead.example", greatLane, greatLane, 0})
 	for range 3 {
 		for _, name := range []string{"a.example", "dead.example", "z.example"} {
 			e := indexEntry{lane: relay.Lane{Destination: name, Class: "o"}, who: "1", due: time.Now()}

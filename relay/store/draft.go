@@ -11,6 +11,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.uber.org/zap"
 
+	"tlsrelay/policy/account"
 	"tlsrelay/relay"
 )
 
@@ -34,6 +35,7 @@ var errDraft = errors.New("store: not an open draft of this store")
 // draft is a body on its way in.
 type draft struct {
 	s     *Store
+	who   account.ID
 	buf   []byte   // the body, until it is too large
 	file  vfs.File // then the spool file
 	name  string
@@ -52,11 +54,11 @@ type drafts struct {
 	pool sync.Pool // of *[]byte
 }
 
-// NewDraft begins a body.
-func (s *Store) NewDraft() relay.Draft { return s.newDraft() }
+// NewDraft begins a body of an account's message.
+func (s *Store) NewDraft(who account.ID) relay.Draft { return s.newDraft(who) }
 
-func (s *Store) newDraft() *draft {
-	d := &draft{s: s}
+func (s *Store) newDraft(who account.ID) *draft {
+	d := &draft{s: s, who: who}
 	if b, ok := s.drafts.pool.Get().(*[]byte); ok {
 		d.buf = (*b)[:0]
 	}
@@ -67,7 +69,7 @@ func (s *Store) newDraft() *draft {
 func (d *draft) Size() int64 { return d.size }
 
 // Write appends to the body. It fails with relay.ErrNoSpace when the disk is
-// nearly full, and once it has failed it fails for good.
+// nearly full, with relay.ErrAccountFull when it is so for this account, and once it has failed it fails for good.
 func (d *draft) Write(p []byte) (int, error) {
 	if d.ended {
 		return 0, errDraft
@@ -115,7 +117,7 @@ func (d *draft) reserve(n int64) (err error) {
 		return nil
 	}
 	d.room.end()
-	d.room, err = d.s.reserve(int64(len(d.buf)) + n + checkEvery)
+	d.room, err = d.s.reserveFor(d.who, int64(len(d.buf))+n+checkEvery)
 	return err
 }
 

@@ -294,6 +294,7 @@ func (en *engine) countIndex(ctx context.Context, snap *pebble.Snapshot, prefix 
 		var first bool
 		if first, err = isFirst(snap, e.key); first {
 			messages++
+			run.octets += sizeOf(snap, e.key.Message)
 		}
 		run.entries++
 		run.recipients += recipientsOf(snap, it, e.key)
@@ -322,6 +323,17 @@ func recipientsOf(r pebble.Reader, it *pebble.Iterator, k relay.DeliveryKey) int
 	defer closer.Close()
 	d, _, _ := decodeDelivery(v)
 	return waitingRecipients(&d)
+}
+
+// sizeOf gives the octets of a message's body.
+func sizeOf(r pebble.Reader, id relay.MessageID) int64 {
+	v, closer, err := r.Get(messageKey(id))
+	if err != nil {
+		return 0 // whoever wants the message will say so
+	}
+	defer closer.Close()
+	m, _ := decode[relay.Message](v)
+	return m.Size
 }
 
 // isFirst reports whether no delivery of the message with a lower number is

@@ -53,7 +53,7 @@ func (s *Store) Verify() error {
 			prefix = pHeld
 		}
 		n := waitingRecipients(&d)
-		want.add(move{d.Account, d.Lane.Destination, 1, n})
+		want.add(move{d.Account, d.Lane.Destination, 1, n, 0})
 		v, ok, err := en.get(entryOf(d).encode(prefix))
 		if got, known := parseIndexValue(v); err != nil || !ok || known && got != n {
 			fault("delivery %s is not in the index for %d recipients, %t %v: %v", d.Key, n, ok, v, err)

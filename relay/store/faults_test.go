@@ -113,7 +113,7 @@ func TestSpoolFiles(t *testing.T) {
 	big := bytes.Repeat([]byte("x"), 300<<10)
 	m, ds := queueOne(t, s, big)
 	kept, _ := queueOne(t, s, big)
-	draft := s.NewDraft()
+	draft := s.NewDraft("")
 	draft.Write(big) // and the process dies
 	s.Close()
 
@@ -192,7 +192,7 @@ func TestMinFreeDisk(t *testing.T) {
 	usage(4 << 20)
 	s := open(t, o)
 	m, ds := queueOne(t, s, nil)
-	big := s.NewDraft()
+	big := s.NewDraft("")
 	if _, err := big.Write(make([]byte, 300<<10)); err != nil {
 		t.Fatal(err)
 	}

@@ -67,7 +67,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	b := &c.s.bounds
 	gauge(c.limit, float64(b.recipients), "recipients")
 	gauge(c.limit, float64(b.destinations), "destinations")
-	for bound, n := range map[string]uint64{"recipients": b.refusedRecipients.Load(), "destinations": b.refusedDestinations.Load()} {
+	for bound, n := range map[string]uint64{"recipients": b.refusedRecipients.Load(), "destinations": b.refusedDestinations.Load(), "disk": b.refusedDisk.Load()} {
 		ch <- prometheus.MustNewConstMetric(c.refusals, prometheus.CounterValue, float64(n), bound)
 	}
 	if usage, err := c.s.fs.GetDiskUsage(c.s.o.Dir); err == nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"tlsrelay/policy/account"
 	"tlsrelay/relay"
 )
 
@@ -45,20 +46,54 @@ func (r *reservation) end() {
 	r.room = nil
 }
 
-// reserve takes room for so many octets; relay.ErrNoSpace: there is not as much.
-func (s *Store) reserve(octets int64) (reservation, error) {
-	return s.reserveBy(octets, freeFor)
+// reserveFor takes room for so many octets of an account's mail. relay.ErrNoSpace:
+// there is not as much; relay.ErrAccountFull: there is, for others.
+func (s *Store) reserveFor(who account.ID, octets int64) (reservation, error) {
+	en, err := s.enter()
+	if err != nil {
+		return s.reserveBy(octets, 0, freeFor)
+	}
+	defer s.leave()
+	return s.reserveIn(en, who, octets)
 }
 
-// reserveBy is reserve by a measurement that is not as old as age.
-func (s *Store) reserveBy(octets int64, age time.Duration) (reservation, error) {
+// reserveIn is reserveFor for who has entered.
+//
+// The fuller the disk, the less it takes from those who fill it. An account leaves
+// beside min_free_disk as much free again as its share of all waiting bodies comes
+// to, and never more than it has there itself. So whoever has filled the disk meets
+// the bound first, and the mail of others is taken meanwhile.
+func (s *Store) reserveIn(en *engine, who account.ID, octets int64) (reservation, error) {
+	if s.o.MinFreeDisk == 0 {
+		return reservation{}, nil
+	}
+	own, all := en.tally.weight(who)
+	r, err := s.reserveBy(octets, extra(int64(s.o.MinFreeDisk), own, all), freeFor)
+	if errors.Is(err, errForOthers) {
+		return r, en.tally.refuse(&s.bounds, who)
+	}
+	return r, err
+}
+
+// extra is what an account leaves free for others: it has own octets of all.
+func extra(minFree, own, all int64) int64 {
+	share := float64(own) / float64(all)
+	return int64(share * float64(min(own, minFree)))
+}
+
+// errForOthers is the error of room that is left to others.
+var errForOthers = errors.New("store: the room that is left is for others")
+
+// reserveBy takes room of what there is beyond extra octets, by a measurement that is
+// not as old as age.
+func (s *Store) reserveBy(octets, extra int64, age time.Duration) (reservation, error) {
 	if s.o.MinFreeDisk == 0 {
 		return reservation{}, nil
 	}
 	r := &s.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if now := time.Now(); r.left < octets || now.Sub(r.measured) >= age {
+	if now := time.Now(); r.left-extra < octets || now.Sub(r.measured) >= age {
 		known, err := r.measure(s, now)
 		if err != nil || !known {
 			return reservation{}, err
@@ -66,6 +101,9 @@ func (s *Store) reserveBy(octets int64, age time.Duration) (reservation, error) 
 	}
 	if r.left < octets {
 		return reservation{}, fmt.Errorf("%w: %d octets are wanted above min_free_disk, and %d are free there", relay.ErrNoSpace, octets, max(r.left, 0))
+	}
+	if r.left-extra < octets {
+		return reservation{}, errForOthers
 	}
 	r.left -= octets
 	r.taken += octets
@@ -88,10 +126,8 @@ func (r *room) measure(s *Store, now time.Time) (known bool, err error) {
 
 // Room says whether a message would find room on the disk; relay.ErrNoSpace: it
 // would not.
-func (s *Store) Room() error { return s.roomBy(0) }
-
-func (s *Store) roomBy(age time.Duration) error {
-	r, err := s.reserveBy(1, age)
+func (s *Store) Room() error {
+	r, err := s.reserveBy(1, 0, 0)
 	r.end()
 	return err
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/binary"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ type tally struct {
 	mu           sync.Mutex
 	destinations map[string]*lot
 	accounts     map[account.ID]*load
+	octets       int64 // of all waiting bodies
 	cuts         cuts
 }
 
@@ -35,16 +37,19 @@ type lot struct {
 // between two messages.
 type load struct {
 	recipients int
+	octets     int64 // of its messages' bodies
 	entries    map[*lot]int
 	told       time.Time // when the log said last that it is at a bound
 }
 
-// move is a change of what an account has waiting for a destination.
+// move is a change of what an account has waiting, for one destination or, where
+// that is "", of the octets alone.
 type move struct {
 	who         account.ID
 	destination string
 	entries     int
 	recipients  int
+	octets      int64
 }
 
 func (t *tally) add(m move) {
@@ -53,15 +58,20 @@ func (t *tally) add(m move) {
 	if t.destinations == nil {
 		t.destinations, t.accounts = make(map[string]*lot), make(map[account.ID]*load)
 	}
-	at := t.destinations[m.destination]
-	if at == nil {
-		at = &lot{destination: m.destination}
-		t.destinations[m.destination] = at
-	}
 	l := t.accounts[m.who]
 	if l == nil {
 		l = &load{entries: make(map[*lot]int, 1)}
 		t.accounts[m.who] = l
+	}
+	l.octets += m.octets
+	t.octets += m.octets
+	if m.destination == "" {
+		return
+	}
+	at := t.destinations[m.destination]
+	if at == nil {
+		at = &lot{destination: m.destination}
+		t.destinations[m.destination] = at
 	}
 	was, had := at.entries, len(l.entries)
 	at.entries += m.entries
@@ -119,6 +129,7 @@ type bounds struct {
 	log                                    *zap.Logger
 	recipients, destinations               int
 	refusedRecipients, refusedDestinations atomic.Uint64
+	refusedDisk                            atomic.Uint64
 }
 
 // admits says whether an account may have a message for n more recipients in ds;
@@ -142,12 +153,40 @@ func (t *tally) admits(b *bounds, who account.ID, ds []relay.Delivery, n int) er
 	default:
 		return nil
 	}
+	return l.full(b, who)
+}
+
+// full tells the operator, now and then, that an account is at a bound.
+func (l *load) full(b *bounds, who account.ID) error {
 	if now := time.Now(); now.Sub(l.told) >= time.Minute {
 		l.told = now
 		b.log.Warn("an account has as much mail waiting as it may, and more is refused", zap.String("account", string(who)),
-			zap.Int("recipients", l.recipients), zap.Int("destinations", len(l.entries)))
+			zap.Int("recipients", l.recipients), zap.Int("destinations", len(l.entries)), zap.Int64("octets", l.octets))
 	}
 	return relay.ErrAccountFull
+}
+
+// weight gives what the waiting bodies of an account take, and those of all.
+func (t *tally) weight(who account.ID) (own, all int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if l := t.accounts[who]; l != nil {
+		own = max(l.octets, 0)
+	}
+	return own, max(t.octets, own, 1)
+}
+
+// refuse says that the disk has no room for more of an account's mail, and some for
+// others'.
+func (t *tally) refuse(b *bounds, who account.ID) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	b.refusedDisk.Add(1)
+	l := t.accounts[who]
+	if l == nil {
+		l = &load{}
+	}
+	return l.full(b, who)
 }
 
 // exceeds reports whether ds would give an account more than so many destinations.
@@ -173,7 +212,15 @@ func (s *Store) Admit(who account.ID) error {
 		return nil // which others tell, and better
 	}
 	defer s.leave()
-	return en.tally.admits(&s.bounds, who, nil, 0)
+	if err := en.tally.admits(&s.bounds, who, nil, 0); err != nil {
+		return err
+	}
+	room, err := s.reserveIn(en, who, 0)
+	room.end()
+	if errors.Is(err, relay.ErrAccountFull) {
+		return err
+	}
+	return nil // that there is no room at all others tell, and better
 }
 
 // The value of an index entry is how many recipients of the delivery wait. Before

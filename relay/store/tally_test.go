@@ -18,21 +18,21 @@ func TestTally(t *testing.T) {
 			t.Errorf("%s, want %s", got, want)
 		}
 	}
-	all.add(move{"1", "a.example", 2, 5})
-	all.add(move{"2", "a.example", 1, 1})
-	all.add(move{"1", "b.example", 1, 1})
+	all.add(move{"1", "a.example", 2, 5, 0})
+	all.add(move{"2", "a.example", 1, 1, 0})
+	all.add(move{"1", "b.example", 1, 1, 0})
 	check("a.example 3; b.example 1; account 1 6: a.example 2 b.example 1; account 2 1: a.example 1; ")
 	if all.waiting("a.example") != 3 || all.waiting("c.example") != 0 || all.count() != 2 || all.behind("a.example") != 1 || all.behind("") != 2 {
 		t.Error("asked for one destination, or all, it says something else")
 	}
 	// What was there before it was counted leaves.
-	all.add(move{"3", "c.example", -1, -1})
-	all.add(move{"1", "c.example", 1, 1})
+	all.add(move{"3", "c.example", -1, -1, 0})
+	all.add(move{"1", "c.example", 1, 1, 0})
 	if at := all.destinations["c.example"]; at == nil || at.entries != 0 || at.loads != 2 {
 		t.Errorf("on the way: %+v", at)
 	}
-	all.add(move{"3", "c.example", 1, 1})
-	for _, m := range []move{{"1", "c.example", -1, -1}, {"1", "a.example", -2, -5}, {"2", "a.example", -1, -1}, {"1", "b.example", -1, -1}} {
+	all.add(move{"3", "c.example", 1, 1, 0})
+	for _, m := range []move{{"1", "c.example", -1, -1, 0}, {"1", "a.example", -2, -5, 0}, {"2", "a.example", -1, -1, 0}, {"1", "b.example", -1, -1, 0}} {
 		all.add(m)
 	}
 	check("")
@@ -40,7 +40,7 @@ func TestTally(t *testing.T) {
 
 func TestAdmits(t *testing.T) {
 	var all tally
-	for _, m := range []move{{"1", "a.example", 3, 90}, {"1", "b.example", 1, 5}, {"2", "c.example", 1, 1}} {
+	for _, m := range []move{{"1", "a.example", 3, 90, 0}, {"1", "b.example", 1, 5, 0}, {"2", "c.example", 1, 1, 0}} {
 		all.add(m)
 	}
 	to := func(names ...string) (ds []relay.Delivery) {

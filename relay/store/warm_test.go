@@ -85,7 +85,7 @@ func TestWarmBodyOfAnEndedMessage(t *testing.T) {
 		Key: relay.DeliveryKey{Message: m.ID}, Account: "1", Attempts: 1, Due: now.Add(time.Minute),
 		Lane: relay.Lane{Destination: "x.example", Class: "o"},
 	}
-	body := s.NewDraft()
+	body := s.NewDraft("")
 	if _, err := body.Write([]byte("hello")); err != nil {
 		t.Fatal(err)
 	}

@@ -112,7 +112,7 @@ func newSubmitted(s *session, env *envelope) *submitted {
 	rcpts, refusal := s.recipients(env)
 	m := &submitted{
 		session: s, env: env, at: now, id: relay.NewMessageID(now),
-		draft: s.srv.in.NewDraft(), memory: s.srv.memory.Share(env.account),
+		draft: s.srv.in.NewDraft(env.account), memory: s.srv.memory.Share(env.account),
 	}
 	m.content = content.Rewriter{
 		Envelope: content.Envelope{

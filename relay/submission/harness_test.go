@@ -118,7 +118,7 @@ type memDraft struct {
 	ended bool
 }
 
-func (in *memIntake) NewDraft() relay.Draft {
+func (in *memIntake) NewDraft(account.ID) relay.Draft {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.open++

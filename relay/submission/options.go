@@ -76,8 +76,8 @@ func orDefault[T comparable](p *T, value T) {
 
 // Intake takes messages; the queue implements it.
 type Intake interface {
-	// NewDraft begins a body.
-	NewDraft() relay.Draft
+	// NewDraft begins a body of an account's message.
+	NewDraft(account.ID) relay.Draft
 	// Accept makes a message durable: when it returns nil, the message is on
 	// stable storage. It ends the draft, also with an error.
 	Accept(ctx context.Context, m relay.Message, rcpts []relay.Recipient, body relay.Draft) error

@@ -379,7 +379,7 @@ func testOutboxDeleted(h *harness) {
 	h.ok(h.PutEndpoint(h.ctx, endpoint("e", "1", h.now)))
 	m, ds := h.message("c@example.com")
 	m.Report = true
-	h.ok(h.Accept(h.ctx, m, ds, h.NewDraft(), m.Processed(ds[0].Recipients)))
+	h.ok(h.Accept(h.ctx, m, ds, h.NewDraft(m.Account), m.Processed(ds[0].Recipients)))
 	seqs, _ = h.rows("e")
 	h.equal(len(seqs), 0, "events of a report")
 	h.equal(m.Processed(ds[0].Recipients)[0].Kind, events.Processed, "a report has events all the same")

@@ -73,7 +73,7 @@ func testAcceptedClaimed(h *harness) {
 }
 
 func testDrafts(h *harness) {
-	d := h.NewDraft()
+	d := h.NewDraft("")
 	d.Write([]byte("abc"))
 	h.equal(d.Size(), 3, "size")
 	d.Discard()
@@ -81,7 +81,7 @@ func testDrafts(h *harness) {
 	if err := h.Accept(h.ctx, m, ds, d, nil); err == nil {
 		h.Fatal("a discarded draft was accepted")
 	}
-	d = h.NewDraft()
+	d = h.NewDraft("")
 	h.ok(h.Accept(h.ctx, m, ds, d, nil))
 	if err := h.Accept(h.ctx, m, ds, d, nil); err == nil {
 		h.Fatal("a draft was accepted twice")
@@ -101,7 +101,7 @@ func testDrafts(h *harness) {
 func testLargeBody(h *harness) {
 	big := bytes.Repeat([]byte("0123456789abcde\n"), 1<<16) // 1 MiB
 	m, ds := h.message("a@example.com")
-	d := h.NewDraft()
+	d := h.NewDraft("")
 	for chunk := big; len(chunk) > 0; {
 		n := min(len(chunk), 100_000)
 		kept := string(chunk[:n])
@@ -124,7 +124,7 @@ func testLargeBody(h *harness) {
 	if _, err := h.body(m.ID); !errors.Is(err, relay.ErrNotFound) {
 		h.Fatalf("the body is still there: %v", err)
 	}
-	d = h.NewDraft()
+	d = h.NewDraft("")
 	d.Write(big)
 	d.Discard()
 }
@@ -310,7 +310,7 @@ func testStale(h *harness) {
 func (h *harness) commitStale() (second relay.Claimed) {
 	h.Helper()
 	m, ds := h.message("a@example.com")
-	h.ok(h.Accept(h.ctx, m, ds, h.NewDraft(), nil))
+	h.ok(h.Accept(h.ctx, m, ds, h.NewDraft(""), nil))
 	slow := h.claimOne(lane("example.com"), h.now)
 	second = h.claimOne(lane("example.com"), h.now.Add(time.Hour))
 	for _, t := range []relay.Transition{Blocked(slow, h.now), Delivered(slow, h.now), Deferred(slow, h.now)} {

@@ -226,7 +226,7 @@ func (h *harness) accept(m relay.Message, ds []relay.Delivery, body string) {
 
 // Accept writes a body and has s accept the message with it.
 func Accept(ctx context.Context, s relay.Store, m relay.Message, ds []relay.Delivery, body []byte) error {
-	d := s.NewDraft()
+	d := s.NewDraft("")
 	if _, err := d.Write(body); err != nil {
 		d.Discard()
 		return err
