@@ -5,7 +5,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 LDFLAGS  = -s -w -X main.buildVersion=$(VERSION) -X main.buildCommit=$(COMMIT)
 
-.PHONY: build run demo test check fuzz lint alerts bench bench-compare bench-relay clients crash clean
+.PHONY: build run demo test check fuzz lint alerts bench bench-compare bench-relay clients crash hostile clean
 
 build: ## bin/tlsrelay, static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/tlsrelay ./cmd/tlsrelay
@@ -30,6 +30,7 @@ lint:
 check: lint build test ## everything CI runs; needs what .ci/run installs
 	$(GO) test -race ./...
 	$(MAKE) fuzz alerts clients crash
+	$(MAKE) hostile MIX=10s
 	bin/tlsrelay demo
 
 # One target at a time is all that go test takes. FUZZ picks some by name.
@@ -53,6 +54,10 @@ alerts: ## the alerting rules against series made for them; needs promtool, as .
 clients: ## real clients and real servers against the relay; as root, with what .ci/run installs
 	cd cmd/tlsrelay/testdata/clients && npm ci --omit=optional --no-audit --no-fund --silent
 	$(GO) test -race -count=1 -tags realclients -run TestReal ./cmd/tlsrelay
+
+MIX ?= 60s
+hostile: ## attack from all sides at once, and measure what the others notice; as root on a small disk
+	$(GO) test -count=1 -run TestHostileMix -v ./cmd/tlsrelay -args -mix $(MIX)
 
 crash: ## kill the relay under load, again and again, and count what it had answered for
 	$(GO) test -race -count=1 -run TestKillAndRestart -v ./cmd/tlsrelay -args -kills 60

@@ -147,19 +147,38 @@ func (r *rig) submitText(to string, text io.Reader) error {
 
 // hand is one conversation of a well-behaved client.
 func (r *rig) hand(key, from string, text io.Reader, to ...string) (id string, err error) {
-	return r.handAt(r.app.submission.Addrs()[0].String(), key, from, text, to...)
+	return hand(r.app.submission.Addrs()[0].String(), key, from, text, to...)
 }
 
-// handAt is hand for a relay that listens at addr.
-func (r *rig) handAt(addr, key, from string, text io.Reader, to ...string) (id string, err error) {
-	c, err := smtp.DialStartTLS(addr, &tls.Config{InsecureSkipVerify: true})
+// hand is one conversation of a well-behaved client with a relay that listens at
+// addr.
+func hand(addr, key, from string, text io.Reader, to ...string) (id string, err error) {
+	c, err := logIn(addr, key)
 	if err != nil {
 		return "", err
 	}
 	defer c.Close()
-	if err := c.Auth(sasl.NewPlainClient("", "apikey", key)); err != nil {
+	if id, err = handOver(c, from, text, to...); err != nil {
 		return "", err
 	}
+	return id, c.Quit()
+}
+
+// logIn begins such a conversation, over TLS.
+func logIn(addr, key string) (*smtp.Client, error) {
+	c, err := smtp.DialStartTLS(addr, &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Auth(sasl.NewPlainClient("", "apikey", key)); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// handOver submits one message and gives its queue id.
+func handOver(c *smtp.Client, from string, text io.Reader, to ...string) (id string, err error) {
 	if err := c.Mail(from, nil); err != nil {
 		return "", err
 	}
@@ -180,7 +199,7 @@ func (r *rig) handAt(addr, key, from string, text io.Reader, to ...string) (id s
 		return "", err
 	}
 	_, id, _ = strings.Cut(res.StatusText, "queued as ")
-	return strings.TrimSpace(id), c.Quit()
+	return strings.TrimSpace(id), nil
 }
 
 // call makes one request of the public API, with the parent's key unless a

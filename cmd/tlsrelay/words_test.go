@@ -111,11 +111,10 @@ func TestLogTellsTheWholeLife(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, world: o.world, key: key}
 	send := func(from, to string, login bool) (id string) {
 		t.Helper()
 		if login {
-			if id, err = r.handAt(o.submission, key, from, strings.NewReader("Subject: x\r\n\r\nHello\r\n"), to); err != nil {
+			if id, err = hand(o.submission, key, from, strings.NewReader("Subject: x\r\n\r\nHello\r\n"), to); err != nil {
 				t.Fatal(err)
 			}
 			return id
