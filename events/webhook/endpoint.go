@@ -31,7 +31,7 @@ import (
 // MaxPerAccount is how many webhooks an account may have, as at SendGrid.
 const MaxPerAccount = 5
 
-// Endpoint is one webhook of an account (contract §5.2).
+// Endpoint is one webhook of an account.
 type Endpoint struct {
 	ID           string `json:"id"` // UUID
 	Account      string `json:"account"`
@@ -76,8 +76,36 @@ func (e Endpoint) Wants(k events.Kind) bool {
 	return false
 }
 
-// ErrNotFound is the error of an endpoint that the account does not have.
-var ErrNotFound = errors.New("webhook: no such endpoint")
+// Errors of a Store; callers match them with errors.Is.
+var (
+	// ErrNotFound is the error of an endpoint that the account does not have.
+	ErrNotFound = errors.New("webhook: no such endpoint")
+	// ErrTooMany is the error of one endpoint more than MaxPerAccount.
+	ErrTooMany = errors.New("webhook: the account has as many endpoints as it may have")
+)
+
+// URLTakenError is the error of an endpoint with the URL of another one.
+type URLTakenError struct{ ID string } // of the other one
+
+func (e URLTakenError) Error() string { return "webhook: endpoint " + e.ID + " has this URL" }
+
+// Fits reports whether an account with the endpoints all may have e beside them, or
+// in place of the one with its id: ErrTooMany or a URLTakenError when it may not.
+func Fits(all []Endpoint, e Endpoint) error {
+	others, taken := 0, error(nil)
+	for _, o := range all {
+		if o.ID == e.ID {
+			continue
+		}
+		if others++; o.URL == e.URL {
+			taken = URLTakenError{o.ID}
+		}
+	}
+	if others == len(all) && others >= MaxPerAccount { // e is new
+		return ErrTooMany
+	}
+	return taken
+}
 
 // Row is one event waiting for one endpoint.
 type Row struct {
@@ -121,8 +149,11 @@ type Outbox interface {
 type Store interface {
 	// Endpoints lists an account's endpoints, oldest first.
 	Endpoints(ctx context.Context, account string) ([]Endpoint, error)
-	// PutEndpoint stores an endpoint, new or changed.
-	PutEndpoint(ctx context.Context, e Endpoint) error
+	// ChangeEndpoint stores an endpoint, new or changed, and returns it: change is
+	// called with all endpoints of the account, oldest first, alone, and says which one
+	// to store, unless it returns an error. Nothing is stored that does not fit (Fits),
+	// and nothing for an account that is gone.
+	ChangeEndpoint(ctx context.Context, account string, change func(all []Endpoint) (Endpoint, error)) (Endpoint, error)
 	// DeleteEndpoint removes an endpoint and what waits for it; ErrNotFound
 	// when the account has none of that id.
 	DeleteEndpoint(ctx context.Context, account, id string) error

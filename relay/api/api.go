@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -72,9 +71,6 @@ type server struct {
 	metrics  metrics
 
 	checks, tests slots
-	// changing serialises what is read, checked and written back: the webhooks of
-	// an account.
-	changing sync.Mutex
 }
 
 // New makes the handler of the public API. reg may be nil.

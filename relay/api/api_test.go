@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 	"tlsrelay/events/webhook"
 	"tlsrelay/policy/account"
 	"tlsrelay/relay/store"
+	"tlsrelay/relay/store/storetest"
 )
 
 // get makes one request with a key by name.
@@ -192,6 +194,52 @@ func TestRevokedKeyStaysRevoked(t *testing.T) {
 	}
 }
 
+// ending is a store whose account ends right before a webhook of it is stored.
+type ending struct {
+	*store.Store
+	id account.ID
+}
+
+func (e ending) ChangeEndpoint(ctx context.Context, who string, change func([]webhook.Endpoint) (webhook.Endpoint, error)) (webhook.Endpoint, error) {
+	if err := e.DeleteAccount(ctx, e.id); err != nil {
+		return webhook.Endpoint{}, err
+	}
+	return e.Store.ChangeEndpoint(ctx, who, change)
+}
+
+// A webhook that is made while its account ends is not there afterwards.
+func TestWebhookOfAnEndedAccount(t *testing.T) {
+	w := newWorldWith(t, Options{}, func(d *Deps) { d.Webhooks = ending{d.Webhooks.(*store.Store), "2"} })
+	res, body := w.get(t, "POST", "/v3/user/webhooks/event/settings", "sub1", `{"url":"https://hooks.example.com/a"}`)
+	all, err := w.store.Endpoints(t.Context(), "2")
+	if res.StatusCode != 404 || len(all) != 0 || err != nil {
+		t.Errorf("%d %s; %d webhooks of an account that ended, %v", res.StatusCode, body, len(all), err)
+	}
+}
+
+// Two relays over one store let nobody have more webhooks than one does.
+func TestWebhookLimitOfTwo(t *testing.T) {
+	w := newWorld(t, Options{})
+	second := newWorldWith(t, Options{}, func(d *Deps) { d.Accounts, d.Overrides, d.Webhooks = w.store, w.store, w.store })
+	second.vars = w.vars
+	var asking sync.WaitGroup
+	for i := range 40 {
+		asking.Go(func() {
+			body := fmt.Sprintf(`{"url":"https://hooks.example.com/%d"}`, i/4)
+			[]*world{w, second}[i%2].get(t, "POST", "/v3/user/webhooks/event/settings", "sub1", body)
+		})
+	}
+	asking.Wait()
+	all, err := w.store.Endpoints(t.Context(), "2")
+	urls := map[string]bool{}
+	for _, e := range all {
+		urls[e.URL] = true
+	}
+	if len(all) != maxWebhooks || len(urls) != len(all) || err != nil {
+		t.Errorf("%d webhooks with %d URLs, %v", len(all), len(urls), err)
+	}
+}
+
 func TestKeyLimit(t *testing.T) {
 	w := newWorld(t, Options{})
 	for i := range maxKeys - 1 { // sub1 has one
@@ -234,7 +282,7 @@ func TestWebhookTest(t *testing.T) {
 		ID: "w1", Account: "1", URL: "https://hooks.example.com/a", SigningKey: key, Created: testNow,
 		OAuthClientID: "me", OAuthClientSecret: "hush", OAuthTokenURL: "https://oauth.example.com/",
 	}
-	if err := w.store.PutEndpoint(t.Context(), stored); err != nil {
+	if err := storetest.PutEndpoint(t.Context(), w.store, stored); err != nil {
 		t.Fatal(err)
 	}
 	const path = "/v3/user/webhooks/event/test"

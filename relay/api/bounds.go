@@ -25,7 +25,8 @@ import (
 //	subusers          100,000 accounts in all; 403            policy/account/bounds.go
 //	domain_rules      10,000 of an account, 1,000,000 of all,
 //	                  and 100 of each in any case; 403        policy/account/bounds.go
-//	webhooks          5 of an account; 400                    webhooks.go
+//	webhooks          5 of an account, each with its own URL;
+//	                  400                                     events/webhook/endpoint.go
 //
 // Nothing but the size of a field or a body holds what is stored once: settings, the
 // name of a key (255 octets) and its scopes (those there are, each once), username

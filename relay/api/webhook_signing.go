@@ -38,22 +38,23 @@ func (s *server) getOldestSigning(r *request) (any, error) {
 }
 
 func (s *server) patchSigning(r *request) (any, error) {
-	return s.setSigning(r, func() (webhook.Endpoint, error) { return s.findWebhook(r) })
+	return s.setSigning(r, func(all []webhook.Endpoint) (webhook.Endpoint, error) {
+		return webhookWithID(all, r.PathValue("id"))
+	})
 }
 
 func (s *server) patchOldestSigning(r *request) (any, error) {
-	return s.setSigning(r, func() (webhook.Endpoint, error) {
-		e, ok, err := s.oldestWebhook(r)
-		if err == nil && !ok {
-			err = noSuchWebhook()
+	return s.setSigning(r, func(all []webhook.Endpoint) (webhook.Endpoint, error) {
+		if len(all) == 0 {
+			return webhook.Endpoint{}, noSuchWebhook()
 		}
-		return e, err
+		return all[0], nil
 	})
 }
 
 // setSigning switches signing. On when it is on keeps the key pair, since
 // consumers have its public half; off forgets it.
-func (s *server) setSigning(r *request, find func() (webhook.Endpoint, error)) (any, error) {
+func (s *server) setSigning(r *request, find func([]webhook.Endpoint) (webhook.Endpoint, error)) (any, error) {
 	o, err := r.object(smallBody)
 	if err != nil {
 		return nil, err
@@ -66,26 +67,19 @@ func (s *server) setSigning(r *request, find func() (webhook.Endpoint, error)) (
 	if err := o.err(); err != nil {
 		return nil, err
 	}
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	e, err := find()
+	e, err := s.changeWebhook(r, "webhook signing changed", func(all []webhook.Endpoint) (webhook.Endpoint, error) {
+		e, err := find(all)
+		if err != nil || on == (len(e.SigningKey) > 0) {
+			return e, err
+		}
+		e.Updated, e.SigningKey = s.Now(), nil
+		if on {
+			e.SigningKey, err = webhook.NewSigningKey()
+		}
+		return e, err
+	})
 	if err != nil {
 		return nil, err
 	}
-	if on == (len(e.SigningKey) > 0) {
-		return viewSigning(e)
-	}
-	before := auditedWebhook(e)
-	e.SigningKey = nil
-	if on {
-		if e.SigningKey, err = webhook.NewSigningKey(); err != nil {
-			return nil, err
-		}
-	}
-	e.Updated = s.Now()
-	if err := s.Webhooks.PutEndpoint(r.Context(), e); err != nil {
-		return nil, err
-	}
-	s.audit(r, "webhook signing changed", e.ID, before, auditedWebhook(e))
 	return viewSigning(e)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 
 	"go.uber.org/zap"
@@ -61,9 +62,7 @@ func (s *server) createWebhook(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	return s.addWebhook(r, o)
+	return s.viewChanged(r, func(all []webhook.Endpoint) (webhook.Endpoint, error) { return s.newWebhook(o, all) })
 }
 
 // patchOldestWebhook makes the webhook when there is none yet: clients of
@@ -73,16 +72,12 @@ func (s *server) patchOldestWebhook(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	e, ok, err := s.oldestWebhook(r)
-	switch {
-	case err != nil:
-		return nil, err
-	case !ok:
-		return s.addWebhook(r, o)
-	}
-	return s.changeWebhook(r, o, e)
+	return s.viewChanged(r, func(all []webhook.Endpoint) (webhook.Endpoint, error) {
+		if len(all) == 0 {
+			return s.newWebhook(o, all)
+		}
+		return s.patched(o, all[0])
+	})
 }
 
 func (s *server) patchWebhook(r *request) (any, error) {
@@ -90,90 +85,84 @@ func (s *server) patchWebhook(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	e, err := s.findWebhook(r)
-	if f, ours := asFault(err); err != nil && !ours && f.status == http.StatusNotFound {
-		// An unknown id is told last (contract §2.3).
-		if bad := readWebhook(o, &webhook.Endpoint{URL: "https://example.com/"}, s.AllowInsecureWebhooks); bad != nil {
-			return nil, bad
+	return s.viewChanged(r, func(all []webhook.Endpoint) (webhook.Endpoint, error) {
+		e, err := webhookWithID(all, r.PathValue("id"))
+		if err == nil {
+			return s.patched(o, e)
 		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return s.changeWebhook(r, o, e)
+		// An unknown id is told last: what is wrong with the form comes before it.
+		if _, bad := s.patched(o, webhook.Endpoint{URL: "https://example.com/"}); bad != nil {
+			err = bad
+		}
+		return e, err
+	})
 }
 
-// addWebhook stores a new webhook. The caller holds s.changing.
-func (s *server) addWebhook(r *request, o *object) (any, error) {
+// newWebhook reads a new webhook of an account that has all.
+func (s *server) newWebhook(o *object, all []webhook.Endpoint) (webhook.Endpoint, error) {
 	now := s.Now()
-	e := webhook.Endpoint{ID: newUUID(), Account: string(r.on.ID), Created: now, Updated: now}
+	e := webhook.Endpoint{ID: newUUID(), Created: now, Updated: now}
+	if n := len(all); n > 0 && !now.After(all[n-1].Created) {
+		// Whatever the clock does, the oldest stays the oldest.
+		e.Created = all[n-1].Created.Add(1)
+	}
 	if !o.has("url") {
 		o.refuse("url", "url is required")
 	}
-	if err := readWebhook(o, &e, s.AllowInsecureWebhooks); err != nil {
-		return nil, err
-	}
-	all, err := s.Webhooks.Endpoints(r.Context(), e.Account)
-	if err != nil {
-		return nil, err
-	}
-	if len(all) >= maxWebhooks {
-		return nil, s.atBound(boundWebhooks, invalidField("", "You have reached the maximum number of webhooks."))
-	}
-	if err := unusedURL(all, e); err != nil {
-		return nil, err
-	}
-	if len(all) > 0 && !now.After(all[len(all)-1].Created) {
-		// Whatever the clock does, the oldest stays the oldest.
-		e.Created = all[len(all)-1].Created.Add(1)
-	}
-	if err := s.Webhooks.PutEndpoint(r.Context(), e); err != nil {
-		return nil, err
-	}
-	s.audit(r, "webhook created", e.ID, nil, auditedWebhook(e))
-	return viewWebhook(r, e)
+	return e, readWebhook(o, &e, s.AllowInsecureWebhooks)
 }
 
-// changeWebhook stores a changed webhook. The caller holds s.changing.
-func (s *server) changeWebhook(r *request, o *object, e webhook.Endpoint) (any, error) {
-	before := auditedWebhook(e)
-	if err := readWebhook(o, &e, s.AllowInsecureWebhooks); err != nil {
-		return nil, err
-	}
-	all, err := s.Webhooks.Endpoints(r.Context(), e.Account)
-	if err != nil {
-		return nil, err
-	}
-	if err := unusedURL(all, e); err != nil {
-		return nil, err
-	}
+// patched reads a change of a webhook.
+func (s *server) patched(o *object, e webhook.Endpoint) (webhook.Endpoint, error) {
 	e.Updated = s.Now()
-	if err := s.Webhooks.PutEndpoint(r.Context(), e); err != nil {
+	return e, readWebhook(o, &e, s.AllowInsecureWebhooks)
+}
+
+func (s *server) viewChanged(r *request, change func([]webhook.Endpoint) (webhook.Endpoint, error)) (any, error) {
+	e, err := s.changeWebhook(r, "webhook changed", change)
+	if err != nil {
 		return nil, err
 	}
-	s.audit(r, "webhook changed", e.ID, before, auditedWebhook(e))
 	return viewWebhook(r, e)
 }
 
-// unusedURL refuses a URL that another webhook of the account has.
-func unusedURL(all []webhook.Endpoint, e webhook.Endpoint) error {
-	i := slices.IndexFunc(all, func(o webhook.Endpoint) bool { return o.URL == e.URL && o.ID != e.ID })
-	if i < 0 {
-		return nil
+// changeWebhook stores the webhook that change makes of those of the account, and
+// writes the audit line where it differs from what there was.
+func (s *server) changeWebhook(r *request, what string, change func([]webhook.Endpoint) (webhook.Endpoint, error)) (webhook.Endpoint, error) {
+	var before any
+	var was, asked webhook.Endpoint
+	after, err := s.Webhooks.ChangeEndpoint(r.Context(), string(r.on.ID), func(all []webhook.Endpoint) (_ webhook.Endpoint, err error) {
+		if asked, err = change(all); err != nil {
+			return asked, err
+		}
+		if was, err = webhookWithID(all, asked.ID); err == nil {
+			before = auditedWebhook(was)
+		} else {
+			what = "webhook created"
+		}
+		return asked, nil
+	})
+	var taken webhook.URLTakenError
+	switch {
+	case errors.Is(err, webhook.ErrTooMany):
+		return after, s.atBound(boundWebhooks, invalidField("", "You have reached the maximum number of webhooks."))
+	case errors.As(err, &taken):
+		text := "Webhook at '" + asked.URL + "' already exists. Please provide a unique URL."
+		return after, worded(http.StatusBadRequest, text, struct {
+			ID      string `json:"id"`
+			Message string `json:"message"`
+			URL     string `json:"url"`
+		}{taken.ID, text, asked.URL})
+	case err != nil:
+		return after, err
 	}
-	text := "Webhook at '" + e.URL + "' already exists. Please provide a unique URL."
-	return worded(http.StatusBadRequest, text, struct {
-		ID      string `json:"id"`
-		Message string `json:"message"`
-		URL     string `json:"url"`
-	}{all[i].ID, text, e.URL})
+	if !reflect.DeepEqual(was, after) {
+		s.audit(r, what, after.ID, before, auditedWebhook(after))
+	}
+	return after, nil
 }
 
 func (s *server) deleteWebhook(r *request) (any, error) {
-	s.changing.Lock()
-	defer s.changing.Unlock()
 	e, err := s.findWebhook(r)
 	if err != nil {
 		return nil, err
@@ -191,7 +180,11 @@ func (s *server) findWebhook(r *request) (webhook.Endpoint, error) {
 	if err != nil {
 		return webhook.Endpoint{}, err
 	}
-	i := slices.IndexFunc(all, func(e webhook.Endpoint) bool { return e.ID == r.PathValue("id") })
+	return webhookWithID(all, r.PathValue("id"))
+}
+
+func webhookWithID(all []webhook.Endpoint, id string) (webhook.Endpoint, error) {
+	i := slices.IndexFunc(all, func(e webhook.Endpoint) bool { return e.ID == id })
 	if i < 0 {
 		return webhook.Endpoint{}, noSuchWebhook()
 	}

@@ -106,7 +106,7 @@ func BenchmarkAcceptFinish(b *testing.B) {
 // The fast path of an account with a webhook, whose events are removed in batches.
 func BenchmarkAcceptFinishTold(b *testing.B) {
 	s := openBench(b, vfs.Default)
-	if err := s.PutEndpoint(b.Context(), webhookEndpoint()); err != nil {
+	if err := storetest.PutEndpoint(b.Context(), s, webhookEndpoint()); err != nil {
 		b.Fatal(err)
 	}
 	stop, ended := make(chan struct{}), make(chan struct{})

@@ -52,7 +52,7 @@ func TestWaitingEventsAreBounded(t *testing.T) {
 	e, f, other := numbered(0), numbered(1), numbered(2)
 	other.Account = "2"
 	for _, p := range []webhook.Endpoint{e, f, other} {
-		if err := s.PutEndpoint(t.Context(), p); err != nil {
+		if err := storetest.PutEndpoint(t.Context(), s, p); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -116,7 +116,7 @@ func TestWaitingEventsAreBounded(t *testing.T) {
 	}))
 	defer server.Close()
 	e.URL = server.URL
-	if err := s.PutEndpoint(t.Context(), e); err != nil {
+	if err := storetest.PutEndpoint(t.Context(), s, e); err != nil {
 		t.Fatal(err)
 	}
 	sender := webhook.New(webhook.Options{

@@ -10,6 +10,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"tlsrelay/events/webhook"
+	"tlsrelay/policy/account"
 )
 
 func endpointKey(id string) []byte { return append([]byte(pEndpoint), id...) }
@@ -76,12 +77,31 @@ func (s *Store) Endpoints(_ context.Context, account string) ([]webhook.Endpoint
 	return all, nil
 }
 
-// PutEndpoint stores an endpoint, new or changed.
-func (s *Store) PutEndpoint(_ context.Context, e webhook.Endpoint) error {
+// ChangeEndpoint stores an endpoint of an account that change makes, new or changed;
+// account.ErrNotFound when the account is gone.
+func (s *Store) ChangeEndpoint(ctx context.Context, who string, change func(all []webhook.Endpoint) (webhook.Endpoint, error)) (webhook.Endpoint, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	if _, err := s.Account(ctx, account.ID(who)); err != nil {
+		return webhook.Endpoint{}, err
+	}
+	all, err := s.Endpoints(ctx, who)
+	if err != nil {
+		return webhook.Endpoint{}, err
+	}
+	e, err := change(all)
+	if err == nil {
+		err = webhook.Fits(all, e)
+	}
+	if err != nil {
+		return webhook.Endpoint{}, err
+	}
+	e.Account = who
 	e = copyEndpoint(e)
-	return s.put(endpointKey(e.ID), e, func(m *memory) { m.putEndpoint(e) })
+	if err := s.put(endpointKey(e.ID), e, func(m *memory) { m.putEndpoint(e) }); err != nil {
+		return webhook.Endpoint{}, err
+	}
+	return copyEndpoint(e), nil
 }
 
 // DeleteEndpoint removes an endpoint and what waits for it. A row that is

@@ -146,7 +146,7 @@ func TestSpoolFiles(t *testing.T) {
 func TestRowsAreDurable(t *testing.T) {
 	d := newDisk()
 	s := open(t, options(d.fs)) // without Run nothing else syncs
-	if err := s.PutEndpoint(t.Context(), webhookEndpoint()); err != nil {
+	if err := storetest.PutEndpoint(t.Context(), s, webhookEndpoint()); err != nil {
 		t.Fatal(err)
 	}
 	m, ds := storetest.NewMessage(time.Now(), "a@example.com")

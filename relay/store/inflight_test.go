@@ -176,7 +176,7 @@ func TestWakeWaitsForEarlierRows(t *testing.T) {
 	for _, id := range []string{"1", "2"} {
 		e := webhookEndpoint()
 		e.ID, e.Account = "e"+id, id
-		if err := s.PutEndpoint(t.Context(), e); err != nil {
+		if err := storetest.PutEndpoint(t.Context(), s, e); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"tlsrelay/events/webhook"
 	"tlsrelay/policy/account"
 	"tlsrelay/policy/domain"
+	"tlsrelay/relay/store/storetest"
 )
 
 // While the database cannot be read, keys and settings are what they were:
@@ -38,7 +39,7 @@ func TestMemoryOutlivesAFailedReopening(t *testing.T) {
 	err = errors.Join(
 		s.PutKey(t.Context(), account.Key{ID: "k", Owner: a.ID}),
 		s.PutOverride(t.Context(), account.Override{Account: a.ID, Domain: example}),
-		s.PutEndpoint(t.Context(), webhook.Endpoint{ID: "e", Account: string(a.ID)}),
+		storetest.PutEndpoint(t.Context(), s, webhook.Endpoint{ID: "e", Account: string(a.ID)}),
 		s.engine.db.Flush(),
 	)
 	if err != nil {

@@ -41,6 +41,7 @@ func rowsOf(t *testing.T, s *store.Store, endpoint string) []webhook.Row {
 func numbered(n int) webhook.Endpoint {
 	e := webhookEndpoint()
 	e.ID = fmt.Sprint("e", n)
+	e.URL = "https://example.org/" + e.ID
 	return e
 }
 
@@ -50,7 +51,7 @@ func TestCommonPartIsStoredOnce(t *testing.T) {
 	const recipients, endpoints = 500, 5
 	s := run(t, newDisk().fs)
 	for n := range endpoints {
-		if err := s.PutEndpoint(t.Context(), numbered(n)); err != nil {
+		if err := storetest.PutEndpoint(t.Context(), s, numbered(n)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -94,7 +95,7 @@ func TestRowsKeepTheirMessage(t *testing.T) {
 			}
 			e := webhookEndpoint()
 			e.Account = string(a.ID)
-			if err := s.PutEndpoint(t.Context(), e); err != nil {
+			if err := storetest.PutEndpoint(t.Context(), s, e); err != nil {
 				t.Fatal(err)
 			}
 			now := time.Now()

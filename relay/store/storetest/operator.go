@@ -81,7 +81,7 @@ func testRetry(h *harness) {
 }
 
 func testDrop(h *harness) {
-	h.ok(h.PutEndpoint(h.ctx, endpoint("e1", "1", h.now)))
+	h.ok(PutEndpoint(h.ctx, h, endpoint("e1", "1", h.now)))
 	m, ds := h.queued("a@example.com", "b@example.net")
 	worker := h.claimOne(lane("example.com"), h.now)
 	h.equal(h.act(relay.ActHold, relay.Selection{Destination: "example.net"}), 1, "held")

@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -23,9 +24,28 @@ func accountID(s string) account.ID { return account.ID(s) }
 // endpoint is one that wants everything.
 func endpoint(id, account string, at time.Time) webhook.Endpoint {
 	return webhook.Endpoint{
-		ID: id, Account: account, URL: "https://example.org/hook", Enabled: true,
+		ID: id, Account: account, URL: "https://example.org/hook/" + id, Enabled: true,
 		Processed: true, Deferred: true, Delivered: true, Bounce: true, Created: at, Updated: at,
 	}
+}
+
+// PutEndpoint stores an endpoint, and its account first where there is none: the
+// parent, or the next subuser.
+func PutEndpoint(ctx context.Context, s interface {
+	account.Store
+	webhook.Store
+}, e webhook.Endpoint) error {
+	a := account.Account{Kind: account.KindParent, Username: "parent"}
+	if e.Account != string(account.Parent) {
+		a = account.Account{Kind: account.KindSubuser, Username: "sub" + e.Account}
+	}
+	if _, err := s.Account(ctx, account.ID(e.Account)); errors.Is(err, account.ErrNotFound) {
+		if made, err := s.CreateAccount(ctx, a); err != nil || string(made.ID) != e.Account {
+			return fmt.Errorf("account %s, wanted %s: %w", made.ID, e.Account, err)
+		}
+	}
+	_, err := s.ChangeEndpoint(ctx, e.Account, func([]webhook.Endpoint) (webhook.Endpoint, error) { return e, nil })
+	return err
 }
 
 // rows gives the ids of the events waiting for an endpoint.
@@ -46,7 +66,7 @@ func testOutbox(h *harness) {
 	some.Processed, some.Delivered, off.Enabled = false, false, false
 	other := endpoint("other", "2", h.now)
 	for _, e := range []webhook.Endpoint{all, some, off, other} {
-		h.ok(h.PutEndpoint(h.ctx, e))
+		h.ok(PutEndpoint(h.ctx, h, e))
 	}
 	woken := make(chan string, 100)
 	h.Wake(func(id string) { woken <- id })
@@ -102,7 +122,7 @@ func sayMuch(m *relay.Message) {
 // octet, as long as they wait; it counts where batches are bounded.
 func testOutboxCommon(h *harness) {
 	for _, id := range []string{"e", "f"} {
-		h.ok(h.PutEndpoint(h.ctx, endpoint(id, "1", h.now)))
+		h.ok(PutEndpoint(h.ctx, h, endpoint(id, "1", h.now)))
 	}
 	m, ds := h.message("a@example.com", "b@example.com", "c@example.net")
 	sayMuch(&m)
@@ -146,7 +166,7 @@ func testOutboxCommon(h *harness) {
 // A row that waits by itself stays while those before and behind it go, and
 // is found again after a restart.
 func testOutboxGaps(h *harness) {
-	h.ok(h.PutEndpoint(h.ctx, endpoint("e", "1", h.now)))
+	h.ok(PutEndpoint(h.ctx, h, endpoint("e", "1", h.now)))
 	for i := range 6 {
 		h.queued(fmt.Sprintf("a%d@example.com", i))
 	}
@@ -199,7 +219,7 @@ func testOutboxRefused(h *harness) {
 	defer server.Close()
 	e := endpoint("e", "1", h.now)
 	e.URL = server.URL
-	h.ok(h.PutEndpoint(h.ctx, e))
+	h.ok(PutEndpoint(h.ctx, h, e))
 	good := 0
 	for i := range 30 {
 		if i%10 == 5 {
@@ -306,7 +326,7 @@ func (c *consumer) wait(h *harness, n int) {
 // While rows come in from many sides, a drain loop that takes what it is
 // given and removes it misses none and sees none twice.
 func testOutboxOrder(h *harness) {
-	h.ok(h.PutEndpoint(h.ctx, endpoint("e", "1", h.now)))
+	h.ok(PutEndpoint(h.ctx, h, endpoint("e", "1", h.now)))
 	const writers, each = 8, 40
 	woken := make(chan struct{}, 1)
 	h.Wake(func(string) {
@@ -362,7 +382,7 @@ func testOutboxOrder(h *harness) {
 }
 
 func testOutboxDeleted(h *harness) {
-	h.ok(h.PutEndpoint(h.ctx, endpoint("e", "1", h.now)))
+	h.ok(PutEndpoint(h.ctx, h, endpoint("e", "1", h.now)))
 	h.queued("a@example.com")
 	h.ok(h.DeleteEndpoint(h.ctx, "1", "e"))
 	_, ok, err := h.Endpoint(h.ctx, "e")
@@ -376,7 +396,7 @@ func testOutboxDeleted(h *harness) {
 	seqs, _ := h.rows("e")
 	h.equal(len(seqs), 0, "rows")
 	// Reports tell no webhook.
-	h.ok(h.PutEndpoint(h.ctx, endpoint("e", "1", h.now)))
+	h.ok(PutEndpoint(h.ctx, h, endpoint("e", "1", h.now)))
 	m, ds := h.message("c@example.com")
 	m.Report = true
 	h.ok(h.Accept(h.ctx, m, ds, h.NewDraft(m.Account), m.Processed(ds[0].Recipients)))

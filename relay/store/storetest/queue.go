@@ -322,7 +322,7 @@ func (h *harness) commitStale() (second relay.Claimed) {
 }
 
 func testStaleLeavesNothing(h *harness) {
-	h.ok(h.PutEndpoint(h.ctx, endpoint("e1", "1", h.now)))
+	h.ok(PutEndpoint(h.ctx, h, endpoint("e1", "1", h.now)))
 	h.commitStale()
 	rows, err := h.Rows(h.ctx, "e1", webhook.From(0), 1<<20)
 	h.ok(err)

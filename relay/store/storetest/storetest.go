@@ -109,6 +109,8 @@ func otherCases() []testCase {
 		{"deleted accounts", testDeleteAccount},
 		{"keys", testKeys},
 		{"endpoints", testEndpoints},
+		{"rules about endpoints", testEndpointRules},
+		{"endpoints of ended accounts", testEndpointOfEndedAccount},
 		{"overrides", testOverrides},
 		{"blocks", testBlocks},
 	}

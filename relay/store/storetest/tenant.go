@@ -3,6 +3,8 @@ package storetest
 import (
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"tlsrelay/events"
@@ -82,7 +84,7 @@ func testDeleteAccount(h *harness) {
 	d, _ := domain.Parse("example.com")
 	h.ok(h.PutKey(h.ctx, account.Key{ID: "k", Owner: sub.ID}))
 	h.ok(h.PutKey(h.ctx, account.Key{ID: "k2", Owner: account.Parent}))
-	h.ok(h.PutEndpoint(h.ctx, endpoint("e", string(sub.ID), h.now)))
+	h.ok(PutEndpoint(h.ctx, h, endpoint("e", string(sub.ID), h.now)))
 	h.ok(h.PutOverride(h.ctx, account.Override{Account: sub.ID, Domain: d}))
 	m, ds := h.message("a@example.com")
 	m.Account, ds[0].Account = sub.ID, sub.ID
@@ -176,9 +178,9 @@ func testKeys(h *harness) {
 func testEndpoints(h *harness) {
 	e := endpoint("b", "1", h.now)
 	e.SigningKey, e.Other = []byte{1, 2}, map[string]bool{"open": true}
-	h.ok(h.PutEndpoint(h.ctx, e))
-	h.ok(h.PutEndpoint(h.ctx, endpoint("a", "1", h.now.Add(time.Second))))
-	h.ok(h.PutEndpoint(h.ctx, endpoint("c", "2", h.now)))
+	h.ok(PutEndpoint(h.ctx, h, e))
+	h.ok(PutEndpoint(h.ctx, h, endpoint("a", "1", h.now.Add(time.Second))))
+	h.ok(PutEndpoint(h.ctx, h, endpoint("c", "2", h.now)))
 	h.reopen()
 	all, err := h.Endpoints(h.ctx, "1")
 	h.ok(err)
@@ -195,6 +197,85 @@ func testEndpoints(h *harness) {
 			h.Fatalf("%v: %v", c, err)
 		}
 	}
+}
+
+// The rules about endpoints hold whoever writes, and however many at once.
+func testEndpointRules(h *harness) {
+	h.create(account.KindParent, "parent")
+	sub := h.create(account.KindSubuser, "sub")
+	who := string(sub.ID)
+	var writers sync.WaitGroup
+	var made, taken, full atomic.Int64
+	for i := range 4 * webhook.MaxPerAccount {
+		writers.Go(func() {
+			e := endpoint(fmt.Sprintf("e%d", i), who, h.now)
+			e.URL = fmt.Sprintf("https://example.org/%d", i/2) // two want the same
+			switch err := PutEndpoint(h.ctx, h, e); {
+			case err == nil:
+				made.Add(1)
+			case errors.Is(err, webhook.ErrTooMany):
+				full.Add(1)
+			case errors.As(err, new(webhook.URLTakenError)):
+				taken.Add(1)
+			default:
+				h.Error(err)
+			}
+		})
+	}
+	writers.Wait()
+	all, err := h.Endpoints(h.ctx, who)
+	h.ok(err)
+	urls := map[string]bool{}
+	for _, e := range all {
+		urls[e.URL] = true
+	}
+	if len(all) != webhook.MaxPerAccount || len(urls) != len(all) || int(made.Load()) != len(all) {
+		h.Errorf("%d endpoints with %d URLs, %d made, %d of a URL that is taken, %d too many", len(all), len(urls), made.Load(), taken.Load(), full.Load())
+	}
+	all[0].FriendlyName = "changed" // beyond no bound
+	h.ok(PutEndpoint(h.ctx, h, all[0]))
+	all[0].URL = all[1].URL
+	var is webhook.URLTakenError
+	if err := PutEndpoint(h.ctx, h, all[0]); !errors.As(err, &is) || is.ID != all[1].ID {
+		h.Errorf("the URL of another endpoint: %v", err)
+	}
+	unwanted := errors.New("unwanted")
+	_, err = h.ChangeEndpoint(h.ctx, who, func(seen []webhook.Endpoint) (webhook.Endpoint, error) {
+		h.equal(len(seen), len(all), "endpoints to change")
+		return all[1], unwanted
+	})
+	h.equal(errors.Is(err, unwanted), true, "the error of change")
+}
+
+// No endpoint outlives its account, also when one is made while the account ends.
+func testEndpointOfEndedAccount(h *harness) {
+	h.create(account.KindParent, "parent")
+	for i := range 50 {
+		sub := h.create(account.KindSubuser, fmt.Sprintf("sub%d", i))
+		who := string(sub.ID)
+		var both sync.WaitGroup
+		both.Go(func() {
+			_, err := h.ChangeEndpoint(h.ctx, who, func([]webhook.Endpoint) (webhook.Endpoint, error) {
+				return endpoint("e"+who, who, h.now), nil
+			})
+			if err != nil && !errors.Is(err, account.ErrNotFound) {
+				h.Error(err)
+			}
+		})
+		both.Go(func() {
+			if err := h.DeleteAccount(h.ctx, sub.ID); err != nil {
+				h.Error(err)
+			}
+		})
+		both.Wait()
+		if _, ok, err := h.Endpoint(h.ctx, "e"+who); ok || err != nil {
+			h.Fatalf("endpoint of account %s, which ended: %t, %v", who, ok, err)
+		}
+	}
+	h.reopen()
+	all, err := h.Accounts(h.ctx)
+	h.ok(err)
+	h.equal(len(all), 1, "accounts")
 }
 
 func testOverrides(h *harness) {

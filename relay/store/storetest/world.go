@@ -69,7 +69,7 @@ func (w *World) Accepted() int {
 
 // Play sends mail of every kind through s, and goes on where s fails.
 func (w *World) Play(ctx context.Context, s Store) {
-	_ = s.PutEndpoint(ctx, endpoint("e", "1", w.at)) // Check does not depend on it
+	_ = PutEndpoint(ctx, s, endpoint("e", "1", w.at)) // Check does not depend on it
 	quick := w.accept(ctx, s, 10<<10, "a@quick.example")
 	w.commit(ctx, s, quick, 0, Delivered)
 	two := w.accept(ctx, s, 1000, "a@two.example", "b@three.example")
