@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tlsrelay/relay/admin"
+	"tlsrelay/relay/api"
 )
 
 func accountCommand() *cobra.Command {
@@ -26,7 +26,7 @@ func accountPath(name string) string { return "/admin/v1/accounts/" + url.PathEs
 func accountList() *cobra.Command {
 	return remote(&cobra.Command{Use: "list", Short: "List all accounts", Args: exactly()},
 		func(ctx context.Context, c *client, _ []string) error {
-			var all []admin.Account
+			var all []api.Account
 			if err := c.call(ctx, http.MethodGet, "/admin/v1/accounts", nil, &all); err != nil {
 				return err
 			}
@@ -34,7 +34,7 @@ func accountList() *cobra.Command {
 		})
 }
 
-func printAccounts(w io.Writer, all []admin.Account) {
+func printAccounts(w io.Writer, all []api.Account) {
 	fmt.Fprintln(w, "ID\tKIND\tNAME\tSTATE\tREQUIRE_TLS\tREQUIRE_VALID_CERT\tVERSION\tRECIPIENTS_PER_HOUR")
 	for _, a := range all {
 		state := "enabled"
@@ -51,28 +51,32 @@ func printAccounts(w io.Writer, all []admin.Account) {
 }
 
 func accountCreate() *cobra.Command {
-	var in admin.NewAccount
+	var customer, email string
 	c := &cobra.Command{
 		Use:   "create [USERNAME]",
 		Short: "Create a subuser, or with --customer a customer account",
 		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 1 || (len(args) == 1) == (in.Customer != "") {
+			if len(args) > 1 || (len(args) == 1) == (customer != "") {
 				return usage("give either a username or --customer ID")
 			}
 			return nil
 		},
 	}
-	c.Flags().StringVar(&in.Customer, "customer", "", "id of a customer account, addressed as on-behalf-of: account-id ID")
-	c.Flags().StringVar(&in.Email, "email", "", "address of whoever uses it")
+	c.Flags().StringVar(&customer, "customer", "", "id of a customer account, addressed as on-behalf-of: account-id ID")
+	c.Flags().StringVar(&email, "email", "", "address of whoever uses it")
 	return remote(c, func(ctx context.Context, cl *client, args []string) error {
+		in := map[string]any{"customer": customer}
 		if len(args) == 1 {
-			in.Username = args[0]
+			in = map[string]any{"username": args[0]}
 		}
-		var made admin.Account
+		if email != "" {
+			in["email"] = email
+		}
+		var made api.Account
 		if err := cl.call(ctx, http.MethodPost, "/admin/v1/accounts", in, &made); err != nil {
 			return err
 		}
-		return cl.show(made, func(w io.Writer) { printAccounts(w, []admin.Account{made}) })
+		return cl.show(made, func(w io.Writer) { printAccounts(w, []api.Account{made}) })
 	})
 }
 
@@ -86,24 +90,24 @@ func accountSet() *cobra.Command {
 		if !c.Flags().Changed("max-recipients-per-hour") {
 			return usage("nothing to set; see tlsrelay account set --help")
 		}
-		var a admin.Account
-		err := cl.call(ctx, http.MethodPatch, accountPath(args[0]), admin.AccountChange{MaxRecipientsPerHour: rate}, &a)
+		var a api.Account
+		err := cl.call(ctx, http.MethodPatch, accountPath(args[0]), map[string]any{"max_recipients_per_hour": *rate}, &a)
 		if err != nil {
 			return err
 		}
-		return cl.show(a, func(w io.Writer) { printAccounts(w, []admin.Account{a}) })
+		return cl.show(a, func(w io.Writer) { printAccounts(w, []api.Account{a}) })
 	})
 }
 
 func accountSwitch(verb, short string, disabled bool) *cobra.Command {
 	return remote(&cobra.Command{Use: verb + " NAME", Short: short, Args: exactly("NAME")},
 		func(ctx context.Context, c *client, args []string) error {
-			var a admin.Account
-			err := c.call(ctx, http.MethodPatch, accountPath(args[0]), admin.AccountChange{Disabled: &disabled}, &a)
+			var a api.Account
+			err := c.call(ctx, http.MethodPatch, accountPath(args[0]), map[string]any{"disabled": disabled}, &a)
 			if err != nil {
 				return err
 			}
-			return c.show(a, func(w io.Writer) { printAccounts(w, []admin.Account{a}) })
+			return c.show(a, func(w io.Writer) { printAccounts(w, []api.Account{a}) })
 		})
 }
 

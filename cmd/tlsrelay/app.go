@@ -79,10 +79,11 @@ func newApp(c configs.Config, log *zap.Logger) (a *app, err error) {
 	}
 	a.hooks = newHooks(c.Webhooks, a.store, log, reg)
 	a.queue = a.newQueue(reg)
-	if err = a.listenAPI(reg); err != nil {
+	calls := a.newCalls(reg)
+	if err = a.listenAPI(calls.Public, reg); err != nil {
 		return a, err
 	}
-	if err = a.listenAdmin(reg); err != nil {
+	if err = a.listenAdmin(calls.Operator, reg); err != nil {
 		return a, err
 	}
 	if err = a.listenSubmission(reg); err != nil {
@@ -264,15 +265,22 @@ func (a *app) rereadCertificates() {
 	a.log.Info("SIGHUP: certificates read again", zap.Strings("read", read))
 }
 
-func (a *app) listenAPI(reg prometheus.Registerer) (err error) {
-	c := a.config.API
-	handler := api.New(api.Options{
-		RequestsPerMinute: c.RequestsPerMinute, AllowInsecureWebhooks: a.config.Webhooks.AllowInsecure,
+// newCalls makes the calls of both HTTP listeners.
+func (a *app) newCalls(reg prometheus.Registerer) api.Handlers {
+	return api.New(api.Options{
+		RequestsPerMinute: a.config.API.RequestsPerMinute, AllowInsecureWebhooks: a.config.Webhooks.AllowInsecure,
 		SourceAddresses: a.config.Delivery.SourceAddresses,
 	}, api.Deps{
-		Accounts: a.accounts(), Webhooks: a.store, Blocks: a.store, Overrides: a.store, Evidence: a.store,
-		Checker: checker{a.engine}, Tester: a.hooks, Log: a.log.Named("api"),
+		Accounts: a.accounts(), Overrides: a.store, Webhooks: a.store, Blocks: a.store, Messages: a.store,
+		Checker: checker{a.engine}, Tester: a.hooks, Queue: a.queue,
+		Lanes:     func(limit int) (any, int) { return a.queue.SomeDestinations(limit) },
+		Endpoints: func() any { return a.hooks.Status() },
+		Log:       a.log.Named("api"),
 	}, reg)
+}
+
+func (a *app) listenAPI(handler http.Handler, reg prometheus.Registerer) (err error) {
+	c := a.config.API
 	var config *tls.Config
 	if c.CertFile != "" {
 		if config, err = a.serverTLS(c.CertFile, c.KeyFile); err != nil {
@@ -301,7 +309,7 @@ func (a *app) listenHTTP(o web.Options, h http.Handler, reg prometheus.Registere
 // messages. Profiles have as much more as they ask for.
 const adminWriteTime = 10 * time.Minute
 
-func (a *app) listenAdmin(reg *prometheus.Registry) (err error) {
+func (a *app) listenAdmin(calls http.Handler, reg prometheus.Registerer) (err error) {
 	c := a.config.Admin
 	var config *tls.Config
 	if c.CertFile != "" {
@@ -309,13 +317,10 @@ func (a *app) listenAdmin(reg *prometheus.Registry) (err error) {
 			return fmt.Errorf("admin: %w", err)
 		}
 	}
-	a.admin, err = a.listenHTTP(web.Options{Name: "admin", Listen: c.Listen, TLS: config, WriteTime: adminWriteTime}, admin.New(admin.Options{Listen: c.Listen, Token: c.Token, Hosts: c.Hosts}, admin.Deps{
-		Accounts: a.accounts(), Overrides: a.store, Prober: a.engine, Store: a.store, Queue: a.queue, Blocks: a.store,
-		Webhooks: func() any { return a.hooks.Status() },
-		Lanes:    func(limit int) (any, int) { return a.queue.SomeDestinations(limit) },
-		Ready:    a.ready,
-		Metrics:  reg, Log: a.log.Named("admin"),
-	}), reg)
+	handler := admin.New(admin.Options{Listen: c.Listen, Token: c.Token, Hosts: c.Hosts}, admin.Deps{
+		Calls: calls, Store: a.store, Ready: a.ready, Metrics: a.metrics, Log: a.log.Named("admin"),
+	})
+	a.admin, err = a.listenHTTP(web.Options{Name: "admin", Listen: c.Listen, TLS: config, WriteTime: adminWriteTime}, handler, reg)
 	return err
 }
 
@@ -420,7 +425,7 @@ func (a accounts) UpdateAccount(ctx context.Context, id account.ID, change func(
 	return changed, nil
 }
 
-// checker answers POST /relay/v1/check.
+// checker answers the calls that check a domain.
 type checker struct{ engine *deliver.Engine }
 
 func (c checker) Check(ctx context.Context, destination string, s policy.Sender) (any, error) {

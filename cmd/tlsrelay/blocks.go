@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"tlsrelay/events"
-	"tlsrelay/relay/admin"
 )
 
 func blocksCommand() *cobra.Command {
@@ -39,20 +38,23 @@ func blocksList() *cobra.Command {
 }
 
 func blocksRemove() *cobra.Command {
-	var in admin.BlockRemoval
+	var all bool
 	c := &cobra.Command{
 		Use: "remove [ADDRESS…]", Short: "Take addresses off the block list",
 		Args: func(_ *cobra.Command, args []string) error {
-			if in.All == (len(args) > 0) {
+			if all == (len(args) > 0) {
 				return usage("give either addresses or --all")
 			}
 			return nil
 		},
 	}
 	name := accountFlag(c)
-	c.Flags().BoolVar(&in.All, "all", false, "the whole list")
+	c.Flags().BoolVar(&all, "all", false, "the whole list")
 	return remote(c, func(ctx context.Context, cl *client, args []string) error {
-		in.Emails = args
+		in := map[string]any{"all": all}
+		if !all {
+			in["emails"] = args
+		}
 		return cl.call(ctx, http.MethodPost, accountPath(*name)+"/blocks/remove", in, nil)
 	})
 }

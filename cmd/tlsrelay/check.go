@@ -13,7 +13,6 @@ import (
 
 	"tlsrelay/policy"
 	"tlsrelay/relay"
-	"tlsrelay/relay/admin"
 	"tlsrelay/relay/deliver"
 )
 
@@ -36,27 +35,26 @@ Exit code: 0 deliverable, 1 would be blocked or bounced, 2 could not find out,
 	name := f.String("account", "", "start from the settings of this account of a running relay; the other flags change them")
 	file := f.String("config", "", "configuration file, when no --account is given")
 	return remote(c, func(ctx context.Context, cl *client, args []string) error {
-		in := admin.CheckRequest{Domain: args[0], Account: *name}
-		if f.Changed("require-tls") {
-			in.RequireTLS = requireTLS
-		}
-		if f.Changed("require-valid-cert") {
-			in.RequireValidCert = validCert
-		}
-		address, err := relay.ParseAddress("postmaster@"+in.Domain, true)
+		address, err := relay.ParseAddress("postmaster@"+args[0], true)
 		if err != nil {
-			return usage("%q is not a domain name or address literal", in.Domain)
+			return usage("%q is not a domain name or address literal", args[0])
 		}
 		v, err := policy.ParseVersion(*version)
 		if err != nil || *version != "" && v < policy.TLS11 {
 			return usage("--version must be 1.1, 1.2 or 1.3")
 		}
-		in.Version = v
 		var report deliver.Report
-		if in.Account != "" {
-			err = cl.call(ctx, http.MethodPost, "/admin/v1/check", in, &report)
+		if *name == "" {
+			demanded := policy.Settings{RequireTLS: *requireTLS, RequireValidCert: *validCert, MinVersion: v}
+			report, err = probeHere(ctx, demanded, address.Destination(), *file)
 		} else {
-			report, err = probeHere(ctx, in, address.Destination(), *file)
+			in := map[string]any{"domain": args[0], "account": *name}
+			for flag, value := range map[string]any{"require-tls": requireTLS, "require-valid-cert": validCert, "version": version} {
+				if f.Changed(flag) {
+					in[parameter(flag)] = value
+				}
+			}
+			err = cl.call(ctx, http.MethodPost, "/admin/v1/check", in, &report)
 		}
 		if err != nil {
 			return undecided(err)
@@ -72,7 +70,7 @@ Exit code: 0 deliverable, 1 would be blocked or bounced, 2 could not find out,
 }
 
 // probeHere runs the delivery engine in this process: no relay is needed.
-func probeHere(ctx context.Context, in admin.CheckRequest, destination, file string) (deliver.Report, error) {
+func probeHere(ctx context.Context, demanded policy.Settings, destination, file string) (deliver.Report, error) {
 	config, _, err := loadConfig(file)
 	if err != nil {
 		return deliver.Report{}, err
@@ -81,13 +79,9 @@ func probeHere(ctx context.Context, in admin.CheckRequest, destination, file str
 	if err != nil {
 		return deliver.Report{}, err
 	}
-	var report deliver.Report
 	stop := runParts(ctx, part{"resolver", resolver.Run}, part{"delivery", engine.Run})
 	defer stop()
-	var sender policy.Sender
-	in.Change(&sender.Account)
-	report = engine.Probe(ctx, destination, sender)
-	return report, nil
+	return engine.Probe(ctx, destination, policy.Sender{Account: demanded}), nil
 }
 
 // undecidedError is trouble that kept check from finding out.

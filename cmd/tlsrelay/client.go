@@ -23,7 +23,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tlsrelay/events"
-	"tlsrelay/relay/admin"
+	"tlsrelay/relay/api/rest"
 )
 
 // client speaks to the operator's listener of a running relay.
@@ -67,7 +67,7 @@ func (c *client) call(ctx context.Context, method, path string, in, out any) err
 func (c *client) list(ctx context.Context, path string, query url.Values, out any) (more int, err error) {
 	header, err := c.ask(ctx, http.MethodGet, path+"?"+query.Encode(), nil, out)
 	if err == nil {
-		more, _ = strconv.Atoi(header.Get(admin.Remaining))
+		more, _ = strconv.Atoi(header.Get(rest.Remaining))
 	}
 	return more, err
 }
@@ -111,6 +111,9 @@ func (c *client) ask(ctx context.Context, method, path string, in, out any) (htt
 	}
 	return res.Header, json.NewDecoder(res.Body).Decode(out)
 }
+
+// parameter gives the name of a flag as the calls have it.
+func parameter(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
 
 func refusal(res *http.Response) error {
 	var problem struct {

@@ -22,7 +22,7 @@ import (
 
 	"tlsrelay/configs"
 	"tlsrelay/policy/account"
-	"tlsrelay/relay/admin"
+	"tlsrelay/relay/api"
 	"tlsrelay/relay/relaytest"
 )
 
@@ -124,7 +124,7 @@ func (o *own) tenant(name string, webhooks int, url string) (secret string) {
 		return out
 	}
 	run("account", "create", name)
-	var k admin.Key
+	var k api.Key
 	if err := json.Unmarshal([]byte(run("key", "create", "app", "--account", name, "--json")), &k); err != nil {
 		o.t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ import (
 	"time"
 
 	"tlsrelay/policy/account"
-	"tlsrelay/relay/admin"
+	"tlsrelay/relay/api"
 	"tlsrelay/relay/relaytest"
 )
 
@@ -129,7 +129,7 @@ func (s *siege) party(name string) party {
 		s.t.Fatalf("%v %s", err, out)
 	}
 	out, err := command(url, "key", "create", "app", "--account", name, "--json")
-	var k admin.Key
+	var k api.Key
 	if err != nil || json.Unmarshal([]byte(out), &k) != nil {
 		s.t.Fatalf("%v %s", err, out)
 	}

@@ -17,7 +17,7 @@ import (
 
 	"tlsrelay/configs"
 	"tlsrelay/relay"
-	"tlsrelay/relay/admin"
+	"tlsrelay/relay/api"
 	"tlsrelay/relay/relaytest"
 )
 
@@ -242,9 +242,9 @@ func TestLeakedKeyIsBounded(t *testing.T) {
 	k := r.newSubuser("shop")
 	show := func(want int) {
 		t.Helper()
-		var all []admin.Account
+		var all []api.Account
 		r.decode(r.must("account", "list", "--json"), &all)
-		i := slices.IndexFunc(all, func(a admin.Account) bool { return a.Username == "shop" })
+		i := slices.IndexFunc(all, func(a api.Account) bool { return a.Username == "shop" })
 		if i < 0 || all[i].MaxRecipientsPerHour != want {
 			t.Errorf("account list: %+v, want %d", all, want)
 		}

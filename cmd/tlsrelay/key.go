@@ -10,8 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tlsrelay/policy/account"
-	"tlsrelay/relay/admin"
+	"tlsrelay/relay/api"
 )
 
 func keyCommand() *cobra.Command {
@@ -27,7 +26,7 @@ func keyList() *cobra.Command {
 	c := &cobra.Command{Use: "list", Short: "List the API keys of an account", Args: exactly()}
 	owner := accountFlag(c)
 	return remote(c, func(ctx context.Context, cl *client, _ []string) error {
-		var keys []admin.Key
+		var keys []api.Key
 		if err := cl.call(ctx, http.MethodGet, accountPath(*owner)+"/keys", nil, &keys); err != nil {
 			return err
 		}
@@ -40,7 +39,7 @@ func keyList() *cobra.Command {
 	})
 }
 
-func scopesOf(k admin.Key) string {
+func scopesOf(k api.Key) string {
 	if k.Full {
 		return "full access"
 	}
@@ -56,11 +55,11 @@ func keyCreate() *cobra.Command {
 	owner := accountFlag(c)
 	scopes := c.Flags().StringSlice("scope", nil, "a scope the key holds, such as mail.send; may be repeated; none: full access")
 	return remote(c, func(ctx context.Context, cl *client, args []string) error {
-		in := admin.NewKey{Name: args[0]}
-		for _, s := range *scopes {
-			in.Scopes = append(in.Scopes, account.Scope(s))
+		in := map[string]any{"name": args[0]}
+		if len(*scopes) > 0 {
+			in["scopes"] = *scopes
 		}
-		var k admin.Key
+		var k api.Key
 		if err := cl.call(ctx, http.MethodPost, accountPath(*owner)+"/keys", in, &k); err != nil {
 			return err
 		}

@@ -17,7 +17,8 @@ import (
 	"tlsrelay/events"
 	"tlsrelay/policy"
 	"tlsrelay/relay"
-	"tlsrelay/relay/admin"
+	"tlsrelay/relay/api"
+	"tlsrelay/relay/api/mail"
 	"tlsrelay/relay/deliver"
 	"tlsrelay/relay/relaytest"
 )
@@ -195,7 +196,7 @@ func TestQueueCommands(t *testing.T) {
 	if out := r.must("queue", "show", ids["a"]); !strings.Contains(out, "a@slow.test") || !strings.Contains(out, "waiting") || !strings.Contains(out, "TLS 1.3") {
 		t.Errorf("queue show:\n%s", out)
 	}
-	var ev admin.Evidence
+	var ev mail.Evidence
 	r.decode(r.must("queue", "show", ids["a"], "--json"), &ev)
 	if ev.Message.ID.String() != ids["a"] || len(ev.Deliveries) != 1 || ev.Deliveries[0].Attempts != 1 {
 		t.Errorf("queue show --json: %+v", ev)
@@ -300,11 +301,11 @@ func TestPolicyCommands(t *testing.T) {
 	r := newRig(t)
 	r.must("policy", "set", "--require-tls", "--version", "1.2")
 	r.must("policy", "set", "--on-violation", "defer", "--requiretls", "relaxed", "--mx-auth-required", "--require-forward-secrecy")
-	var s admin.Settings
+	var s api.Settings
 	r.decode(r.must("policy", "show", "--json"), &s)
-	want := admin.Settings{
-		RequireTLS: true, Version: "1.2", OnViolation: policy.Defer,
-		RequireTLSOption: "relaxed", AuthenticMX: true, ForwardSecrecy: true,
+	want := api.Settings{
+		TLSSettings:   api.TLSSettings{RequireTLS: true, Version: "1.2"},
+		RelaySettings: api.RelaySettings{OnViolation: policy.Defer, RequireTLSOption: "relaxed", MXAuthRequired: true, ForwardSecrecy: true},
 	}
 	if s != want {
 		t.Errorf("got %+v", s)
@@ -328,10 +329,10 @@ func TestPolicyCommands(t *testing.T) {
 }
 
 // newSubuser makes a subuser with a full-access key, by command.
-func (r *rig) newSubuser(name string) admin.Key {
+func (r *rig) newSubuser(name string) api.Key {
 	r.t.Helper()
 	r.must("account", "create", name)
-	var k admin.Key
+	var k api.Key
 	r.decode(r.must("key", "create", "app", "--account", name, "--json"), &k)
 	return k
 }
@@ -439,7 +440,7 @@ func TestSubusers(t *testing.T) {
 
 	r.must("account", "create", "--customer", "4711")
 	r.must("policy", "set", "--account", "account-id 4711", "--require-valid-cert")
-	var all []admin.Account
+	var all []api.Account
 	r.decode(r.must("account", "list", "--json"), &all)
 	if len(all) != 3 || !all[2].Settings.RequireValidCert || all[1].Settings.RequireValidCert {
 		t.Errorf("accounts: %+v", all)

@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tlsrelay/policy"
-	"tlsrelay/relay/admin"
+	"tlsrelay/relay/api"
 )
 
 func policyCommand() *cobra.Command {
@@ -19,7 +19,7 @@ func policyShow() *cobra.Command {
 	c := &cobra.Command{Use: "show", Short: "Show the TLS settings of an account", Args: exactly()}
 	name := accountFlag(c)
 	return remote(c, func(ctx context.Context, cl *client, _ []string) error {
-		var a admin.Account
+		var a api.Account
 		if err := cl.call(ctx, http.MethodGet, accountPath(*name), nil, &a); err != nil {
 			return err
 		}
@@ -27,13 +27,13 @@ func policyShow() *cobra.Command {
 	})
 }
 
-func printSettings(w io.Writer, s admin.Settings) {
+func printSettings(w io.Writer, s api.Settings) {
 	say(w, "require_tls\t%t\n", s.RequireTLS)
 	say(w, "require_valid_cert\t%t\n", s.RequireValidCert)
 	say(w, "version\t%s\n", s.Version)
 	say(w, "on_violation\t%s\n", s.OnViolation)
 	say(w, "require_forward_secrecy\t%t\n", s.ForwardSecrecy)
-	say(w, "mx_auth_required\t%t\n", s.AuthenticMX)
+	say(w, "mx_auth_required\t%t\n", s.MXAuthRequired)
 	say(w, "requiretls\t%s\n", s.RequireTLSOption)
 	say(w, "enforce_on_subusers\t%t\n", s.EnforceOnSubusers)
 }
@@ -54,26 +54,22 @@ func policySet() *cobra.Command {
 	requiretls := f.String("requiretls", "", "strict or relaxed: must the next host list REQUIRETLS itself?")
 	enforce := f.Bool("enforce-on-subusers", false, "make these settings a floor for every subuser")
 	return remote(c, func(ctx context.Context, cl *client, _ []string) error {
-		var in admin.AccountChange
-		for flag, set := range map[string]func(){
-			"require-tls":             func() { in.RequireTLS = requireTLS },
-			"require-valid-cert":      func() { in.RequireValidCert = validCert },
-			"require-forward-secrecy": func() { in.ForwardSecrecy = secrecy },
-			"mx-auth-required":        func() { in.AuthenticMX = mxAuth },
-			"enforce-on-subusers":     func() { in.EnforceOnSubusers = enforce },
-			"on-violation":            func() { v := policy.OnViolation(*onViolation); in.OnViolation = &v },
+		in := map[string]any{}
+		for flag, value := range map[string]any{
+			"require-tls": requireTLS, "require-valid-cert": validCert, "require-forward-secrecy": secrecy,
+			"mx-auth-required": mxAuth, "enforce-on-subusers": enforce, "on-violation": onViolation,
 		} {
 			if f.Changed(flag) {
-				set()
+				in[parameter(flag)] = value
 			}
 		}
-		if err := parseWords(&in, *version, *requiretls); err != nil {
+		if err := parseWords(in, *version, *requiretls); err != nil {
 			return err
 		}
-		if in == (admin.AccountChange{}) {
+		if len(in) == 0 {
 			return usage("nothing to set; see tlsrelay policy set --help")
 		}
-		var a admin.Account
+		var a api.Account
 		if err := cl.call(ctx, http.MethodPatch, accountPath(*name), in, &a); err != nil {
 			return err
 		}
@@ -82,19 +78,18 @@ func policySet() *cobra.Command {
 }
 
 // parseWords reads the settings that are words of their own.
-func parseWords(in *admin.AccountChange, version, requiretls string) error {
+func parseWords(in map[string]any, version, requiretls string) error {
 	if version != "" {
 		v, err := policy.ParseVersion(version)
 		if err != nil || v < policy.TLS11 {
 			return usage("--version must be 1.1, 1.2 or 1.3")
 		}
-		in.Version = &v
+		in["version"] = v
 	}
 	switch requiretls {
 	case "":
 	case "strict", "relaxed":
-		relaxed := requiretls == "relaxed"
-		in.RequireTLSRelaxed = &relaxed
+		in["requiretls"] = requiretls
 	default:
 		return usage("--requiretls must be strict or relaxed")
 	}

@@ -7,13 +7,14 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"tlsrelay/events"
 	"tlsrelay/relay"
-	"tlsrelay/relay/admin"
+	"tlsrelay/relay/api/mail"
 )
 
 func queueCommand() *cobra.Command {
@@ -58,7 +59,7 @@ func queueList() *cobra.Command {
 		}
 		err = cl.show(list, func(w io.Writer) { printQueued(w, list) })
 		if more > 0 {
-			fmt.Fprintf(cl.err, "%d%s more messages: --offset %d\n", more, plus(more >= admin.CountedMore), *offset+len(list))
+			fmt.Fprintf(cl.err, "%d%s more messages: --offset %d\n", more, plus(more >= mail.CountedMore), *offset+len(list))
 		}
 		return err
 	})
@@ -144,7 +145,7 @@ func recipients(d relay.Delivery) string {
 func queueShow() *cobra.Command {
 	return remote(&cobra.Command{Use: "show MESSAGE", Short: "Show a message, queued or finished: attempts, and the evidence of every host", Args: exactly("MESSAGE")},
 		func(ctx context.Context, c *client, args []string) error {
-			var ev admin.Evidence
+			var ev mail.Evidence
 			if err := c.call(ctx, http.MethodGet, "/admin/v1/messages/"+url.PathEscape(args[0]), nil, &ev); err != nil {
 				return err
 			}
@@ -152,7 +153,7 @@ func queueShow() *cobra.Command {
 		})
 }
 
-func printEvidence(w io.Writer, ev admin.Evidence) {
+func printEvidence(w io.Writer, ev mail.Evidence) {
 	m := ev.Message
 	say(w, "message %s: %s\n", m.ID, stateWords(ev.Deliveries))
 	say(w, "of account %s, from <%s>, %d octets, accepted %s\n", m.Account, m.From, m.Size, m.Accepted.Format(time.RFC3339))
@@ -189,12 +190,13 @@ func printEvidence(w io.Writer, ev admin.Evidence) {
 }
 
 func queueAct(verb, short string) *cobra.Command {
-	var in admin.QueueAction
+	var all bool
+	var destination, account, reason string
 	c := &cobra.Command{
 		Use: verb + " [MESSAGE]", Short: short,
 		Args: func(_ *cobra.Command, args []string) error {
 			named := len(args)
-			if in.Destination != "" || in.Account != "" || in.All {
+			if destination != "" || account != "" || all {
 				named++
 			}
 			if len(args) > 1 || named == 0 {
@@ -203,17 +205,17 @@ func queueAct(verb, short string) *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().StringVar(&in.Destination, "destination", "", "everything for this destination")
-	c.Flags().StringVar(&in.Account, "account", "", "everything of this account")
-	c.Flags().BoolVar(&in.All, "all", false, "everything")
+	c.Flags().StringVar(&destination, "destination", "", "everything for this destination")
+	c.Flags().StringVar(&account, "account", "", "everything of this account")
+	c.Flags().BoolVar(&all, "all", false, "everything")
 	if verb == "drop" {
-		c.Flags().StringVar(&in.Reason, "reason", "", "told to the senders")
+		c.Flags().StringVar(&reason, "reason", "", "told to the senders")
 	}
 	return remote(c, func(ctx context.Context, cl *client, args []string) error {
-		if len(args) == 1 {
-			in.Message = args[0]
+		in := map[string]any{
+			"all": all, "message": strings.Join(args, ""), "destination": destination, "account": account, "reason": reason,
 		}
-		var out admin.Changed
+		var out mail.Changed
 		if err := cl.call(ctx, http.MethodPost, "/admin/v1/queue/"+verb, in, &out); err != nil {
 			return err
 		}
@@ -228,7 +230,7 @@ func queueGuard() *cobra.Command {
 	}
 	release := c.Flags().Bool("release", false, "the fault is not ours: forget what was seen")
 	return remote(c, func(ctx context.Context, cl *client, _ []string) error {
-		var g admin.Guard
+		var g mail.Guard
 		var err error
 		if *release {
 			err = cl.call(ctx, http.MethodPost, "/admin/v1/guard/release", struct{}{}, &g)

@@ -47,7 +47,7 @@ func FuzzGuard(f *testing.F) {
 		}
 		through := false
 		w := httptest.NewRecorder()
-		guard(o, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { through = true })).ServeHTTP(w, r)
+		onlyOperator(o, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { through = true })).ServeHTTP(w, r)
 		if through != (w.Code == http.StatusOK) {
 			t.Fatalf("through: %v, and %d", through, w.Code)
 		}

@@ -77,7 +77,7 @@ func TestGuard(t *testing.T) {
 			map[string]string{"Content-Type": "application/json", "Origin": "http://127.0.0.1:8026"}, 200},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := guard(Options{Listen: c.listen, Token: c.token, Hosts: []string{"relay.svc", "2001:DB8::1"}}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+			h := onlyOperator(Options{Listen: c.listen, Token: c.token, Hosts: []string{"relay.svc", "2001:DB8::1"}}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 			r := httptest.NewRequest(c.method, c.path, strings.NewReader("{}"))
 			r.Host = c.host
 			for k, v := range c.header {

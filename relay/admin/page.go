@@ -35,7 +35,7 @@ type pageView struct {
 }
 
 func (s *server) page(w http.ResponseWriter, r *http.Request) {
-	rows, more, err := s.Store.Overview(r.Context(), time.Now(), "", listed)
+	rows, more, err := s.Store.Overview(r.Context(), time.Now(), "", 0)
 	if err != nil {
 		s.Log.Error("the queue cannot be read for the web page", zap.Error(err))
 	}

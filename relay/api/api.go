@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/netip"
 	"time"
@@ -14,6 +15,9 @@ import (
 	"tlsrelay/policy"
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
+	"tlsrelay/relay/api/hooks"
+	"tlsrelay/relay/api/mail"
+	"tlsrelay/relay/api/rest"
 )
 
 // Options are the settings of the API. The zero Options are safe.
@@ -30,23 +34,22 @@ type Options struct {
 	AllowInsecureWebhooks bool
 }
 
-// Deps are what the API asks and changes.
+// Deps are what the calls ask and change.
 type Deps struct {
 	Accounts  account.Store
 	Overrides account.OverrideStore
 	Webhooks  webhook.Store
 	Blocks    events.BlockStore
-	Evidence  Evidence
+	Messages  relay.Operator
 	Checker   Checker
-	Tester    Tester
-	Log       *zap.Logger // nil: none
-}
+	Tester    hooks.Tester
 
-// Evidence finds what is kept of a message; relay.Operator has it.
-type Evidence interface {
-	// Message gives a message and its deliveries, waiting and finished;
-	// relay.ErrNotFound when there is none.
-	Message(ctx context.Context, id relay.MessageID) (relay.Message, []relay.Delivery, error)
+	// For the operator alone.
+	Queue     mail.Queue
+	Lanes     func(limit int) (some any, more int) // state of the destination queues in memory
+	Endpoints func() any                           // state of every endpoint with something waiting
+
+	Log *zap.Logger // nil: none
 }
 
 // Checker looks at the hosts of a domain as a delivery would, without mail.
@@ -55,40 +58,70 @@ type Checker interface {
 	Check(ctx context.Context, domain string, s policy.Sender) (any, error)
 }
 
-// Tester posts a batch of sample events to an endpoint, signed and authorized
-// as it says, and ends with ctx. Its error is for the log. webhook.Sender implements it.
-type Tester interface {
-	Test(ctx context.Context, e webhook.Endpoint) error
-}
-
-// server is the API behind its routes.
+// server is the calls about accounts, and what all calls share.
 type server struct {
 	Options
 	Deps
-	mux      *http.ServeMux
-	limits   struct{ key, account limiter }
-	requests *prometheus.CounterVec
-	metrics  metrics
-
-	checks, tests slots
+	hooks  hooks.Calls
+	mail   mail.Calls
+	limits struct{ key, account rest.Limiter }
+	// Slots of checks and webhook tests under way. Those of the operator are apart: no
+	// tenant can take them.
+	checks, operatorChecks, tests *rest.Slots
 }
 
-// New makes the handler of the public API. reg may be nil.
-func New(o Options, d Deps, reg prometheus.Registerer) http.Handler {
+// Handlers are the two surfaces, for a listener each.
+type Handlers struct{ Public, Operator http.Handler }
+
+// New makes the handlers. reg may be nil.
+func New(o Options, d Deps, reg prometheus.Registerer) Handlers {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	if d.Log == nil {
 		d.Log = zap.NewNop()
 	}
+	s := newServer(o, d)
+	counters := s.newMetrics(reg)
+	surface := rest.Surface{
+		Known: known, Now: o.Now, Log: d.Log, Requests: counters.requests, Bounds: counters.bounds,
+	}
+	public, operator := surface, surface
+	public.Admit, public.AnyOrigin = s.admit, true
+	operator.Admit = s.admitOperator
+	return Handlers{public.Handler(ofSurface(s.routes(), false)), operator.Handler(ofSurface(s.routes(), true))}
+}
+
+func newServer(o Options, d Deps) *server {
 	s := &server{
 		Options: o, Deps: d,
-		requests: newRequestCounter(reg),
-		checks:   slots{perAccount: 4, total: 64, grace: 10 * time.Second},
-		tests:    slots{perAccount: 2, total: 32, grace: 5 * time.Second},
+		checks:         &rest.Slots{PerAccount: 4, Total: 64, Grace: 10 * time.Second, Bound: boundChecks},
+		operatorChecks: &rest.Slots{PerAccount: 16, Total: 16, Bound: boundChecks},
+		tests:          &rest.Slots{PerAccount: 2, Total: 32, Grace: 5 * time.Second, Bound: boundTests},
 	}
-	s.limits.key.perMinute, s.limits.account.perMinute = o.RequestsPerMinute, accountShare*o.RequestsPerMinute
-	s.newMetrics(reg)
-	s.mux = s.newMux(s.routes())
+	s.hooks = hooks.Calls{Store: d.Webhooks, Tester: d.Tester, Tests: s.tests, AllowInsecure: o.AllowInsecureWebhooks}
+	s.mail = mail.Calls{Accounts: d.Accounts, Blocks: d.Blocks, Store: d.Messages, Queue: d.Queue, Lanes: d.Lanes}
+	s.limits.key.PerMinute, s.limits.account.PerMinute = o.RequestsPerMinute, accountShare*o.RequestsPerMinute
 	return s
+}
+
+// known gives the fault that an error of a store stands for; nil: none.
+func known(err error) *rest.Fault {
+	switch {
+	case errors.Is(err, webhook.ErrNotFound):
+		return hooks.NotFound()
+	case errors.Is(err, account.ErrNotFound), errors.Is(err, relay.ErrNotFound), errors.Is(err, events.ErrNoBlock):
+		return rest.FaultOf(http.StatusNotFound)
+	case errors.Is(err, account.ErrExists):
+		return conflict("exists already")
+	case errors.Is(err, account.ErrTooMany):
+		return conflict("there are as many already as there may be")
+	}
+	return nil
+}
+
+// conflict is what an operator hears where clients of SendGrid expect a fault of their
+// own.
+func conflict(text string) *rest.Fault {
+	return rest.Worded(http.StatusConflict, text, rest.AboutField("", text))
 }

@@ -56,11 +56,11 @@ func newHousehold(f *testing.F, change func(*Deps)) household {
 		}
 		h.keys[a.Username] = secret
 	}
-	d := Deps{Accounts: st, Overrides: st, Webhooks: st, Blocks: st, Evidence: st, Checker: &fakeChecker{}, Tester: &fakeTester{}}
+	d := Deps{Accounts: st, Overrides: st, Webhooks: st, Blocks: st, Messages: st, Checker: &fakeChecker{}, Tester: &fakeTester{}}
 	if change != nil {
 		change(&d)
 	}
-	h.Handler = New(Options{Now: func() time.Time { return testNow }}, d, nil)
+	h.Handler = New(Options{Now: func() time.Time { return testNow }}, d, nil).Public
 	return h
 }
 
@@ -127,7 +127,7 @@ func FuzzOnBehalfOf(f *testing.F) {
 		}
 		whose := ""
 		for name, settings := range householdSettings {
-			if w.Body.String() == string(encode(viewTLS(settings))) {
+			if w.Body.String() == string(encoded(t, viewTLS(settings))) {
 				whose = name
 			}
 		}

@@ -1,27 +1,21 @@
-// Package api is the public API: SendGrid's, as far as a relay needs it (/v3), and
-// our own beside it (/relay/v1). CONTRACT.md says what clients may rely on, and why;
-// openapi.json has the shapes.
+// Package api is all HTTP calls in one table: the public API, which is SendGrid's as
+// far as a relay needs it (/v3) and our own beside it (/relay/v1), and the operator's
+// calls behind the command line (/admin/v1), on a listener of their own. CONTRACT.md
+// says what clients may rely on, and why; openapi.json has the shapes.
 //
-// The way of one request:
+// A request comes in by relay/web, one of the operator's also by relay/admin. Its way:
 //
-//	api.go       New: options, what the handlers ask (Deps), the order of checks
-//	routes.go    every route on one screen, with its scope and success code
-//	serve.go     request id, CORS, the checks in order, panics, metrics
-//	router.go    path, cleaned -> resource -> route
+//	api.go       New: options, what the calls ask (Deps), the two surfaces
+//	routes.go    every call on one screen: scope and success code, or parameters
+//	rest         path -> route; the body, its fields, faults, the answer
 //	caller.go    who calls, on whose behalf, and may they; relay/web gives
 //	             places to connections by it
-//	limit.go     how many requests a key and its account have left (429)
-//	bounds.go    what an account can make grow, and what holds it
-//	slots.go     the slots of calls that wait for hosts of the caller's choosing
-//	request.go   what a handler gets; the body, bounded and decoded
-//	fields.go    one JSON object read field by field, strictly, all faults at once
-//	fault.go     errors, in SendGrid's envelope or as problem details (RFC 9457)
-//	audit.go     who changed what
+//	bounds.go    what an account can make grow, and what bounds it
 //
-// and then one file per resource: enforced_tls.go, scopes.go, keys.go,
-// subusers.go, webhooks.go (webhook_form.go, webhook_signing.go), blocks.go
-// (links.go), and for /relay/v1 check.go, settings.go, messages.go, domains.go
-// and openapi.go.
+// and then a resource: in this package an account with its settings (enforced_tls.go,
+// settings.go), rules (domains.go), keys (keys.go, scopes.go) and subusers
+// (subusers.go), as the operator sees them (accounts.go), and the check of a domain
+// (check.go); in hooks its webhooks; in mail its blocks and messages, and the queue.
 //
 // Checks come in this order: unknown path, method, key, limit, scope, size, body,
 // unknown id. Nothing is stored unless the whole request is valid.

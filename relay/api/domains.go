@@ -9,6 +9,7 @@ import (
 
 	"tlsrelay/policy/account"
 	"tlsrelay/policy/domain"
+	"tlsrelay/relay/api/rest"
 )
 
 // domainView is an account's rule for one recipient domain.
@@ -40,22 +41,22 @@ func viewDomain(o account.Override, now time.Time) domainView {
 	return v
 }
 
-func (s *server) getDomain(r *request) (any, error) {
+func (s *server) getDomain(r *rest.Request) (any, error) {
 	name, err := parseDomain(r.PathValue("domain"))
 	if err != nil {
 		return nil, err
 	}
-	rule, err := s.Overrides.Override(r.Context(), r.on.ID, name)
+	rule, err := s.Overrides.Override(r.Context(), r.On.ID, name)
 	if err != nil {
 		return nil, err
 	}
-	return viewDomain(rule, s.Now()), nil
+	return viewDomain(rule, r.Now()), nil
 }
 
 // putDomain makes or replaces a rule; fields that are not given have their
 // defaults, as PUT has it.
-func (s *server) putDomain(r *request) (any, error) {
-	o, err := r.object(smallBody)
+func (s *server) putDomain(r *rest.Request) (any, error) {
+	o, err := r.Object(rest.SmallBody)
 	if err != nil {
 		return nil, err
 	}
@@ -63,8 +64,8 @@ func (s *server) putDomain(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	rule := account.Override{Account: r.on.ID, Domain: name, Owner: r.owner.Username, Updated: s.Now()}
-	if err := readRule(o, &rule, s.Now()); err != nil {
+	rule := account.Override{Account: r.On.ID, Domain: name, Owner: r.Owner.Username, Updated: r.Now()}
+	if err := readRule(o, &rule, r.Now()); err != nil {
 		return nil, err
 	}
 	before, err := s.ruleBefore(r, name)
@@ -75,56 +76,56 @@ func (s *server) putDomain(r *request) (any, error) {
 	case errors.Is(err, account.ErrTooMany):
 		text := "Cannot create more domain rules: an account may have " + strconv.Itoa(account.MaxOverrides) +
 			", and fewer while all accounts have " + strconv.Itoa(account.MaxOverridesOfAll)
-		return nil, s.atBound(boundRules, worded(http.StatusForbidden, text, aboutField("", text)))
+		return nil, rest.Worded(http.StatusForbidden, text, rest.AboutField("", text)).At(boundRules)
 	case err != nil:
 		return nil, err
 	}
-	after := viewDomain(rule, s.Now())
-	s.audit(r, "domain rule changed", name.String(), before, after)
+	after := viewDomain(rule, r.Now())
+	r.Audit("domain rule changed", name.String(), before, after)
 	return after, nil
 }
 
-func readRule(o *object, rule *account.Override, now time.Time) error {
-	change, err := parseTLS(o)
+func readRule(o *rest.Object, rule *account.Override, now time.Time) error {
+	change, err := parseTLS(o, o.Raw("version"))
 	if err != nil {
 		return err
 	}
 	change.apply(&rule.Settings)
-	o.boolean("mx_auth_required", &rule.Settings.AuthenticMX)
-	o.boolean("require_forward_secrecy", &rule.Settings.ForwardSecrecy)
-	o.unsupported("report_only", "valid_cert_pkix_only")
-	o.textOrNull("reason", 1000, &rule.Reason)
+	o.Bool("mx_auth_required", &rule.Settings.AuthenticMX)
+	o.Bool("require_forward_secrecy", &rule.Settings.ForwardSecrecy)
+	o.Unsupported("report_only", "valid_cert_pkix_only")
+	o.TextOrNull("reason", 1000, &rule.Reason)
 	var expires string
-	o.textOrNull("expires", 64, &expires)
+	o.TextOrNull("expires", 64, &expires)
 	if expires != "" {
 		rule.Expires, err = time.Parse(time.RFC3339, expires)
 		// time.Parse takes zones of 24 hours, which cannot be written, and a zone may
 		// lead out of the year 9999: UTC is what is stored.
 		rule.Expires = rule.Expires.UTC()
 		if err != nil || !rule.Expires.After(now) || rule.Expires.Year() > 9999 {
-			o.refuse("expires", "expires must be a future time as in RFC 3339")
+			o.Wrong("expires", "expires must be a future time as in RFC 3339")
 		}
 	}
-	if len(o.faults) == 0 && !rule.Settings.RequireTLS && !rule.Settings.RequireValidCert {
+	if o.Err() == nil && !rule.Settings.RequireTLS && !rule.Settings.RequireValidCert {
 		// The stricter of rule and account holds, so it would do nothing.
-		o.refuse("require_tls", "one of require_tls and require_valid_cert must be true: a rule can only tighten")
+		o.Wrong("require_tls", "one of require_tls and require_valid_cert must be true: a rule can only tighten")
 	}
-	return o.err()
+	return o.Err()
 }
 
 // ruleBefore is the view of the rule that stands, nil when there is none.
-func (s *server) ruleBefore(r *request, name domain.Name) (any, error) {
-	rule, err := s.Overrides.Override(r.Context(), r.on.ID, name)
+func (s *server) ruleBefore(r *rest.Request, name domain.Name) (any, error) {
+	rule, err := s.Overrides.Override(r.Context(), r.On.ID, name)
 	switch {
 	case errors.Is(err, account.ErrNotFound):
 		return nil, nil
 	case err != nil:
 		return nil, err
 	}
-	return viewDomain(rule, s.Now()), nil
+	return viewDomain(rule, r.Now()), nil
 }
 
-func (s *server) deleteDomain(r *request) (any, error) {
+func (s *server) deleteDomain(r *rest.Request) (any, error) {
 	name, err := parseDomain(r.PathValue("domain"))
 	if err != nil {
 		return nil, err
@@ -133,9 +134,9 @@ func (s *server) deleteDomain(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.Overrides.DeleteOverride(r.Context(), r.on.ID, name); err != nil {
+	if err := s.Overrides.DeleteOverride(r.Context(), r.On.ID, name); err != nil {
 		return nil, err
 	}
-	s.audit(r, "domain rule deleted", name.String(), before, nil)
+	r.Audit("domain rule deleted", name.String(), before, nil)
 	return nil, nil
 }

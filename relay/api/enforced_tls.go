@@ -7,34 +7,34 @@ import (
 
 	"tlsrelay/policy"
 	"tlsrelay/policy/account"
+	"tlsrelay/relay/api/rest"
 )
 
-// tlsSettings is the object of /v3/user/settings/enforced_tls (contract
-// §1.1). Version is a bare number, printed from the enum and never through a
-// float, so that 1.1 stays 1.1.
-type tlsSettings struct {
+// TLSSettings is the object of /v3/user/settings/enforced_tls. Version is a bare
+// number, printed from the enum and never through a float, so that 1.1 stays 1.1.
+type TLSSettings struct {
 	RequireTLS       bool        `json:"require_tls"`
 	RequireValidCert bool        `json:"require_valid_cert"`
 	Version          json.Number `json:"version"`
 }
 
-func viewTLS(s policy.Settings) tlsSettings {
-	return tlsSettings{s.RequireTLS, s.RequireValidCert, json.Number(s.Floor().String())}
+func viewTLS(s policy.Settings) TLSSettings {
+	return TLSSettings{s.RequireTLS, s.RequireValidCert, json.Number(s.Floor().String())}
 }
 
-func (s *server) getTLS(r *request) (any, error) { return viewTLS(r.on.Settings), nil }
+func (s *server) getTLS(r *rest.Request) (any, error) { return viewTLS(r.On.Settings), nil }
 
-func (s *server) patchTLS(r *request) (any, error) {
-	o, err := r.object(smallBody)
+func (s *server) patchTLS(r *rest.Request) (any, error) {
+	o, err := r.Object(rest.SmallBody)
 	if err != nil {
 		return nil, err
 	}
-	change, err := parseTLS(o)
+	change, err := parseTLS(o, o.Raw("version"))
 	if err != nil {
 		return nil, err
 	}
 	var before policy.Settings
-	after, err := s.Accounts.UpdateAccount(r.Context(), r.on.ID, func(a *account.Account) error {
+	after, err := s.Accounts.UpdateAccount(r.Context(), r.On.ID, func(a *account.Account) error {
 		before = a.Settings
 		change.apply(&a.Settings)
 		return nil
@@ -43,12 +43,12 @@ func (s *server) patchTLS(r *request) (any, error) {
 		return nil, err
 	}
 	if before != after.Settings {
-		s.audit(r, "tls policy changed", after.Username, viewTLS(before), viewTLS(after.Settings))
+		r.Audit("tls policy changed", after.Username, viewTLS(before), viewTLS(after.Settings))
 	}
 	return viewTLS(after.Settings), nil
 }
 
-// tlsChange is a partial change; nil leaves a field as it is (contract §1.3).
+// tlsChange is a partial change; nil leaves a field as it is.
 type tlsChange struct {
 	requireTLS, requireValidCert *bool
 	version                      policy.Version // 0: as it is
@@ -56,18 +56,23 @@ type tlsChange struct {
 
 // parseTLS reads a change; all of it is valid, or there is an error that
 // names every wrong field.
-func parseTLS(o *object) (tlsChange, error) {
+func parseTLS(o *rest.Object, version string) (tlsChange, error) {
 	var c tlsChange
-	if o.has("require_tls") {
+	if o.Has("require_tls") {
 		c.requireTLS = new(bool)
-		o.boolean("require_tls", c.requireTLS)
+		o.Bool("require_tls", c.requireTLS)
 	}
-	if o.has("require_valid_cert") {
+	if o.Has("require_valid_cert") {
 		c.requireValidCert = new(bool)
-		o.boolean("require_valid_cert", c.requireValidCert)
+		o.Bool("require_valid_cert", c.requireValidCert)
 	}
-	o.version("version", &c.version)
-	return c, o.err()
+	if o.Has("version") {
+		var ok bool
+		if c.version, ok = parseNumberVersion(version); !ok {
+			o.Wrong("version", "version must be one of 1.1, 1.2, 1.3")
+		}
+	}
+	return c, o.Err()
 }
 
 func (c tlsChange) apply(s *policy.Settings) {
@@ -80,20 +85,6 @@ func (c tlsChange) apply(s *policy.Settings) {
 	if c.version != 0 {
 		s.MinVersion = c.version
 	}
-}
-
-// version reads a TLS version given as a JSON number of any spelling.
-func (o *object) version(name string, to *policy.Version) {
-	raw, ok := o.raw[name]
-	if !ok {
-		return
-	}
-	v, ok := parseNumberVersion(string(raw))
-	if !ok {
-		o.refuse(name, name+" must be one of 1.1, 1.2, 1.3")
-		return
-	}
-	*to = v
 }
 
 // parseNumberVersion compares a JSON number with 1.1, 1.2 and 1.3 by its

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -17,86 +18,9 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"tlsrelay/events"
-	"tlsrelay/events/webhook"
 	"tlsrelay/policy/account"
+	"tlsrelay/relay/api/rest"
 )
-
-// FuzzWebhookForm holds a webhook's form to this: every known field that is there
-// either has its kind of value and is stored, or is told of by its name; and what is
-// shown of the webhook makes the same one when it is sent back.
-func FuzzWebhookForm(f *testing.F) {
-	for _, s := range []string{
-		`{"url":"https://hooks.example.com/a"}`, `{"url":"https://hooks.example.com/a","enabled":true,"bounce":true,"open":true,"friendly_name":"x"}`,
-		`{"url":"https://a.example/","oauth_client_id":"me","oauth_client_secret":"hush","oauth_token_url":"https://b.example/"}`,
-		`{"url":"https://a.example/","oauth_client_id":"me"}`, `{"url":"https://127.0.0.1/"}`, `{"url":"https://a.b.localhost/"}`, `{"url":"https://0177.0.0.1/"}`, `{"url":null}`, `{"url":1,"enabled":"true"}`,
-		`{"URL":"https://a.example/"}`, `{"url":"https://a.example/","url":"http://a.example/"}`, `{"url":"https://a.example/\u0000"}`, `{"url":"https://\ud800.example/"}`, `{"friendly_name":null,"account_status_change":true}`,
-	} {
-		f.Add([]byte(s), false)
-		f.Add([]byte(s), true)
-	}
-	flags := append(otherSwitches(), "enabled", "processed", "deferred", "delivered", "bounce")
-	texts := []string{"url", "friendly_name", "oauth_client_id", "oauth_client_secret", "oauth_token_url"}
-	f.Fuzz(func(t *testing.T, body []byte, insecure bool) {
-		var e webhook.Endpoint
-		o, err := parseObject(body)
-		if err == nil {
-			err = readWebhook(o, &e, insecure)
-		}
-		if err != nil {
-			told, ours := asFault(err)
-			if ours || told.status != http.StatusBadRequest {
-				t.Fatalf("%q: %v", body, err)
-			}
-			fields := checkRefusal(t, told.body)
-			for _, name := range fields {
-				if !slices.Contains(flags, name) && !slices.Contains(texts, name) {
-					t.Fatalf("%q is refused for %q", body, name)
-				}
-			}
-			if o != nil && len(fields) == 0 {
-				t.Fatalf("%q is refused, and no field named", body)
-			}
-			return
-		}
-		for _, name := range flags {
-			if v, ok := plainField(o, name); ok && v != true && v != false {
-				t.Fatalf("%q is taken, with %v for %s", body, v, name)
-			}
-		}
-		for _, name := range texts {
-			v, ok := plainField(o, name)
-			if _, isText := v.(string); ok && !isText && (v != nil || name == "url") {
-				t.Fatalf("%q is taken, with %v for %s", body, v, name)
-			}
-		}
-		if webhook.CheckURL(e.URL, insecure) != nil || e.OAuthTokenURL != "" && webhook.CheckURL(e.OAuthTokenURL, insecure) != nil {
-			t.Fatalf("%q is taken, and nothing is posted to %q, %q", body, e.URL, e.OAuthTokenURL)
-		}
-		view := func(e webhook.Endpoint) []byte {
-			v, err := viewWebhook(&request{Request: &http.Request{URL: &url.URL{RawQuery: "include=" + accountStatusChange}}}, e)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return encode(v)
-		}
-		shown := view(e)
-		// The secret is not shown, and goes with the URL it was given for.
-		again := webhook.Endpoint{OAuthTokenURL: e.OAuthTokenURL, OAuthClientSecret: e.OAuthClientSecret}
-		if o, err = parseObject(shown); err == nil {
-			err = readWebhook(o, &again, insecure)
-		}
-		if err != nil || string(view(again)) != string(shown) || o.has("oauth_client_secret") || again.OAuthClientSecret != e.OAuthClientSecret {
-			t.Fatalf("%s, sent back: %v\n%s", shown, err, view(again))
-		}
-	})
-}
-
-// plainField reads a field as encoding/json does.
-func plainField(o *object, name string) (v any, ok bool) {
-	raw, ok := o.raw[name]
-	json.Unmarshal(raw, &v)
-	return v, ok
-}
 
 // FuzzKeyForm holds a key's form to this: nobody gives what he does not hold, and
 // what is shown of a key makes the same one when it is sent back.
@@ -115,17 +39,13 @@ func FuzzKeyForm(f *testing.F) {
 		if !isNew {
 			before = account.Key{ID: "old", Name: "old", Scopes: []account.Scope{account.EnforcedTLSRead}}
 		}
-		o, err := parseObject(body)
+		o, err := rest.ParseObject(body)
 		var k account.Key
 		if err == nil {
 			k, err = readKey(o, caller, before)
 		}
 		if err != nil {
-			told, ours := asFault(err)
-			if ours || told.status != http.StatusBadRequest {
-				t.Fatalf("%q: %v", body, err)
-			}
-			fields := checkRefusal(t, told.body)
+			fields := wrongFields(t, err)
 			if o != nil && len(fields) == 0 || slices.ContainsFunc(fields, func(n string) bool { return n != "name" && n != "scopes" }) {
 				t.Fatalf("%q is refused for %q", body, fields)
 			}
@@ -139,16 +59,34 @@ func FuzzKeyForm(f *testing.F) {
 				t.Fatalf("%q gives %s, which the caller has not", body, s)
 			}
 		}
-		shown := encode(viewKey(k))
-		o, err = parseObject(shown)
+		shown := encoded(t, viewKey(k))
+		o, err = rest.ParseObject(shown)
 		if err != nil {
 			t.Fatal(err)
 		}
 		again, err := readKey(o, account.Key{Full: true}, account.Key{ID: "k"})
-		if err != nil || string(encode(viewKey(account.Key{Name: again.Name, Full: again.Full, Scopes: again.Scopes, ID: k.ID}))) != string(shown) {
+		if err != nil || string(encoded(t, viewKey(account.Key{Name: again.Name, Full: again.Full, Scopes: again.Scopes, ID: k.ID}))) != string(shown) {
 			t.Fatalf("%s, sent back: %v, %+v", shown, err, again)
 		}
 	})
+}
+
+// wrongFields holds an error to be the client's, and gives the fields that it names.
+func wrongFields(t *testing.T, err error) (names []string) {
+	t.Helper()
+	var told *rest.Fault
+	if !errors.As(err, &told) || told.Status() != http.StatusBadRequest || len(told.Fields()) == 0 {
+		t.Fatalf("told to nobody: %v", err)
+	}
+	for _, f := range told.Fields() {
+		if f.Message == "" {
+			t.Fatalf("an error without words: %v", err)
+		}
+		if f.Field != nil {
+			names = append(names, *f.Field)
+		}
+	}
+	return names
 }
 
 // countedList is a list of blocks of any length that keeps what it was asked for.
@@ -211,7 +149,7 @@ func FuzzBlockList(f *testing.F) {
 			t.Fatalf("%q: %d, %+v", query, w.Code, got)
 		}
 		for name, at := range map[string]time.Time{"start_time": got.From, "end_time": got.To} {
-			if n, err := strconv.ParseInt(q.Get(name), 10, 64); (err == nil) == at.IsZero() || err == nil && at.Unix() != min(n, lastSecond) {
+			if n, err := strconv.ParseInt(q.Get(name), 10, 64); (err == nil) == at.IsZero() || err == nil && at.Unix() != min(n, rest.LastSecond) {
 				t.Fatalf("%q: %s is %v", query, name, at)
 			}
 		}
@@ -253,9 +191,9 @@ func FuzzBlockList(f *testing.F) {
 // nothing fails as the relay's own fault, and what is refused is told in JSON.
 func FuzzBody(f *testing.F) {
 	var targets []string
-	for _, r := range (&server{}).routes() {
-		if r.method != http.MethodGet && r.scope != open {
-			targets = append(targets, r.method+" "+strings.NewReplacer("{id}", "x", "{name}", "sub1", "{email}", "a@b.example", "{domain}", "a.example").Replace(r.path))
+	for _, r := range ofSurface(newServer(Options{}, Deps{}).routes(), false) {
+		if r.Method != http.MethodGet && r.Scope != rest.Open {
+			targets = append(targets, r.Method+" "+strings.NewReplacer("{id}", "x", "{name}", "sub1", "{email}", "a@b.example", "{domain}", "a.example").Replace(r.Path))
 		}
 	}
 	for i := range targets {

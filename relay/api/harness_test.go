@@ -58,13 +58,13 @@ func newWorldWith(t *testing.T, o Options, change func(*Deps)) *world {
 	w := &world{t: t, store: st, vars: map[string]string{}, logs: logs}
 	w.seed()
 	d := Deps{
-		Accounts: w.store, Overrides: w.store, Webhooks: w.store, Blocks: w.store, Evidence: w.store,
+		Accounts: w.store, Overrides: w.store, Webhooks: w.store, Blocks: w.store, Messages: w.store,
 		Checker: &w.check, Tester: &w.test, Log: zap.New(core),
 	}
 	if change != nil {
 		change(&d)
 	}
-	w.server = httptest.NewServer(New(o, d, prometheus.NewRegistry()))
+	w.server = httptest.NewServer(New(o, d, prometheus.NewRegistry()).Public)
 	t.Cleanup(w.server.Close)
 	w.vars["url"] = w.server.URL
 	w.vars["host"] = strings.TrimPrefix(w.server.URL, "http://")

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"tlsrelay/policy/account"
+	"tlsrelay/relay/api/rest"
 )
 
 // The forms in which a key is shown; the order of fields is SendGrid's.
@@ -30,63 +31,71 @@ type (
 
 func viewKey(k account.Key) keyView { return keyView{k.ID, k.Name, scopesOf(k)} }
 
-// badScopes holds both phrases that clients look for (contract §3.1).
-func badScopes() *fault {
-	return invalidField("scopes", "one or more of given scopes are invalid: invalid or unassignable scopes")
+// badScopes holds both phrases that clients look for.
+func badScopes() *rest.Fault {
+	return rest.InvalidField("scopes", "one or more of given scopes are invalid: invalid or unassignable scopes")
 }
 
-func (s *server) listKeys(r *request) (any, error) {
-	limit, offset, err := r.page(maxKeys, 1<<31-1)
+func (s *server) listKeys(r *rest.Request) (any, error) {
+	limit, offset, err := r.Page(maxKeys, 1, rest.NoLimit)
 	if err != nil {
 		return nil, err
 	}
-	keys, err := s.Accounts.Keys(r.Context(), r.on.ID)
+	keys, err := s.Accounts.Keys(r.Context(), r.On.ID)
 	if err != nil {
 		return nil, err
 	}
 	result := make([]keyEntry, 0, len(keys))
-	for _, k := range cut(keys, limit, offset) {
+	for _, k := range rest.Cut(keys, limit, offset) {
 		result = append(result, keyEntry{k.Name, k.ID})
 	}
 	return map[string]any{"result": result}, nil
 }
 
-func (s *server) createKey(r *request) (any, error) {
-	o, err := r.object(largeBody)
+func (s *server) createKey(r *rest.Request) (any, error) {
+	o, err := r.Object(rest.LargeBody)
 	if err != nil {
 		return nil, err
 	}
-	k, err := readKey(o, r.key, account.Key{Owner: r.on.ID, Created: s.Now()})
-	if err != nil {
-		return nil, err
-	}
-	secret := account.NewSecret()
-	if k.ID, k.Hash, err = account.SplitSecret(secret); err != nil {
-		return nil, err
-	}
-	switch err := s.Accounts.PutKey(r.Context(), k); {
+	secret, k, err := s.addKey(r, o)
+	switch {
 	case errors.Is(err, account.ErrTooMany):
 		const text = "Cannot create more than 100 API Keys"
-		return nil, s.atBound(boundKeys, worded(http.StatusForbidden, text, aboutField("", text)))
+		return nil, rest.Worded(http.StatusForbidden, text, rest.AboutField("", text)).At(boundKeys)
 	case err != nil:
 		return nil, err
 	}
-	s.audit(r, "api key created", k.ID, nil, viewKey(k))
 	return newKeyView{secret, viewKey(k)}, nil
 }
 
+// addKey reads and stores a new key of the account.
+func (s *server) addKey(r *rest.Request, o *rest.Object) (secret string, k account.Key, err error) {
+	if k, err = readKey(o, r.Key, account.Key{Owner: r.On.ID, Created: r.Now()}); err != nil {
+		return "", k, err
+	}
+	secret = account.NewSecret()
+	if k.ID, k.Hash, err = account.SplitSecret(secret); err != nil {
+		return "", k, err
+	}
+	if err := s.Accounts.PutKey(r.Context(), k); err != nil {
+		return "", k, err
+	}
+	r.Audit("api key created", k.ID, nil, viewKey(k))
+	return secret, k, nil
+}
+
 // readKey reads name and scopes of a request over what the key has. A new
-// key without scopes has full access (contract §2.2), which only a caller
+// key without scopes has full access, which only a caller
 // with full access can give.
-func readKey(o *object, caller, k account.Key) (account.Key, error) {
+func readKey(o *rest.Object, caller, k account.Key) (account.Key, error) {
 	isNew := k.ID == ""
 	readName(o, &k, isNew)
 	var names []string
-	o.texts("scopes", &names)
-	if err := o.err(); err != nil {
+	o.Texts("scopes", &names)
+	if err := o.Err(); err != nil {
 		return k, err
 	}
-	if !o.has("scopes") {
+	if !o.Has("scopes") {
 		if isNew && !caller.Full {
 			return k, badScopes()
 		}
@@ -101,28 +110,28 @@ func readKey(o *object, caller, k account.Key) (account.Key, error) {
 	return k, nil
 }
 
-func readName(o *object, k *account.Key, required bool) {
+func readName(o *rest.Object, k *account.Key, required bool) {
 	const most = 255
-	if required && !o.has("name") {
-		o.refuse("name", "name is required")
+	if required && !o.Has("name") {
+		o.Require("name")
 		return
 	}
-	o.text("name", most, &k.Name)
-	if len(o.faults) == 0 && k.Name == "" {
-		o.refuse("name", "name must not be empty")
+	o.Text("name", most, &k.Name)
+	if o.Err() == nil && k.Name == "" {
+		o.Wrong("name", "name must not be empty")
 	}
 }
 
 // findKey finds the key of the path, if it is the account's.
-func (s *server) findKey(r *request) (account.Key, error) {
+func (s *server) findKey(r *rest.Request) (account.Key, error) {
 	k, err := s.Accounts.Key(r.Context(), r.PathValue("id"))
-	if err == nil && k.Owner != r.on.ID {
+	if err == nil && k.Owner != r.On.ID {
 		err = account.ErrNotFound
 	}
 	return k, err
 }
 
-func (s *server) getKey(r *request) (any, error) {
+func (s *server) getKey(r *rest.Request) (any, error) {
 	k, err := s.findKey(r)
 	if err != nil {
 		return nil, err
@@ -130,14 +139,14 @@ func (s *server) getKey(r *request) (any, error) {
 	return viewKey(k), nil
 }
 
-func (s *server) renameKey(r *request) (any, error) {
-	o, err := r.object(smallBody)
+func (s *server) renameKey(r *rest.Request) (any, error) {
+	o, err := r.Object(rest.SmallBody)
 	if err != nil {
 		return nil, err
 	}
 	var named account.Key
 	readName(o, &named, true)
-	if err := o.err(); err != nil {
+	if err := o.Err(); err != nil {
 		return nil, err
 	}
 	k, err := s.changeKey(r, func(k account.Key) (account.Key, error) {
@@ -150,12 +159,12 @@ func (s *server) renameKey(r *request) (any, error) {
 	return keyName{k.ID, k.Name}, nil
 }
 
-func (s *server) replaceKey(r *request) (any, error) {
-	o, err := r.object(largeBody)
+func (s *server) replaceKey(r *rest.Request) (any, error) {
+	o, err := r.Object(rest.LargeBody)
 	if err != nil {
 		return nil, err
 	}
-	k, err := s.changeKey(r, func(k account.Key) (account.Key, error) { return readKey(o, r.key, k) })
+	k, err := s.changeKey(r, func(k account.Key) (account.Key, error) { return readKey(o, r.Key, k) })
 	if err != nil {
 		return nil, err
 	}
@@ -163,12 +172,12 @@ func (s *server) replaceKey(r *request) (any, error) {
 }
 
 // changeKey changes the key of the path. Whether it exists is told last
-// (contract §2.3).
-func (s *server) changeKey(r *request, change func(account.Key) (account.Key, error)) (account.Key, error) {
+// .
+func (s *server) changeKey(r *rest.Request, change func(account.Key) (account.Key, error)) (account.Key, error) {
 	id := r.PathValue("id")
 	var before account.Key
 	after, err := s.Accounts.UpdateKey(r.Context(), id, func(k *account.Key) (err error) {
-		if k.Owner != r.on.ID {
+		if k.Owner != r.On.ID {
 			return account.ErrNotFound
 		}
 		before = *k
@@ -183,18 +192,22 @@ func (s *server) changeKey(r *request, change func(account.Key) (account.Key, er
 	if err != nil {
 		return account.Key{}, err
 	}
-	s.audit(r, "api key changed", id, viewKey(before), viewKey(after))
+	r.Audit("api key changed", id, viewKey(before), viewKey(after))
 	return after, nil
 }
 
-func (s *server) deleteKey(r *request) (any, error) {
+func (s *server) deleteKey(r *rest.Request) (any, error) {
 	k, err := s.findKey(r)
 	if err != nil {
 		return nil, err
 	}
+	return nil, s.endKey(r, k)
+}
+
+func (s *server) endKey(r *rest.Request, k account.Key) error {
 	if err := s.Accounts.DeleteKey(r.Context(), k.ID); err != nil {
-		return nil, err
+		return err
 	}
-	s.audit(r, "api key deleted", k.ID, viewKey(k), nil)
-	return nil, nil
+	r.Audit("api key deleted", k.ID, viewKey(k), nil)
+	return nil
 }

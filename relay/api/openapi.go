@@ -3,6 +3,8 @@ package api
 import (
 	_ "embed"
 	"encoding/json"
+
+	"tlsrelay/relay/api/rest"
 )
 
 // document describes /relay/v1; a test holds it against the routes.
@@ -10,4 +12,4 @@ import (
 //go:embed openapi.json
 var document string
 
-func (s *server) openAPI(*request) (any, error) { return json.RawMessage(document), nil }
+func (s *server) openAPI(*rest.Request) (any, error) { return json.RawMessage(document), nil }

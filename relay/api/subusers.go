@@ -6,12 +6,12 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 
 	"tlsrelay/policy/account"
+	"tlsrelay/relay/api/rest"
 )
 
-// The forms in which a subuser is shown (contract §3.2).
+// The forms in which a subuser is shown.
 type (
 	subuserView struct {
 		Disabled bool   `json:"disabled"`
@@ -45,28 +45,18 @@ const theRegion = "global"
 
 // queryRegion reads region and include_region of a query, and gives what to
 // show.
-func queryRegion(r *request) (shown string, err error) {
-	q := r.URL.Query()
-	if region := q.Get("region"); region != "" && region != theRegion && region != "all" {
-		return "", badRegion()
+func queryRegion(r *rest.Request) (shown string, err error) {
+	if region := r.URL.Query().Get("region"); region != "" && region != theRegion && region != "all" {
+		return "", rest.InvalidField("region", badRegion)
 	}
-	text := q.Get("include_region")
-	if text == "" {
-		return "", nil
+	include, err := r.Bool("include_region")
+	if include {
+		shown = theRegion
 	}
-	include, err := strconv.ParseBool(text) // some languages write True
-	switch {
-	case err != nil:
-		return "", invalidField("include_region", "include_region must be a boolean")
-	case include:
-		return theRegion, nil
-	}
-	return "", nil
+	return shown, err
 }
 
-func badRegion() *fault {
-	return invalidField("region", "region must be "+theRegion+": this relay has no other")
-}
+const badRegion = "region must be " + theRegion + ": this relay has no other"
 
 func numericID(a account.Account) int64 {
 	n, err := strconv.ParseInt(string(a.ID), 10, 64)
@@ -77,19 +67,18 @@ func numericID(a account.Account) int64 {
 }
 
 // parentOnly refuses whoever has no subusers.
-func parentOnly(r *request) error {
-	if r.on.Kind != account.KindParent {
-		return refused(http.StatusForbidden)
+func parentOnly(r *rest.Request) error {
+	if r.On.Kind != account.KindParent {
+		return rest.FaultOf(http.StatusForbidden)
 	}
 	return nil
 }
 
-func (s *server) listSubusers(r *request) (any, error) {
+func (s *server) listSubusers(r *rest.Request) (any, error) {
 	if err := parentOnly(r); err != nil {
 		return nil, err
 	}
-	const noLimit = 1<<31 - 1
-	limit, offset, err := r.page(noLimit, noLimit)
+	limit, offset, err := r.Page(rest.NoLimit, 1, rest.NoLimit)
 	if err != nil {
 		return nil, err
 	}
@@ -110,14 +99,14 @@ func (s *server) listSubusers(r *request) (any, error) {
 			views = append(views, view)
 		}
 	}
-	return cut(views, limit, offset), nil
+	return rest.Cut(views, limit, offset), nil
 }
 
-func (s *server) createSubuser(r *request) (any, error) {
+func (s *server) createSubuser(r *rest.Request) (any, error) {
 	if err := parentOnly(r); err != nil {
 		return nil, err
 	}
-	o, err := r.object(smallBody)
+	o, err := r.Object(rest.SmallBody)
 	if err != nil {
 		return nil, err
 	}
@@ -125,67 +114,59 @@ func (s *server) createSubuser(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	exists := invalidField("username", "username exists")
-	if a.Username == r.on.Username {
+	exists := rest.InvalidField("username", "username exists")
+	if a.Username == r.On.Username {
 		return nil, exists // on-behalf-of could not tell the two apart
 	}
-	a.Created = s.Now()
-	a, err = s.Accounts.CreateAccount(r.Context(), a)
+	a, err = s.addAccount(r, a)
 	switch {
 	case errors.Is(err, account.ErrExists):
 		return nil, exists
 	case errors.Is(err, account.ErrTooMany):
 		text := "Cannot create more than " + strconv.Itoa(account.MaxAccounts) + " subusers"
-		return nil, s.atBound(boundSubusers, worded(http.StatusForbidden, text, aboutField("", text)))
+		return nil, rest.Worded(http.StatusForbidden, text, rest.AboutField("", text)).At(boundSubusers)
 	case err != nil:
 		return nil, err
 	}
-	s.audit(r, "subuser created", a.Username, nil, viewSubuser(a))
 	return newSubuserView{a.Username, numericID(a), a.Email, region, allocation{"unlimited"}}, nil
 }
 
 // readSubuser reads the documented fields, and gives the region to show. There
 // is nothing to log in to, so the password is looked at by nobody.
-func (s *server) readSubuser(o *object) (a account.Account, region string, err error) {
+func (s *server) readSubuser(o *rest.Object) (a account.Account, region string, err error) {
 	a.Kind = account.KindSubuser
-	if len(o.raw) == 0 {
-		return a, "", invalidField("", "no fields provided")
+	if o.Len() == 0 {
+		return a, "", rest.InvalidField("", "no fields provided")
 	}
-	o.text("username", 64, &a.Username)
-	o.text("email", 254, &a.Email)
-	if len(o.faults) == 0 && !validUsername(a.Username) {
-		o.refuse("username", "invalid username")
-	}
-	if a.Email != "" && strings.Count(a.Email, "@") == 0 {
-		o.refuse("email", "invalid email")
-	}
+	readUsername(o, "username", &a)
+	readEmail(o, &a)
 	region, include := theRegion, false
-	if o.textOrNull("region", 64, &region); region != theRegion && region != "" {
-		o.faults = append(o.faults, badRegion().fields...)
+	if o.TextOrNull("region", 64, &region); region != theRegion && region != "" {
+		o.Wrong("region", badRegion)
 	}
-	o.boolean("include_region", &include)
-	if string(o.raw["ips"]) != "null" {
+	o.Bool("include_region", &include)
+	if o.Raw("ips") != "null" {
 		var ips []string
-		o.texts("ips", &ips)
+		o.Texts("ips", &ips)
 		s.checkIPs(o, ips)
 	}
 	if !include {
-		return a, "", o.err()
+		return a, "", o.Err()
 	}
-	return a, theRegion, o.err()
+	return a, theRegion, o.Err()
 }
 
 // checkIPs refuses addresses that a subuser's mail cannot come from. Where none
 // are configured, the system chooses them, and behind a NAT nobody here knows
 // what others see: any address may be right then, and one is as good as another.
-func (s *server) checkIPs(o *object, ips []string) {
+func (s *server) checkIPs(o *rest.Object, ips []string) {
 	for _, text := range ips {
 		addr, err := netip.ParseAddr(text)
 		switch {
 		case err != nil || addr.Zone() != "" || addr.IsUnspecified() || addr.IsMulticast():
-			o.refuse("ips", "ips must be IP addresses")
+			o.Wrong("ips", "ips must be IP addresses")
 		case len(s.SourceAddresses) > 0 && !slices.Contains(s.SourceAddresses, addr.Unmap()):
-			o.refuse("ips", "ips must be among the addresses that this relay sends from")
+			o.Wrong("ips", "ips must be among the addresses that this relay sends from")
 		default:
 			continue
 		}
@@ -195,21 +176,19 @@ func (s *server) checkIPs(o *object, ips []string) {
 
 // putSubuserIPs says yes to the addresses that a subuser's mail comes from
 // anyway: which one of them a message takes is not the subuser's to choose.
-func (s *server) putSubuserIPs(r *request) (any, error) {
+func (s *server) putSubuserIPs(r *rest.Request) (any, error) {
 	if err := parentOnly(r); err != nil {
 		return nil, err
 	}
-	o, err := r.listOrObject(largeBody, "ips")
+	o, err := r.ListOrObject(rest.LargeBody, "ips")
 	if err != nil {
 		return nil, err
 	}
 	ips := []string{}
-	if !o.has("ips") {
-		o.refuse("ips", "ips is required")
-	}
-	o.texts("ips", &ips)
+	o.Require("ips")
+	o.Texts("ips", &ips)
 	s.checkIPs(o, ips)
-	if err := o.err(); err != nil {
+	if err := o.Err(); err != nil {
 		return nil, err
 	}
 	a, err := s.findSubuser(r)
@@ -217,27 +196,11 @@ func (s *server) putSubuserIPs(r *request) (any, error) {
 		return nil, err
 	}
 	view := subuserIPsView{ips}
-	s.audit(r, "subuser ips set", a.Username, nil, view)
+	r.Audit("subuser ips set", a.Username, nil, view)
 	return view, nil
 }
 
-// validUsername keeps to characters that need no care in paths and headers.
-// Without a space, no name can read as "account-id ID" (contract §2.4).
-func validUsername(s string) bool {
-	named := false
-	for i := range len(s) {
-		c := s[i]
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-			named = true
-		case !strings.ContainsRune("._-+@", rune(c)):
-			return false
-		}
-	}
-	return named && len(s) <= 64 && !strings.EqualFold(s, "account-id")
-}
-
-func (s *server) findSubuser(r *request) (account.Account, error) {
+func (s *server) findSubuser(r *rest.Request) (account.Account, error) {
 	if err := parentOnly(r); err != nil {
 		return account.Account{}, err
 	}
@@ -248,7 +211,7 @@ func (s *server) findSubuser(r *request) (account.Account, error) {
 	return a, err
 }
 
-func (s *server) getSubuser(r *request) (any, error) {
+func (s *server) getSubuser(r *rest.Request) (any, error) {
 	region, err := queryRegion(r)
 	if err != nil {
 		return nil, err
@@ -262,47 +225,37 @@ func (s *server) getSubuser(r *request) (any, error) {
 	return view, nil
 }
 
-func (s *server) patchSubuser(r *request) (any, error) {
+func (s *server) patchSubuser(r *rest.Request) (any, error) {
 	if err := parentOnly(r); err != nil {
 		return nil, err
 	}
-	o, err := r.object(smallBody)
+	o, err := r.Object(rest.SmallBody)
 	if err != nil {
 		return nil, err
 	}
-	if !o.has("disabled") {
-		return nil, invalidField("", "no fields provided")
+	if !o.Has("disabled") {
+		return nil, rest.InvalidField("", "no fields provided")
 	}
 	var disabled bool
-	o.boolean("disabled", &disabled)
-	if err := o.err(); err != nil {
+	o.Bool("disabled", &disabled)
+	if err := o.Err(); err != nil {
 		return nil, err
 	}
 	a, err := s.findSubuser(r)
 	if err != nil {
 		return nil, err
 	}
-	before := a
-	a, err = s.Accounts.UpdateAccount(r.Context(), a.ID, func(a *account.Account) error {
-		before = *a
+	_, err = s.changeAccount(r, a.ID, func(a *account.Account) error {
 		a.Disabled = disabled
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	s.audit(r, "subuser changed", a.Username, viewSubuser(before), viewSubuser(a))
-	return nil, nil
+	return nil, err
 }
 
-func (s *server) deleteSubuser(r *request) (any, error) {
+func (s *server) deleteSubuser(r *rest.Request) (any, error) {
 	a, err := s.findSubuser(r)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.Accounts.DeleteAccount(r.Context(), a.ID); err != nil {
-		return nil, err
-	}
-	s.audit(r, "subuser deleted", a.Username, viewSubuser(a), nil)
-	return nil, nil
+	return nil, s.endAccount(r, a)
 }

@@ -1,4 +1,4 @@
-package api
+package rest
 
 import (
 	"net/http"
@@ -10,29 +10,33 @@ import (
 	"tlsrelay/policy/account"
 )
 
-// call answers one authenticated request: a value to encode, or an error. A
-// nil value goes with 204.
-type call func(*request) (any, error)
+// Call answers one admitted request: a value to encode, or an error. A nil value goes
+// with 204.
+type Call func(*Request) (any, error)
 
-// route is one line of the table in routes.go.
-type route struct {
-	method  string
-	path    string
-	scope   account.Scope // what the key must hold; anyKey: nothing; open: no key needed
-	success int
-	call    call
+// Route is one call: where it is, who may make it, and who answers.
+type Route struct {
+	Method  string
+	Path    string
+	Scope   account.Scope // what the key must hold, or one of the values below
+	Success int           // status code of success; a success without a value is 204
+	Call    Call
+	// Params are the names of all parameters that an operator's call takes, in its query
+	// or its body. Those of the public API are not listed: unknown ones are ignored there.
+	Params []string
 }
 
-// Special values of route.scope.
+// Special values of Route.Scope.
 const (
-	anyKey account.Scope = ""
-	open   account.Scope = "-"
+	AnyKey   account.Scope = ""  // whoever has a key
+	Open     account.Scope = "-" // everybody
+	Operator account.Scope = "operator"
 )
 
 // resource is all that can be done at one path.
 type resource struct {
 	path  string // the pattern
-	calls map[string]route
+	calls map[string]Route
 }
 
 // allow is the value of the Allow header.
@@ -48,8 +52,8 @@ func (r resource) allow() string {
 	return strings.Join(methods, ", ")
 }
 
-// find gives the route of a method; HEAD falls under GET (contract §1.4).
-func (r resource) find(method string) (route, bool) {
+// find gives the route of a method; HEAD falls under GET.
+func (r resource) find(method string) (Route, bool) {
 	if method == http.MethodHead {
 		method = http.MethodGet
 	}
@@ -59,13 +63,13 @@ func (r resource) find(method string) (route, bool) {
 
 // newMux registers one handler per path. Methods stay out of the patterns:
 // ServeMux would answer 405 in plain text.
-func (s *server) newMux(routes []route) *http.ServeMux {
+func (s Surface) newMux(routes []Route) *http.ServeMux {
 	resources := make(map[string]resource)
 	for _, to := range routes {
-		if _, ok := resources[to.path]; !ok {
-			resources[to.path] = resource{to.path, make(map[string]route)}
+		if _, ok := resources[to.Path]; !ok {
+			resources[to.Path] = resource{to.Path, make(map[string]Route)}
 		}
-		resources[to.path].calls[to.method] = to
+		resources[to.Path].calls[to.Method] = to
 	}
 	mux := http.NewServeMux()
 	for pattern, res := range resources {
@@ -79,8 +83,8 @@ func (s *server) newMux(routes []route) *http.ServeMux {
 
 // withCleanPath gives the request with its path cleaned, as ServeMux would
 // redirect it to: real clients send double and trailing slashes, and lose
-// their body or their key on a redirect (contract §3.3). It works on the
-// escaped path, so that an escaped slash stays part of its segment.
+// their body or their key on a redirect. It works on the escaped path, so that
+// an escaped slash stays part of its segment.
 func withCleanPath(r *http.Request) *http.Request {
 	escaped := r.URL.EscapedPath()
 	clean := path.Clean("/" + escaped)

@@ -1,11 +1,10 @@
-package api
+package rest
 
 import (
 	"context"
 	"errors"
 	"net/http"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -14,7 +13,7 @@ import (
 	"tlsrelay/policy/account"
 )
 
-// slots bound the calls of one kind that wait for hosts of the caller's choosing: a
+// Slots bound the calls of one kind that wait for hosts of the caller's choosing: a
 // host that says nothing keeps such a call under way for as long as it may take.
 //
 // An account has a few slots, and all accounts together have a number. It is the
@@ -24,12 +23,12 @@ import (
 // it gets one that is past its grace. So one account never keeps another out. Many
 // accounts that act as one can make a call of another wait for a slot until one of
 // theirs is past its grace.
-type slots struct {
-	perAccount int
-	total      int
-	grace      time.Duration // nobody's call is ended before, while no account has more than others
-
-	gaveWay prometheus.Counter
+type Slots struct {
+	PerAccount int
+	Total      int
+	Grace      time.Duration // nobody's call is ended before, while no account has more than others
+	Bound      string        // by which refusals are counted
+	GaveWay    prometheus.Counter
 
 	mu    sync.Mutex
 	taken []*slot // the oldest first
@@ -51,21 +50,21 @@ var (
 
 // enter takes a slot for a call of an account, which leave gives back. The context
 // ends with ctx, and with the cause errGaveWay when the slot is taken away.
-func (s *slots) enter(ctx context.Context, who account.ID) (_ context.Context, leave func(), err error) {
+func (s *Slots) enter(ctx context.Context, who account.ID) (_ context.Context, leave func(), err error) {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	own := s.count(who)
-	if own >= s.perAccount {
+	if own >= s.PerAccount {
 		return nil, nil, errAccountFull
 	}
-	if len(s.taken) >= s.total {
+	if len(s.taken) >= s.Total {
 		victim := s.givesWay(own+1, now)
 		if victim == nil {
 			return nil, nil, errAllFull
 		}
 		s.remove(victim)
-		s.gaveWay.Inc()
+		s.GaveWay.Inc()
 		victim.end(errGaveWay)
 	}
 	ctx, end := context.WithCancelCause(ctx)
@@ -81,7 +80,7 @@ func (s *slots) enter(ctx context.Context, who account.ID) (_ context.Context, l
 
 // givesWay chooses the slot that goes for an account which then has n: the oldest of
 // the account with the most. nil: no slot goes.
-func (s *slots) givesWay(n int, now time.Time) *slot {
+func (s *Slots) givesWay(n int, now time.Time) *slot {
 	var victim *slot
 	most := 0
 	for _, old := range s.taken {
@@ -89,13 +88,13 @@ func (s *slots) givesWay(n int, now time.Time) *slot {
 			victim, most = old, k
 		}
 	}
-	if victim != nil && (most > n || now.Sub(victim.since) >= s.grace) {
+	if victim != nil && (most > n || now.Sub(victim.since) >= s.Grace) {
 		return victim
 	}
 	return nil
 }
 
-func (s *slots) count(who account.ID) (n int) {
+func (s *Slots) count(who account.ID) (n int) {
 	for _, t := range s.taken {
 		if t.account == who {
 			n++
@@ -104,11 +103,12 @@ func (s *slots) count(who account.ID) (n int) {
 	return n
 }
 
-func (s *slots) remove(which *slot) {
+func (s *Slots) remove(which *slot) {
 	s.taken = slices.DeleteFunc(s.taken, func(t *slot) bool { return t == which })
 }
 
-func (s *slots) len() int {
+// Len is how many calls are under way.
+func (s *Slots) Len() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.taken)
@@ -117,29 +117,22 @@ func (s *slots) len() int {
 // retrySlot is when a caller without a slot may try again.
 const retrySlot = 5 * time.Second
 
-// within makes a call of the key's account in a slot of its own.
-func (s *server) within(r *request, of *slots, b bound, call func(context.Context) error) error {
-	ctx, leave, err := of.enter(r.Context(), r.owner.ID)
-	if err != nil {
-		return s.noSlot(r, of, b, err)
-	}
-	defer leave()
-	err = call(ctx)
-	if errors.Is(context.Cause(ctx), errGaveWay) {
-		return s.noSlot(r, of, b, errGaveWay)
-	}
-	return err
-}
-
-// noSlot is the fault of a call without a slot. Clients read when to come again in
+// Within makes a call for the account of the request's key in a slot of its own. A
+// call without one, or one that lost it, gets 429; clients read when to come again in
 // either of two headers.
-func (s *server) noSlot(r *request, of *slots, b bound, why error) error {
-	h := r.w.Header()
-	h.Set("Retry-After", strconv.Itoa(int(retrySlot.Seconds())))
-	h.Set("X-RateLimit-Limit", strconv.Itoa(of.perAccount))
-	h.Set("X-RateLimit-Remaining", "0")
-	h.Set("X-RateLimit-Reset", strconv.FormatInt(s.Now().Add(retrySlot).Unix(), 10))
-	f := refused(http.StatusTooManyRequests)
-	f.detail = why.Error()
-	return s.atBound(b, f)
+func (s *Slots) Within(r *Request, call func(context.Context) error) error {
+	ctx, leave, err := s.enter(r.Context(), r.Owner.ID)
+	if err == nil {
+		defer leave()
+		err = call(ctx)
+		if !errors.Is(context.Cause(ctx), errGaveWay) {
+			return err
+		}
+		err = errGaveWay
+	}
+	now := r.Now()
+	Allowance{Limit: s.PerAccount, Reset: now.Add(retrySlot).Unix(), Exceeded: true}.Tell(r.W.Header(), now)
+	f := FaultOf(http.StatusTooManyRequests)
+	f.detail = err.Error()
+	return f.At(s.Bound)
 }

@@ -1,9 +1,12 @@
-package api
+package hooks
 
-import "tlsrelay/events/webhook"
+import (
+	"tlsrelay/events/webhook"
+	"tlsrelay/relay/api/rest"
+)
 
 // signingView says whether and by which key a webhook is signed; without
-// signing the key is "" (contract §5.2).
+// signing the key is "".
 type signingView struct {
 	ID        string `json:"id"`
 	PublicKey string `json:"public_key"`
@@ -21,32 +24,36 @@ func publicKey(e webhook.Endpoint) (string, error) {
 	return webhook.PublicKey(e.SigningKey)
 }
 
-func (s *server) getSigning(r *request) (any, error) {
-	e, err := s.findWebhook(r)
+// GetSigning says by which key a webhook is signed.
+func (s Calls) GetSigning(r *rest.Request) (any, error) {
+	e, err := s.find(r)
 	if err != nil {
 		return nil, err
 	}
 	return viewSigning(e)
 }
 
-func (s *server) getOldestSigning(r *request) (any, error) {
-	e, _, err := s.oldestWebhook(r)
+// GetOldestSigning is GetSigning of the oldest webhook.
+func (s Calls) GetOldestSigning(r *rest.Request) (any, error) {
+	e, _, err := s.oldest(r)
 	if err != nil {
 		return nil, err
 	}
 	return viewSigning(e)
 }
 
-func (s *server) patchSigning(r *request) (any, error) {
+// PatchSigning switches the signature of a webhook.
+func (s Calls) PatchSigning(r *rest.Request) (any, error) {
 	return s.setSigning(r, func(all []webhook.Endpoint) (webhook.Endpoint, error) {
-		return webhookWithID(all, r.PathValue("id"))
+		return withID(all, r.PathValue("id"))
 	})
 }
 
-func (s *server) patchOldestSigning(r *request) (any, error) {
+// PatchOldestSigning is PatchSigning of the oldest webhook.
+func (s Calls) PatchOldestSigning(r *rest.Request) (any, error) {
 	return s.setSigning(r, func(all []webhook.Endpoint) (webhook.Endpoint, error) {
 		if len(all) == 0 {
-			return webhook.Endpoint{}, noSuchWebhook()
+			return webhook.Endpoint{}, NotFound()
 		}
 		return all[0], nil
 	})
@@ -54,25 +61,23 @@ func (s *server) patchOldestSigning(r *request) (any, error) {
 
 // setSigning switches signing. On when it is on keeps the key pair, since
 // consumers have its public half; off forgets it.
-func (s *server) setSigning(r *request, find func([]webhook.Endpoint) (webhook.Endpoint, error)) (any, error) {
-	o, err := r.object(smallBody)
+func (s Calls) setSigning(r *rest.Request, find making) (any, error) {
+	o, err := r.Object(rest.SmallBody)
 	if err != nil {
 		return nil, err
 	}
-	if !o.has("enabled") {
-		o.refuse("enabled", "enabled is required")
-	}
+	o.Require("enabled")
 	var on bool
-	o.boolean("enabled", &on)
-	if err := o.err(); err != nil {
+	o.Bool("enabled", &on)
+	if err := o.Err(); err != nil {
 		return nil, err
 	}
-	e, err := s.changeWebhook(r, "webhook signing changed", func(all []webhook.Endpoint) (webhook.Endpoint, error) {
+	e, err := s.store(r, "webhook signing changed", func(all []webhook.Endpoint) (webhook.Endpoint, error) {
 		e, err := find(all)
 		if err != nil || on == (len(e.SigningKey) > 0) {
 			return e, err
 		}
-		e.Updated, e.SigningKey = s.Now(), nil
+		e.Updated, e.SigningKey = r.Now(), nil
 		if on {
 			e.SigningKey, err = webhook.NewSigningKey()
 		}

@@ -1,4 +1,4 @@
-package api
+package hooks
 
 import (
 	"maps"
@@ -9,11 +9,12 @@ import (
 
 	"tlsrelay/events/webhook"
 	"tlsrelay/policy/domain"
+	"tlsrelay/relay/api/rest"
 )
 
-// webhookView is the settings object (contract §5.2). The OAuth secret is
+// settingsView is the settings object. The OAuth secret is
 // not among its fields.
-type webhookView struct {
+type settingsView struct {
 	Enabled             bool       `json:"enabled"`
 	URL                 string     `json:"url"`
 	AccountStatusChange *bool      `json:"account_status_change,omitempty"` // only when asked for
@@ -37,8 +38,8 @@ type webhookView struct {
 	Updated             *time.Time `json:"updated_date"`
 }
 
-func viewWebhook(r *request, e webhook.Endpoint) (webhookView, error) {
-	v := webhookView{
+func view(r *rest.Request, e webhook.Endpoint) (settingsView, error) {
+	v := settingsView{
 		Enabled: e.Enabled, URL: e.URL, ID: e.ID,
 		Delivered: e.Delivered, Bounce: e.Bounce, Deferred: e.Deferred, Processed: e.Processed,
 		GroupResubscribe: e.Other["group_resubscribe"], GroupUnsubscribe: e.Other["group_unsubscribe"],
@@ -88,19 +89,19 @@ const (
 	maxOAuth = 1024
 )
 
-// readWebhook reads the fields that are there into e. When it returns an
+// read reads the fields that are there into e. When it returns an
 // error, e is not to be used.
-func readWebhook(o *object, e *webhook.Endpoint, allowInsecure bool) error {
-	o.boolean("enabled", &e.Enabled)
-	o.text("url", maxURL, &e.URL)
-	o.boolean("processed", &e.Processed)
-	o.boolean("deferred", &e.Deferred)
-	o.boolean("delivered", &e.Delivered)
-	o.boolean("bounce", &e.Bounce)
+func read(o *rest.Object, e *webhook.Endpoint, allowInsecure bool) error {
+	o.Bool("enabled", &e.Enabled)
+	o.Text("url", maxURL, &e.URL)
+	o.Bool("processed", &e.Processed)
+	o.Bool("deferred", &e.Deferred)
+	o.Bool("delivered", &e.Delivered)
+	o.Bool("bounce", &e.Bounce)
 	e.Other = maps.Clone(e.Other)
 	for _, name := range otherSwitches() {
 		on := e.Other[name]
-		o.boolean(name, &on)
+		o.Bool(name, &on)
 		if on != e.Other[name] {
 			if e.Other == nil {
 				e.Other = make(map[string]bool)
@@ -108,30 +109,30 @@ func readWebhook(o *object, e *webhook.Endpoint, allowInsecure bool) error {
 			e.Other[name] = on
 		}
 	}
-	o.textOrNull("friendly_name", 255, &e.FriendlyName)
+	o.TextOrNull("friendly_name", 255, &e.FriendlyName)
 	url := e.OAuthTokenURL
-	o.textOrNull("oauth_client_id", maxOAuth, &e.OAuthClientID)
-	o.textOrNull("oauth_client_secret", maxOAuth, &e.OAuthClientSecret)
-	o.textOrNull("oauth_token_url", maxURL, &e.OAuthTokenURL)
-	if e.OAuthTokenURL != url && !o.has("oauth_client_secret") {
+	o.TextOrNull("oauth_client_id", maxOAuth, &e.OAuthClientID)
+	o.TextOrNull("oauth_client_secret", maxOAuth, &e.OAuthClientSecret)
+	o.TextOrNull("oauth_token_url", maxURL, &e.OAuthTokenURL)
+	if e.OAuthTokenURL != url && !o.Has("oauth_client_secret") {
 		// Nobody has a secret that is not shown sent to a URL of his choice.
 		// Switching OAuth off forgets it, too.
 		e.OAuthClientSecret = ""
 	}
-	if err := o.err(); err != nil {
+	if err := o.Err(); err != nil {
 		return err
 	}
-	checkWebhook(o, *e, allowInsecure)
-	return o.err()
+	check(o, *e, allowInsecure)
+	return o.Err()
 }
 
-// checkWebhook looks at what the fields come to together.
-func checkWebhook(o *object, e webhook.Endpoint, allowInsecure bool) {
+// check looks at what the fields come to together.
+func check(o *rest.Object, e webhook.Endpoint, allowInsecure bool) {
 	if !validURL(e.URL, allowInsecure) {
-		o.refuse("url", "'"+e.URL+"' is not a valid url")
+		o.Wrong("url", "'"+e.URL+"' is not a valid url")
 	}
 	if e.OAuthTokenURL != "" && !validURL(e.OAuthTokenURL, allowInsecure) {
-		o.refuse("oauth_token_url", "'"+e.OAuthTokenURL+"' is not a valid url")
+		o.Wrong("oauth_token_url", "'"+e.OAuthTokenURL+"' is not a valid url")
 	}
 	if e.OAuthClientID == "" && e.OAuthTokenURL == "" && e.OAuthClientSecret == "" {
 		return
@@ -142,7 +143,7 @@ func checkWebhook(o *object, e webhook.Endpoint, allowInsecure bool) {
 		{"oauth_token_url", e.OAuthTokenURL},
 	} {
 		if f.value == "" {
-			o.refuse(f.name, "oauth_client_id, oauth_client_secret and oauth_token_url go together")
+			o.Wrong(f.name, "oauth_client_id, oauth_client_secret and oauth_token_url go together")
 		}
 	}
 }
@@ -165,9 +166,9 @@ func validURL(raw string, allowInsecure bool) bool {
 	return name.Qualified() && !strings.HasSuffix(name.String(), ".localhost")
 }
 
-// auditedWebhook is what the audit line shows of a webhook: no secret, no
+// audited is what the audit line shows of a webhook: no secret, no
 // password of a URL.
-func auditedWebhook(e webhook.Endpoint) map[string]any {
+func audited(e webhook.Endpoint) map[string]any {
 	return map[string]any{
 		"url": redactedURL(e.URL), "enabled": e.Enabled, "friendly_name": e.FriendlyName,
 		"processed": e.Processed, "deferred": e.Deferred, "delivered": e.Delivered, "bounce": e.Bounce,

@@ -14,7 +14,7 @@ import (
 	"tlsrelay/relay/web"
 )
 
-// guard lets a request through to next only if it comes from somebody who could
+// onlyOperator lets a request through to next only if it comes from somebody who could
 // be the operator. Every web page that the operator's browser shows can reach a
 // listener on loopback, so a token is not enough, and its absence must not be
 // fatal:
@@ -28,7 +28,7 @@ import (
 //
 // A caller with the token is no rebound page, and may use any Host; so may a caller
 // that only asks whether the relay is well.
-func guard(o Options, next http.Handler) http.Handler {
+func onlyOperator(o Options, next http.Handler) http.Handler {
 	want := sha256.Sum256([]byte("Bearer " + o.Token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		open := r.URL.Path == "/healthz" || r.URL.Path == "/readyz"

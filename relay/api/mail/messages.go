@@ -1,24 +1,27 @@
-package api
+package mail
 
 import (
 	"time"
 
 	"tlsrelay/policy"
 	"tlsrelay/relay"
+	"tlsrelay/relay/api/rest"
 )
 
-// The forms in which a message and its evidence are shown.
+// The forms in which a message and its evidence are shown to its account.
 type (
-	messageView struct {
+	// MessageView is a message with its deliveries.
+	MessageView struct {
 		ID         string         `json:"id"`
 		Accepted   time.Time      `json:"accepted"`
 		From       string         `json:"from"`
 		Size       int64          `json:"size"`
 		SMTPID     string         `json:"smtp_id"`
 		RequireTLS bool           `json:"requiretls"`
-		Deliveries []deliveryView `json:"deliveries"`
+		Deliveries []DeliveryView `json:"deliveries"`
 	}
-	deliveryView struct {
+	// DeliveryView is a delivery with its last attempt.
+	DeliveryView struct {
 		Destination string          `json:"destination"`
 		Class       policy.Class    `json:"class"`
 		Attempts    int             `json:"attempts"`
@@ -41,10 +44,10 @@ type (
 	}
 )
 
-func viewMessage(m relay.Message, ds []relay.Delivery) messageView {
-	v := messageView{
+func viewMessage(m relay.Message, ds []relay.Delivery) MessageView {
+	v := MessageView{
 		ID: m.ID.String(), Accepted: m.Accepted, From: m.From.String(), Size: m.Size,
-		SMTPID: m.SMTPID, RequireTLS: m.RequireTLS, Deliveries: make([]deliveryView, len(ds)),
+		SMTPID: m.SMTPID, RequireTLS: m.RequireTLS, Deliveries: make([]DeliveryView, len(ds)),
 	}
 	for i, d := range ds {
 		v.Deliveries[i] = viewDelivery(d)
@@ -52,8 +55,8 @@ func viewMessage(m relay.Message, ds []relay.Delivery) messageView {
 	return v
 }
 
-func viewDelivery(d relay.Delivery) deliveryView {
-	v := deliveryView{
+func viewDelivery(d relay.Delivery) DeliveryView {
+	v := DeliveryView{
 		Destination: d.Lane.Destination, Class: d.Lane.Class, Attempts: d.Attempts, Held: d.Held,
 		Recipients: make([]recipientView, len(d.Recipients)),
 	}
@@ -73,7 +76,8 @@ func viewDelivery(d relay.Delivery) deliveryView {
 	return v
 }
 
-func (s *server) getMessage(r *request) (any, error) {
+// Message answers with a message of the account.
+func (s Calls) Message(r *rest.Request) (any, error) {
 	id, err := relay.ParseMessageID(r.PathValue("id"))
 	if err != nil {
 		return nil, relay.ErrNotFound
@@ -86,13 +90,37 @@ func (s *server) getMessage(r *request) (any, error) {
 }
 
 // messageOf finds a message if it is the account's. Another's is not found.
-func (s *server) messageOf(r *request, id relay.MessageID) (relay.Message, []relay.Delivery, error) {
-	m, ds, err := s.Evidence.Message(r.Context(), id)
-	if err == nil && m.Account != r.on.ID {
+func (s Calls) messageOf(r *rest.Request, id relay.MessageID) (relay.Message, []relay.Delivery, error) {
+	m, ds, err := s.Store.Message(r.Context(), id)
+	if err == nil && m.Account != r.On.ID {
 		err = relay.ErrNotFound
 	}
 	if err != nil {
 		return relay.Message{}, nil, err
 	}
 	return m, ds, nil
+}
+
+// Evidence is a message with its deliveries, queued and finished, as the operator sees
+// it.
+type Evidence struct {
+	Message    relay.Message    `json:"message"`
+	Deliveries []relay.Delivery `json:"deliveries"`
+}
+
+// AnyMessage answers the operator with a message of whatever account.
+func (s Calls) AnyMessage(r *rest.Request) (any, error) {
+	id, err := relay.ParseMessageID(r.PathValue("id"))
+	if err != nil {
+		return nil, rest.InvalidField("id", "not a message id")
+	}
+	m, ds, err := s.Store.Message(r.Context(), id)
+	for i, d := range ds {
+		if d.Last != nil {
+			last := *d.Last
+			last.Hosts = relay.Explained(last.Hosts)
+			ds[i].Last = &last
+		}
+	}
+	return Evidence{m, ds}, err
 }
