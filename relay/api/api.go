@@ -22,13 +22,12 @@ import (
 
 // Options are the settings of the API. The zero Options are safe.
 type Options struct {
-	// RequestsPerMinute is how many requests one key may make, and a tenth of what all
-	// keys of an account may make; 0: no limit.
+	// RequestsPerMinute is how many requests one key may make. All keys of an account may
+	// make ten times as many; 0: no limit.
 	RequestsPerMinute int
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
-	// SourceAddresses are those that mail goes out from; none: the system's
-	// choice.
+	// SourceAddresses are those that mail goes out from; none: the system chooses.
 	SourceAddresses []netip.Addr
 	// AllowInsecureWebhooks admits http:// and private addresses as targets.
 	AllowInsecureWebhooks bool
@@ -120,8 +119,8 @@ func known(err error) *rest.Fault {
 	return nil
 }
 
-// conflict is what an operator hears where clients of SendGrid expect a fault of their
-// own.
+// conflict is what the operator hears. The public calls turn these errors into
+// SendGrid's faults before.
 func conflict(text string) *rest.Fault {
 	return rest.Worded(http.StatusConflict, text, rest.AboutField("", text))
 }

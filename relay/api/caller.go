@@ -81,9 +81,9 @@ func (s *server) limit(r *rest.Request) error {
 	return nil
 }
 
-// actsOn finds the account that the values of on-behalf-of mean. Whatever is
-// not the caller's to act on gets the same answer, so that nobody learns which
-// accounts exist; and so do two values, of which one could be empty and mean the
+// actsOn finds the account that the values of on-behalf-of mean. The answer is the
+// same for every account that the caller may not act on, so that nobody learns which
+// accounts exist. Two values are refused: one of them could be empty, which means the
 // caller itself.
 func (s *server) actsOn(r *rest.Request, values []string) (account.Account, error) {
 	switch {

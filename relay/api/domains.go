@@ -99,21 +99,21 @@ func readRule(o *rest.Object, rule *account.Override, now time.Time) error {
 	o.TextOrNull("expires", 64, &expires)
 	if expires != "" {
 		rule.Expires, err = time.Parse(time.RFC3339, expires)
-		// time.Parse takes zones of 24 hours, which cannot be written, and a zone may
-		// lead out of the year 9999: UTC is what is stored.
+		// time.Parse reads zones of 24 hours, which cannot be written again, and a zone can
+		// lead out of the year 9999: the rule is stored in UTC.
 		rule.Expires = rule.Expires.UTC()
 		if err != nil || !rule.Expires.After(now) || rule.Expires.Year() > 9999 {
 			o.Wrong("expires", "expires must be a future time as in RFC 3339")
 		}
 	}
 	if o.Err() == nil && !rule.Settings.RequireTLS && !rule.Settings.RequireValidCert {
-		// The stricter of rule and account holds, so it would do nothing.
+		// The stricter of rule and account counts, so it would do nothing.
 		o.Wrong("require_tls", "one of require_tls and require_valid_cert must be true: a rule can only tighten")
 	}
 	return o.Err()
 }
 
-// ruleBefore is the view of the rule that stands, nil when there is none.
+// ruleBefore is the view of the rule that is stored, nil when there is none.
 func (s *server) ruleBefore(r *rest.Request, name domain.Name) (any, error) {
 	rule, err := s.Overrides.Override(r.Context(), r.On.ID, name)
 	switch {

@@ -89,8 +89,7 @@ func (c tlsChange) apply(s *policy.Settings) {
 
 // parseNumberVersion compares a JSON number with 1.1, 1.2 and 1.3 by its
 // exact value: 1.20 and 12e-1 are 1.2, and 1.2000000000000000001 is not. It
-// compares digits, since a number with a huge exponent has no business being
-// computed.
+// compares digits: a number with a huge exponent is too large to compute.
 func parseNumberVersion(text string) (policy.Version, bool) {
 	mantissa, exponent, found := strings.Cut(strings.ToLower(text), "e")
 	exp := 0

@@ -84,9 +84,8 @@ func (s *server) addKey(r *rest.Request, o *rest.Object) (secret string, k accou
 	return secret, k, nil
 }
 
-// readKey reads name and scopes of a request over what the key has. A new
-// key without scopes has full access, which only a caller
-// with full access can give.
+// readKey reads name and scopes of a request over what the key has. A new key
+// without scopes has full access, which only a caller with full access can give.
 func readKey(o *rest.Object, caller, k account.Key) (account.Key, error) {
 	isNew := k.ID == ""
 	readName(o, &k, isNew)
@@ -171,8 +170,7 @@ func (s *server) replaceKey(r *rest.Request) (any, error) {
 	return viewKey(k), nil
 }
 
-// changeKey changes the key of the path. Whether it exists is told last
-// .
+// changeKey changes the key of the path. Whether it exists is told last.
 func (s *server) changeKey(r *rest.Request, change func(account.Key) (account.Key, error)) (account.Key, error) {
 	id := r.PathValue("id")
 	var before account.Key

@@ -75,8 +75,8 @@ func (s *server) patchSettings(r *rest.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Read once for its faults alone: the values are read again over what is
-	// stored, inside the change.
+	// This first reading is for the faults alone. The change reads the values again,
+	// over what is stored then.
 	if err := readSettings(o, &policy.Settings{}, r.On.Kind); err != nil {
 		return nil, err
 	}

@@ -39,8 +39,8 @@ func viewSubuser(a account.Account) subuserView {
 	return subuserView{Disabled: a.Disabled, ID: numericID(a), Username: a.Username, Email: a.Email}
 }
 
-// theRegion is the one region that this relay has, by SendGrid's name for what
-// is tied to none.
+// theRegion is the one region that this relay has: SendGrid's name for no region in
+// particular.
 const theRegion = "global"
 
 // queryRegion reads region and include_region of a query, and gives what to
@@ -131,8 +131,8 @@ func (s *server) createSubuser(r *rest.Request) (any, error) {
 	return newSubuserView{a.Username, numericID(a), a.Email, region, allocation{"unlimited"}}, nil
 }
 
-// readSubuser reads the documented fields, and gives the region to show. There
-// is nothing to log in to, so the password is looked at by nobody.
+// readSubuser reads the documented fields, and gives the region to show. Nobody reads
+// the password: there is nothing to log in to.
 func (s *server) readSubuser(o *rest.Object) (a account.Account, region string, err error) {
 	a.Kind = account.KindSubuser
 	if o.Len() == 0 {
@@ -156,9 +156,9 @@ func (s *server) readSubuser(o *rest.Object) (a account.Account, region string, 
 	return a, theRegion, o.Err()
 }
 
-// checkIPs refuses addresses that a subuser's mail cannot come from. Where none
-// are configured, the system chooses them, and behind a NAT nobody here knows
-// what others see: any address may be right then, and one is as good as another.
+// checkIPs refuses addresses that a subuser's mail cannot come from. Where none are
+// configured, the system chooses them, and a NAT may change them: then any address
+// may be right.
 func (s *server) checkIPs(o *rest.Object, ips []string) {
 	for _, text := range ips {
 		addr, err := netip.ParseAddr(text)
@@ -174,8 +174,8 @@ func (s *server) checkIPs(o *rest.Object, ips []string) {
 	}
 }
 
-// putSubuserIPs says yes to the addresses that a subuser's mail comes from
-// anyway: which one of them a message takes is not the subuser's to choose.
+// putSubuserIPs accepts the addresses that a subuser's mail comes from anyway. It
+// changes nothing: a subuser cannot choose among them.
 func (s *server) putSubuserIPs(r *rest.Request) (any, error) {
 	if err := parentOnly(r); err != nil {
 		return nil, err

@@ -12,8 +12,7 @@ import (
 	"tlsrelay/relay/api/rest"
 )
 
-// settingsView is the settings object. The OAuth secret is
-// not among its fields.
+// settingsView is the settings object. The OAuth secret is not among its fields.
 type settingsView struct {
 	Enabled             bool       `json:"enabled"`
 	URL                 string     `json:"url"`
@@ -115,7 +114,7 @@ func read(o *rest.Object, e *webhook.Endpoint, allowInsecure bool) error {
 	o.TextOrNull("oauth_client_secret", maxOAuth, &e.OAuthClientSecret)
 	o.TextOrNull("oauth_token_url", maxURL, &e.OAuthTokenURL)
 	if e.OAuthTokenURL != url && !o.Has("oauth_client_secret") {
-		// Nobody has a secret that is not shown sent to a URL of his choice.
+		// The secret is not shown, so nobody may have it sent to another URL either.
 		// Switching OAuth off forgets it, too.
 		e.OAuthClientSecret = ""
 	}
@@ -148,9 +147,9 @@ func check(o *rest.Object, e webhook.Endpoint, allowInsecure bool) {
 	}
 }
 
-// validURL admits what events/webhook would post to. Names that can only be
-// local are refused as private addresses are; what other names resolve to is
-// looked at when they are dialled.
+// validURL admits what events/webhook would post to. It refuses names that can only be
+// local, as private addresses; events/webhook checks what other names resolve to when
+// it dials.
 func validURL(raw string, allowInsecure bool) bool {
 	if webhook.CheckURL(raw, allowInsecure) != nil {
 		return false

@@ -68,8 +68,8 @@ func (s Calls) Get(r *rest.Request) (any, error) {
 	return view(r, e)
 }
 
-// GetOldest is the form without an id. Clients of it know no webhook
-// that is not there, only one that is not set up: they get an empty one.
+// GetOldest is the form without an id. Its clients do not know that there may be no
+// webhook, only one that is not set up: they get an empty one.
 func (s Calls) GetOldest(r *rest.Request) (any, error) {
 	e, _, err := s.oldest(r)
 	if err != nil {
@@ -87,8 +87,8 @@ func (s Calls) Create(r *rest.Request) (any, error) {
 	return s.storeAndView(r, func(all []webhook.Endpoint) (webhook.Endpoint, error) { return s.fresh(r, o, all) })
 }
 
-// PatchOldest makes the webhook when there is none yet: clients of
-// the form without an id have no other way to create one.
+// PatchOldest makes the webhook when there is none yet: clients of the form without an
+// id have no other way to make one.
 func (s Calls) PatchOldest(r *rest.Request) (any, error) {
 	o, err := r.Object(rest.SmallBody)
 	if err != nil {

@@ -59,8 +59,8 @@ func (s Calls) PatchOldestSigning(r *rest.Request) (any, error) {
 	})
 }
 
-// setSigning switches signing. On when it is on keeps the key pair, since
-// consumers have its public half; off forgets it.
+// setSigning switches signing. Switching it on again keeps the key pair, whose public
+// half consumers have; switching it off forgets the pair.
 func (s Calls) setSigning(r *rest.Request, find making) (any, error) {
 	o, err := r.Object(rest.SmallBody)
 	if err != nil {

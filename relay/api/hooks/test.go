@@ -15,9 +15,9 @@ type Tester interface {
 	Test(ctx context.Context, e webhook.Endpoint) error
 }
 
-// Test posts sample events to a URL, in the name of a stored webhook
-// where id says so. What the URL's host answered is for the log only: told to
-// the caller, it would let the caller look around from here.
+// Test posts sample events to a URL, in the name of a stored webhook where id says so.
+// Only the log hears what the URL's host answered: a caller could use the relay to look
+// around its network.
 func (s Calls) Test(r *rest.Request) (any, error) {
 	o, err := r.Object(rest.SmallBody)
 	if err != nil {
@@ -40,7 +40,7 @@ func (s Calls) Test(r *rest.Request) (any, error) {
 
 // target makes the endpoint to test. A stored OAuth secret is used only
 // with the client id and the token URL it was stored with: with another URL,
-// testing would hand the secret out.
+// the test would give the secret away.
 func (s Calls) target(r *rest.Request, o *rest.Object) (webhook.Endpoint, error) {
 	e := webhook.Endpoint{Account: string(r.On.ID), Enabled: true}
 	o.Require("url")

@@ -11,8 +11,7 @@ import (
 	"tlsrelay/relay/api/rest"
 )
 
-// blockView is one item of the block list; all four fields are
-// always there.
+// blockView is one item of the block list; all four fields are always there.
 type blockView struct {
 	Created int64  `json:"created"`
 	Email   string `json:"email"`

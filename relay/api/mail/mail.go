@@ -32,11 +32,11 @@ type Calls struct {
 // Queue is the running queue, as far as operators reach into it. relay/queue
 // implements it.
 type Queue interface {
-	// Rescan has everything that became due by the store's hand tried now.
+	// Rescan tries everything now that the store has made due.
 	Rescan()
 	// Drop gives up a delivery taken from the store.
 	Drop(ctx context.Context, c relay.Claimed, words string) error
-	// GuardHolds reports whether the mass-violation guard puts drops off.
+	// GuardHolds reports whether the mass-violation guard delays drops.
 	GuardHolds() bool
 	// ReleaseGuard lets drops go on.
 	ReleaseGuard()

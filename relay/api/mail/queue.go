@@ -24,7 +24,7 @@ type Changed struct {
 }
 
 const (
-	// CountedMore is how far is counted what is behind a part of a list.
+	// CountedMore bounds the count of rows behind a part of a list.
 	CountedMore = 10_000
 	// listed is how many rows one call lists unless told, and maxListed at most.
 	listed    = 100
@@ -178,7 +178,7 @@ func (s Calls) Destinations(r *rest.Request) (any, error) {
 	return some, nil
 }
 
-// GetGuard says whether the mass-violation guard puts drops off.
+// GetGuard says whether the mass-violation guard delays drops.
 func (s Calls) GetGuard(*rest.Request) (any, error) { return Guard{s.Queue.GuardHolds()}, nil }
 
 // ReleaseGuard lets drops go on.
@@ -188,12 +188,12 @@ func (s Calls) ReleaseGuard(r *rest.Request) (any, error) {
 	return s.GetGuard(r)
 }
 
-// takeLease is how long a delivery taken to be dropped stays ours; it waits
-// for the commit of the drop and for nothing else.
+// takeLease is how long a delivery that is taken to be dropped stays ours. It waits
+// for the commit of the drop only.
 const takeLease = time.Minute
 
-// drop gives up what is selected and was there when the drop began: not the
-// reports it makes itself, which may match as well.
+// drop gives up what is selected and was there when the drop began. It leaves the
+// reports alone that it makes itself, which may match as well.
 func (s Calls) drop(ctx context.Context, sel relay.Selection, reason string) (n int, err error) {
 	words := "message dropped by the operator"
 	if reason != "" {

@@ -38,8 +38,8 @@ func (r *Request) Bool(name string) (bool, error) {
 	return b, nil
 }
 
-// LastSecond ends the year 9999: what scripts write for "no end" is beyond it,
-// and so is what a time can hold.
+// LastSecond ends the year 9999. Scripts write later times for "no end", and a time
+// cannot have them all.
 const LastSecond = 253402300799
 
 // Second reads a time of the query in Unix seconds; zero when absent.
@@ -125,10 +125,10 @@ func pageURL(r *http.Request, limit, offset int) string {
 		"?limit=" + strconv.Itoa(limit) + "&offset=" + strconv.Itoa(offset) + filters
 }
 
-// scheme is what the client asked with. Behind a proxy that ends TLS only the
-// proxy's word says so (RFC 7239 §5.4, and the header before it). Anybody is
-// believed, for the answer goes to whoever said it and is kept by no cache; the
-// host is the one asked for, and never a header's.
+// scheme is what the client asked with. Behind a proxy that ends TLS only a
+// header of the proxy says so (RFC 7239 §5.4, and the header before it). It believes
+// anybody: the answer goes to whoever sent the header, and no cache keeps it. The host
+// is the one asked for, and never a header's.
 func scheme(r *http.Request) string {
 	if r.TLS != nil || isHTTPS(r.Header.Get("X-Forwarded-Proto")) {
 		return "https"

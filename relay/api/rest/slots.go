@@ -16,17 +16,17 @@ import (
 // Slots bound the calls of one kind that wait for hosts of the caller's choosing: a
 // host that says nothing keeps such a call under way for as long as it may take.
 //
-// An account has a few slots, and all accounts together have a number. It is the
-// account of the key that counts, whomever the key acts for: a parent with ten
-// thousand subusers has one share. When all slots are taken, the newcomer gets one
-// from the account with the most, as long as that has more than the newcomer; else
-// it gets one that is past its grace. So one account never keeps another out. Many
-// accounts that act as one can make a call of another wait for a slot until one of
-// theirs is past its grace.
+// An account has PerAccount slots, and all accounts together have Total. A call counts
+// for the account of its key, whomever the key acts for: a parent with ten thousand
+// subusers has one share. When all slots are taken, the newcomer gets one from the
+// account with the most, as long as that has more than the newcomer; else it gets one
+// that is past its grace. So one account never keeps another out. Many accounts that
+// act as one can make a call of another wait for a slot until one of theirs is past
+// its grace.
 type Slots struct {
 	PerAccount int
 	Total      int
-	Grace      time.Duration // nobody's call is ended before, while no account has more than others
+	Grace      time.Duration // a call ends before it only for an account with fewer
 	Bound      string        // by which refusals are counted
 	GaveWay    prometheus.Counter
 

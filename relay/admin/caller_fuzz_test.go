@@ -10,10 +10,10 @@ import (
 	"testing"
 )
 
-// FuzzGuard plays a browser that a page has sent here, with any headers. What gets
+// FuzzOnlyOperator plays a browser that a page has sent here, with any headers. What gets
 // through has the token, or a Host that no stranger's name can be; a change says that
 // it is JSON, and comes from the page's own origin where it says from where.
-func FuzzGuard(f *testing.F) {
+func FuzzOnlyOperator(f *testing.F) {
 	const token = "s3cret"
 	for _, host := range []string{
 		"127.0.0.1:8026", "localhost", "LOCALHOST.:1", "[::1]:8026", "[::ffff:127.0.0.1]", "relay.svc", "evil.example:8026", "127.0.0.1.evil.example", "localhost.evil.example",

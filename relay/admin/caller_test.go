@@ -18,7 +18,7 @@ func with(headers map[string]string, name, value string) map[string]string {
 }
 
 // Who may call, one request a line.
-func TestGuard(t *testing.T) {
+func TestOnlyOperator(t *testing.T) {
 	const token = "s3cret"
 	for _, c := range []struct {
 		name          string
