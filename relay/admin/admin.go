@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"encoding/json"
 	"net/http"
 	"net/http/pprof"
 
@@ -48,16 +47,4 @@ func New(o Options, d Deps) http.Handler {
 	mux.HandleFunc("GET /{$}", s.page)
 	mux.Handle("/admin/", d.Calls)
 	return onlyOperator(o, mux)
-}
-
-func reply(w http.ResponseWriter, status int, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	enc.Encode(v) // a client that has gone away is nobody to tell
-}
-
-func refuse(w http.ResponseWriter, status int, text string) {
-	reply(w, status, map[string]string{"error": text})
 }

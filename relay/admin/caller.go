@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"tlsrelay/relay/api/rest"
 	"tlsrelay/relay/web"
 )
 
@@ -35,23 +36,23 @@ func onlyOperator(o Options, next http.Handler) http.Handler {
 		known := o.Token != "" && sameToken(r.Header.Get("Authorization"), want)
 		switch {
 		case !open && !known && !o.ownHost(r.Host):
-			refuse(w, http.StatusMisdirectedRequest, "this Host is not the operator's listener; admin.hosts may name it")
+			rest.Refuse(w, http.StatusMisdirectedRequest, "this Host is not the operator's listener; admin.hosts may name it")
 		case !open && !known && o.Token != "":
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			web.Denied(w, r)
-			refuse(w, http.StatusUnauthorized, "a token is needed")
+			rest.Refuse(w, http.StatusUnauthorized, "a token is needed")
 		case fromOtherPage(r) && !followsLink(r):
-			refuse(w, http.StatusForbidden, "a request of a page that is not the operator's")
+			rest.Refuse(w, http.StatusForbidden, "a request of a page that is not the operator's")
 		case changes(r) && !ownOrigin(r):
-			refuse(w, http.StatusForbidden, "a change from another origin")
+			rest.Refuse(w, http.StatusForbidden, "a change from another origin")
 		case changes(r) && !isJSON(r):
-			refuse(w, http.StatusUnsupportedMediaType, "a change must be application/json")
+			rest.Refuse(w, http.StatusUnsupportedMediaType, "a change must be application/json")
 		case !known && o.Token != "": // open
 			next.ServeHTTP(w, r)
 		case !web.Shown(w, r, operator, "") && changes(r):
-			// What only looks has its answer all the same: a probe must not hear of it.
+			// A request that changes nothing is answered all the same, probes above all.
 			w.Header().Set("Retry-After", "1")
-			refuse(w, http.StatusTooManyRequests, "too many requests of the operator are under way")
+			rest.Refuse(w, http.StatusTooManyRequests, "too many requests of the operator are under way")
 		default:
 			next.ServeHTTP(w, r)
 		}

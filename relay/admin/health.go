@@ -8,12 +8,14 @@ import (
 	"sync"
 
 	"go.uber.org/zap"
+
+	"tlsrelay/relay/api/rest"
 )
 
-// Readiness is whether mail is taken, part by part. Words are for whoever asks,
+// Readiness is whether mail is taken, part by part. Its texts go to anybody who asks,
 // with a token or without.
 type Readiness struct {
-	// Troubles are the parts by name, with what keeps one from its work; "": nothing.
+	// Troubles says for each part, by name, why it does not work; "": it works.
 	Troubles map[string]string
 	// DNSSEC is "on", or "off" and why. Mail is taken either way.
 	DNSSEC string
@@ -34,7 +36,7 @@ func (r Readiness) troubled() []string {
 }
 
 func (s *server) healthy(w http.ResponseWriter, _ *http.Request) {
-	reply(w, http.StatusOK, map[string]string{"status": "alive"})
+	rest.Reply(w, http.StatusOK, map[string]string{"status": "alive"})
 }
 
 func (s *server) ready(w http.ResponseWriter, _ *http.Request) {
@@ -55,14 +57,14 @@ func (s *server) ready(w http.ResponseWriter, _ *http.Request) {
 	}
 	if bad != "" {
 		body["status"], body["error"] = "not ready", "not ready: "+bad
-		reply(w, http.StatusServiceUnavailable, body)
+		rest.Reply(w, http.StatusServiceUnavailable, body)
 		return
 	}
-	reply(w, http.StatusOK, body)
+	rest.Reply(w, http.StatusOK, body)
 }
 
-// told is the last that the log has said of the readiness: probes ask every few
-// seconds.
+// told is what the log has said last about the readiness: probes ask every few
+// seconds, and the log hears of changes only.
 type told struct {
 	mu   sync.Mutex
 	last string

@@ -10,6 +10,7 @@
 //	query.go    parameters of the query, pages, links to other pages
 //	fields.go   Object: one JSON object read field by field, all faults at once
 //	fault.go    Fault: an error that is meant for the client, in each dialect
+//	write.go    the answer, in the dialect of the path
 //	limit.go    Limiter: how many requests a key or an account has left
 //	slots.go    Slots: calls that wait for hosts of the caller's choosing
 //	name.go     Find: the account that an operator names

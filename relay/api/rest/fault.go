@@ -1,8 +1,6 @@
 package rest
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
@@ -137,7 +135,7 @@ func (f *Fault) encode(path, requestID string) (contentType string, body []byte)
 			"about:blank", http.StatusText(f.status), f.status, f.detail, requestID, f.fields,
 		})
 	case strings.HasPrefix(path, OperatorPrefix):
-		return "application/json", encodeAt(path, map[string]string{"error": f.text()})
+		return "application/json", indented(oneText{f.text()})
 	}
 	return "application/json", f.body
 }
@@ -157,28 +155,7 @@ func (f *Fault) text() string {
 	return strings.Join(texts, "; ")
 }
 
-// encodeAt writes the answer of a call. People read those of the operator's with curl.
-func encodeAt(path string, v any) []byte {
-	text := encode(v)
-	if !strings.HasPrefix(path, OperatorPrefix) {
-		return text
-	}
-	var b bytes.Buffer
-	if err := json.Indent(&b, text, "", "  "); err != nil {
-		return text // no JSON of ours is malformed
-	}
-	b.WriteByte('\n')
-	return b.Bytes()
-}
-
-// encode writes JSON without the escapes for HTML and without a line end:
-// clients compare texts.
-func encode(v any) []byte {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		panic(err) // every answer is made of types of ours that encode
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+// oneText is the form of errors under OperatorPrefix.
+type oneText struct {
+	Error string `json:"error"`
 }

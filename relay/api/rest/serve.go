@@ -135,10 +135,3 @@ func (s Surface) fail(w http.ResponseWriter, r *http.Request, f *Fault) int {
 	write(w, f.status, contentType, body)
 	return f.status
 }
-
-func write(w http.ResponseWriter, status int, contentType string, body []byte) {
-	w.Header().Set("Content-Type", contentType)
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(status)
-	w.Write(body) // a client that has gone away is nobody to tell
-}
