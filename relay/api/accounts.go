@@ -64,11 +64,7 @@ func (s *server) listAccounts(r *rest.Request) (any, error) {
 func (s *server) getAccount(r *rest.Request) (any, error) { return viewAccount(r.On), nil }
 
 // createAccount makes a subuser (username) or a customer account (customer).
-func (s *server) createAccount(r *rest.Request) (any, error) {
-	o, err := r.Object(rest.SmallBody)
-	if err != nil {
-		return nil, err
-	}
+func (s *server) createAccount(r *rest.Request, o *rest.Object) (any, error) {
 	a, field := account.Account{Kind: account.KindSubuser}, "username"
 	if o.Has("customer") {
 		a.Kind, field = account.KindCustomer, "customer"
@@ -82,18 +78,15 @@ func (s *server) createAccount(r *rest.Request) (any, error) {
 	if err := o.Err(); err != nil {
 		return nil, err
 	}
-	if a, err = s.addAccount(r, a); err != nil {
+	a, err := s.addAccount(r, a)
+	if err != nil {
 		return nil, err
 	}
 	return viewAccount(a), nil
 }
 
 // patchAccount changes what is given.
-func (s *server) patchAccount(r *rest.Request) (any, error) {
-	o, err := r.Object(rest.SmallBody)
-	if err != nil {
-		return nil, err
-	}
+func (s *server) patchAccount(r *rest.Request, o *rest.Object) (any, error) {
 	change, err := parseTLS(o, o.Unquoted("version")) // the command line gives it as text
 	if err != nil {
 		return nil, err
@@ -131,11 +124,7 @@ func (s *server) listAccountKeys(r *rest.Request) (any, error) {
 	return views, err
 }
 
-func (s *server) createAccountKey(r *rest.Request) (any, error) {
-	o, err := r.Object(rest.LargeBody)
-	if err != nil {
-		return nil, err
-	}
+func (s *server) createAccountKey(r *rest.Request, o *rest.Object) (any, error) {
 	var scopes []string
 	o.Texts("scopes", &scopes)
 	for _, scope := range scopes {

@@ -12,11 +12,7 @@ import (
 
 // check looks at a domain's hosts under the account's demands, changed by
 // what the request says, as a delivery would find them now.
-func (s *server) check(r *rest.Request) (any, error) {
-	o, err := r.Object(rest.SmallBody)
-	if err != nil {
-		return nil, err
-	}
+func (s *server) check(r *rest.Request, o *rest.Object) (any, error) {
 	o.Require("domain")
 	var given string
 	o.Text("domain", 1000, &given)
@@ -37,11 +33,7 @@ func (s *server) check(r *rest.Request) (any, error) {
 
 // checkFor is check under the demands of the account that the operator names, or of
 // nobody. The domain may be an address literal.
-func (s *server) checkFor(r *rest.Request) (any, error) {
-	o, err := r.Object(rest.SmallBody)
-	if err != nil {
-		return nil, err
-	}
+func (s *server) checkFor(r *rest.Request, o *rest.Object) (any, error) {
 	var given, name string
 	o.Text("domain", 1000, &given)
 	o.Text("account", 320, &name)

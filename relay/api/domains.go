@@ -55,11 +55,7 @@ func (s *server) getDomain(r *rest.Request) (any, error) {
 
 // putDomain makes or replaces a rule; fields that are not given have their
 // defaults, as PUT has it.
-func (s *server) putDomain(r *rest.Request) (any, error) {
-	o, err := r.Object(rest.SmallBody)
-	if err != nil {
-		return nil, err
-	}
+func (s *server) putDomain(r *rest.Request, o *rest.Object) (any, error) {
 	name, err := parseDomain(r.PathValue("domain"))
 	if err != nil {
 		return nil, err

@@ -24,11 +24,7 @@ func viewTLS(s policy.Settings) TLSSettings {
 
 func (s *server) getTLS(r *rest.Request) (any, error) { return viewTLS(r.On.Settings), nil }
 
-func (s *server) patchTLS(r *rest.Request) (any, error) {
-	o, err := r.Object(rest.SmallBody)
-	if err != nil {
-		return nil, err
-	}
+func (s *server) patchTLS(r *rest.Request, o *rest.Object) (any, error) {
 	change, err := parseTLS(o, o.Raw("version"))
 	if err != nil {
 		return nil, err

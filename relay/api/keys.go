@@ -52,11 +52,7 @@ func (s *server) listKeys(r *rest.Request) (any, error) {
 	return map[string]any{"result": result}, nil
 }
 
-func (s *server) createKey(r *rest.Request) (any, error) {
-	o, err := r.Object(rest.LargeBody)
-	if err != nil {
-		return nil, err
-	}
+func (s *server) createKey(r *rest.Request, o *rest.Object) (any, error) {
 	secret, k, err := s.addKey(r, o)
 	switch {
 	case errors.Is(err, account.ErrTooMany):
@@ -138,11 +134,7 @@ func (s *server) getKey(r *rest.Request) (any, error) {
 	return viewKey(k), nil
 }
 
-func (s *server) renameKey(r *rest.Request) (any, error) {
-	o, err := r.Object(rest.SmallBody)
-	if err != nil {
-		return nil, err
-	}
+func (s *server) renameKey(r *rest.Request, o *rest.Object) (any, error) {
 	var named account.Key
 	readName(o, &named, true)
 	if err := o.Err(); err != nil {
@@ -158,11 +150,7 @@ func (s *server) renameKey(r *rest.Request) (any, error) {
 	return keyName{k.ID, k.Name}, nil
 }
 
-func (s *server) replaceKey(r *rest.Request) (any, error) {
-	o, err := r.Object(rest.LargeBody)
-	if err != nil {
-		return nil, err
-	}
+func (s *server) replaceKey(r *rest.Request, o *rest.Object) (any, error) {
 	k, err := s.changeKey(r, func(k account.Key) (account.Key, error) { return readKey(o, r.Key, k) })
 	if err != nil {
 		return nil, err

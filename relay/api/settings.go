@@ -70,16 +70,7 @@ func (s *server) viewSettingsOf(r *rest.Request) (any, error) {
 
 func (s *server) getSettings(r *rest.Request) (any, error) { return s.viewSettingsOf(r) }
 
-func (s *server) patchSettings(r *rest.Request) (any, error) {
-	o, err := r.Object(rest.SmallBody)
-	if err != nil {
-		return nil, err
-	}
-	// This first reading is for the faults alone. The change reads the values again,
-	// over what is stored then.
-	if err := readSettings(o, &policy.Settings{}, r.On.Kind); err != nil {
-		return nil, err
-	}
+func (s *server) patchSettings(r *rest.Request, o *rest.Object) (any, error) {
 	var before policy.Settings
 	after, err := s.Accounts.UpdateAccount(r.Context(), r.On.ID, func(a *account.Account) error {
 		before = a.Settings

@@ -66,18 +66,17 @@ func numericID(a account.Account) int64 {
 	return n
 }
 
-// parentOnly refuses whoever has no subusers.
-func parentOnly(r *rest.Request) error {
-	if r.On.Kind != account.KindParent {
-		return rest.FaultOf(http.StatusForbidden)
+// parents is a call for the account that has subusers.
+func parents(call rest.Call) rest.Call {
+	return func(r *rest.Request) (any, error) {
+		if r.On.Kind != account.KindParent {
+			return nil, rest.FaultOf(http.StatusForbidden)
+		}
+		return call(r)
 	}
-	return nil
 }
 
 func (s *server) listSubusers(r *rest.Request) (any, error) {
-	if err := parentOnly(r); err != nil {
-		return nil, err
-	}
 	limit, offset, err := r.Page(rest.NoLimit, 1, rest.NoLimit)
 	if err != nil {
 		return nil, err
@@ -102,14 +101,7 @@ func (s *server) listSubusers(r *rest.Request) (any, error) {
 	return rest.Cut(views, limit, offset), nil
 }
 
-func (s *server) createSubuser(r *rest.Request) (any, error) {
-	if err := parentOnly(r); err != nil {
-		return nil, err
-	}
-	o, err := r.Object(rest.SmallBody)
-	if err != nil {
-		return nil, err
-	}
+func (s *server) createSubuser(r *rest.Request, o *rest.Object) (any, error) {
 	a, region, err := s.readSubuser(o)
 	if err != nil {
 		return nil, err
@@ -176,14 +168,7 @@ func (s *server) checkIPs(o *rest.Object, ips []string) {
 
 // putSubuserIPs accepts the addresses that a subuser's mail comes from anyway. It
 // changes nothing: a subuser cannot choose among them.
-func (s *server) putSubuserIPs(r *rest.Request) (any, error) {
-	if err := parentOnly(r); err != nil {
-		return nil, err
-	}
-	o, err := r.ListOrObject(rest.LargeBody, "ips")
-	if err != nil {
-		return nil, err
-	}
+func (s *server) putSubuserIPs(r *rest.Request, o *rest.Object) (any, error) {
 	ips := []string{}
 	o.Require("ips")
 	o.Texts("ips", &ips)
@@ -201,9 +186,6 @@ func (s *server) putSubuserIPs(r *rest.Request) (any, error) {
 }
 
 func (s *server) findSubuser(r *rest.Request) (account.Account, error) {
-	if err := parentOnly(r); err != nil {
-		return account.Account{}, err
-	}
 	a, err := s.Accounts.AccountNamed(r.Context(), account.KindSubuser, r.PathValue("name"))
 	if err == nil && a.Kind != account.KindSubuser {
 		err = account.ErrNotFound // the parent shares its names with subusers
@@ -225,14 +207,7 @@ func (s *server) getSubuser(r *rest.Request) (any, error) {
 	return view, nil
 }
 
-func (s *server) patchSubuser(r *rest.Request) (any, error) {
-	if err := parentOnly(r); err != nil {
-		return nil, err
-	}
-	o, err := r.Object(rest.SmallBody)
-	if err != nil {
-		return nil, err
-	}
+func (s *server) patchSubuser(r *rest.Request, o *rest.Object) (any, error) {
 	if !o.Has("disabled") {
 		return nil, rest.InvalidField("", "no fields provided")
 	}

@@ -68,48 +68,20 @@ func (s Calls) Get(r *rest.Request) (any, error) {
 	return view(r, e)
 }
 
-// GetOldest is the form without an id. Its clients do not know that there may be no
-// webhook, only one that is not set up: they get an empty one.
-func (s Calls) GetOldest(r *rest.Request) (any, error) {
-	e, _, err := s.oldest(r)
-	if err != nil {
-		return nil, err
-	}
-	return view(r, e)
-}
-
 // Create makes a webhook.
-func (s Calls) Create(r *rest.Request) (any, error) {
-	o, err := r.Object(rest.SmallBody)
-	if err != nil {
-		return nil, err
-	}
+func (s Calls) Create(r *rest.Request, o *rest.Object) (any, error) {
 	return s.storeAndView(r, func(all []webhook.Endpoint) (webhook.Endpoint, error) { return s.fresh(r, o, all) })
 }
 
-// PatchOldest makes the webhook when there is none yet: clients of the form without an
-// id have no other way to make one.
-func (s Calls) PatchOldest(r *rest.Request) (any, error) {
-	o, err := r.Object(rest.SmallBody)
-	if err != nil {
-		return nil, err
-	}
+// Patch changes a webhook. Without an id it makes one when there is none yet: clients
+// of that form have no other way.
+func (s Calls) Patch(r *rest.Request, o *rest.Object) (any, error) {
 	return s.storeAndView(r, func(all []webhook.Endpoint) (webhook.Endpoint, error) {
-		if len(all) == 0 {
+		id := r.PathValue("id")
+		if id == "" && len(all) == 0 {
 			return s.fresh(r, o, all)
 		}
-		return s.patched(r, o, all[0])
-	})
-}
-
-// Patch changes a webhook.
-func (s Calls) Patch(r *rest.Request) (any, error) {
-	o, err := r.Object(rest.SmallBody)
-	if err != nil {
-		return nil, err
-	}
-	return s.storeAndView(r, func(all []webhook.Endpoint) (webhook.Endpoint, error) {
-		e, err := withID(all, r.PathValue("id"))
+		e, err := pick(all, id)
 		if err == nil {
 			return s.patched(r, o, e)
 		}
@@ -161,7 +133,7 @@ func (s Calls) store(r *rest.Request, what string, made making) (webhook.Endpoin
 		if asked, err = made(all); err != nil {
 			return asked, err
 		}
-		if was, err = withID(all, asked.ID); err == nil {
+		if was, err = pick(all, asked.ID); err == nil {
 			before = audited(was)
 		} else {
 			what = "webhook created"
@@ -201,29 +173,25 @@ func (s Calls) Delete(r *rest.Request) (any, error) {
 	return nil, nil
 }
 
-// find finds the webhook of the path, if it is the account's.
+// find finds the webhook of the path, if it is the account's. Clients of the form
+// without an id do not know that there may be no webhook, only one that is not set up:
+// they get an empty one.
 func (s Calls) find(r *rest.Request) (webhook.Endpoint, error) {
 	all, err := s.Store.Endpoints(r.Context(), string(r.On.ID))
-	if err != nil {
+	id := r.PathValue("id")
+	if err != nil || id == "" && len(all) == 0 {
 		return webhook.Endpoint{}, err
 	}
-	return withID(all, r.PathValue("id"))
+	return pick(all, id)
 }
 
-func withID(all []webhook.Endpoint, id string) (webhook.Endpoint, error) {
-	i := slices.IndexFunc(all, func(e webhook.Endpoint) bool { return e.ID == id })
+// pick gives the webhook with an id; "" means the oldest.
+func pick(all []webhook.Endpoint, id string) (webhook.Endpoint, error) {
+	i := slices.IndexFunc(all, func(e webhook.Endpoint) bool { return id == "" || e.ID == id })
 	if i < 0 {
 		return webhook.Endpoint{}, NotFound()
 	}
 	return all[i], nil
-}
-
-func (s Calls) oldest(r *rest.Request) (e webhook.Endpoint, ok bool, err error) {
-	all, err := s.Store.Endpoints(r.Context(), string(r.On.ID))
-	if err != nil || len(all) == 0 {
-		return webhook.Endpoint{}, false, err
-	}
-	return all[0], true, nil
 }
 
 // newUUID makes a random UUID (RFC 9562 §5.4).

@@ -33,39 +33,9 @@ func (s Calls) GetSigning(r *rest.Request) (any, error) {
 	return viewSigning(e)
 }
 
-// GetOldestSigning is GetSigning of the oldest webhook.
-func (s Calls) GetOldestSigning(r *rest.Request) (any, error) {
-	e, _, err := s.oldest(r)
-	if err != nil {
-		return nil, err
-	}
-	return viewSigning(e)
-}
-
-// PatchSigning switches the signature of a webhook.
-func (s Calls) PatchSigning(r *rest.Request) (any, error) {
-	return s.setSigning(r, func(all []webhook.Endpoint) (webhook.Endpoint, error) {
-		return withID(all, r.PathValue("id"))
-	})
-}
-
-// PatchOldestSigning is PatchSigning of the oldest webhook.
-func (s Calls) PatchOldestSigning(r *rest.Request) (any, error) {
-	return s.setSigning(r, func(all []webhook.Endpoint) (webhook.Endpoint, error) {
-		if len(all) == 0 {
-			return webhook.Endpoint{}, NotFound()
-		}
-		return all[0], nil
-	})
-}
-
-// setSigning switches signing. Switching it on again keeps the key pair, whose public
+// PatchSigning switches signing. Switching it on again keeps the key pair, whose public
 // half consumers have; switching it off forgets the pair.
-func (s Calls) setSigning(r *rest.Request, find making) (any, error) {
-	o, err := r.Object(rest.SmallBody)
-	if err != nil {
-		return nil, err
-	}
+func (s Calls) PatchSigning(r *rest.Request, o *rest.Object) (any, error) {
 	o.Require("enabled")
 	var on bool
 	o.Bool("enabled", &on)
@@ -73,7 +43,7 @@ func (s Calls) setSigning(r *rest.Request, find making) (any, error) {
 		return nil, err
 	}
 	e, err := s.store(r, "webhook signing changed", func(all []webhook.Endpoint) (webhook.Endpoint, error) {
-		e, err := find(all)
+		e, err := pick(all, r.PathValue("id"))
 		if err != nil || on == (len(e.SigningKey) > 0) {
 			return e, err
 		}

@@ -18,11 +18,7 @@ type Tester interface {
 // Test posts sample events to a URL, in the name of a stored webhook where id says so.
 // Only the log hears what the URL's host answered: a caller could use the relay to look
 // around its network.
-func (s Calls) Test(r *rest.Request) (any, error) {
-	o, err := r.Object(rest.SmallBody)
-	if err != nil {
-		return nil, err
-	}
+func (s Calls) Test(r *rest.Request, o *rest.Object) (any, error) {
 	e, err := s.target(r, o)
 	if err != nil {
 		return nil, err

@@ -85,11 +85,7 @@ func (s Calls) DeleteBlock(r *rest.Request) (any, error) {
 }
 
 // DeleteBlocks removes the rows of some addresses, or all.
-func (s Calls) DeleteBlocks(r *rest.Request) (any, error) {
-	o, err := r.Object(rest.LargeBody)
-	if err != nil {
-		return nil, err
-	}
+func (s Calls) DeleteBlocks(r *rest.Request, o *rest.Object) (any, error) {
 	var all bool
 	var emails []string
 	o.Bool("delete_all", &all)
@@ -139,11 +135,7 @@ func (s Calls) ListRows(r *rest.Request) (any, error) {
 }
 
 // RemoveRows is DeleteBlocks by the operator's names.
-func (s Calls) RemoveRows(r *rest.Request) (any, error) {
-	o, err := r.Object(rest.LargeBody)
-	if err != nil {
-		return nil, err
-	}
+func (s Calls) RemoveRows(r *rest.Request, o *rest.Object) (any, error) {
 	var all bool
 	var emails []string
 	o.Bool("all", &all)

@@ -136,12 +136,8 @@ func (s Calls) selection(r *rest.Request, t target) (sel relay.Selection, err er
 }
 
 // Act makes the call for one act on the queue.
-func (s Calls) Act(act relay.Act) rest.Call {
-	return func(r *rest.Request) (any, error) {
-		o, err := r.Object(rest.SmallBody)
-		if err != nil {
-			return nil, err
-		}
+func (s Calls) Act(act relay.Act) func(*rest.Request, *rest.Object) (any, error) {
+	return func(r *rest.Request, o *rest.Object) (any, error) {
 		var t target
 		var reason string
 		o.Bool("all", &t.All)

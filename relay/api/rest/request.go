@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"time"
 
@@ -32,38 +33,47 @@ type Request struct {
 
 // Bounds of request bodies in octets.
 const (
-	SmallBody = 8 << 10 // settings and the like
-	LargeBody = 1 << 20 // lists
+	smallBody = 8 << 10 // settings and the like
+	largeBody = 1 << 20 // lists
 )
 
-// Object reads the body, a JSON object of at most limit octets. The content
-// type is not looked at: clients omit it and say wrong ones.
-func (r *Request) Object(limit int64) (*Object, error) {
-	body, err := r.body(limit)
-	if err != nil {
-		return nil, err
-	}
-	o, err := ParseObject(body)
-	if err != nil {
-		return nil, err
-	}
-	return o, r.known(slices.Sorted(maps.Keys(o.raw)))
+// Small is a call that takes a JSON object of at most smallBody octets.
+func Small(call func(*Request, *Object) (any, error)) Call { return withBody(smallBody, "", call) }
+
+// Large is a call that takes a JSON object of at most largeBody octets.
+func Large(call func(*Request, *Object) (any, error)) Call { return withBody(largeBody, "", call) }
+
+// List is Large for an object, or the bare list of its one field.
+func List(field string, call func(*Request, *Object) (any, error)) Call {
+	return withBody(largeBody, field, call)
 }
 
-// ListOrObject reads a body that is an object, or the bare list of its one
-// field.
-func (r *Request) ListOrObject(limit int64, field string) (*Object, error) {
+func withBody(limit int64, field string, call func(*Request, *Object) (any, error)) Call {
+	return func(r *Request) (any, error) {
+		o, err := r.object(limit, field)
+		if err != nil {
+			return nil, err
+		}
+		return call(r, o)
+	}
+}
+
+// object reads the body, a JSON object of at most limit octets, or the bare list of
+// its one field where that has a name. The content type is not looked at: clients omit
+// it and say wrong ones.
+func (r *Request) object(limit int64, field string) (*Object, error) {
 	body, err := r.body(limit)
 	if err != nil {
 		return nil, err
 	}
-	if list := bytes.TrimSpace(body); len(list) > 0 && list[0] == '[' {
-		if !json.Valid(list) {
-			return nil, notJSON()
-		}
+	if list := bytes.TrimSpace(body); field != "" && bytes.HasPrefix(list, []byte("[")) && json.Valid(list) {
 		return &Object{raw: map[string]json.RawMessage{field: list}}, nil
 	}
-	return ParseObject(body)
+	o, err := ParseObject(body)
+	if err == nil && r.route.Scope == Operator {
+		err = known(o.raw, r.route.Params)
+	}
+	return o, err
 }
 
 func (r *Request) body(limit int64) ([]byte, error) {
@@ -81,13 +91,21 @@ func (r *Request) body(limit int64) ([]byte, error) {
 func notJSON() *Fault { return InvalidField("", "request body is empty or not valid JSON") }
 
 // onlyKnown refuses an operator's call with a parameter in the query that it does not
-// take, and one with a body that takes no parameter at all.
+// take, and one with a body that takes no parameter at all. Only reads take parameters
+// in the query: what is to be dropped must not stand where nobody looks.
 func (r *Request) onlyKnown() error {
 	if r.route.Scope != Operator {
 		return nil
 	}
-	query := r.URL.Query()
-	if err := r.known(slices.Sorted(maps.Keys(query))); err != nil {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return InvalidField("", "the query is malformed")
+	}
+	var takes []string
+	if r.route.Method == http.MethodGet {
+		takes = r.route.Params
+	}
+	if err := known(query, takes); err != nil {
 		return err
 	}
 	for name, values := range query {
@@ -96,20 +114,16 @@ func (r *Request) onlyKnown() error {
 		}
 	}
 	if len(r.route.Params) == 0 && r.ContentLength != 0 {
-		_, err := r.Object(SmallBody)
-		return err
+		_, err = r.object(smallBody, "")
 	}
-	return nil
+	return err
 }
 
-// known refuses parameters that an operator's call does not take.
-func (r *Request) known(names []string) error {
-	if r.route.Scope != Operator {
-		return nil
-	}
+// known refuses parameters that a call does not take, each by its name.
+func known[V any](given map[string]V, takes []string) error {
 	var wrong []FieldFault
-	for _, name := range names {
-		if !slices.Contains(r.route.Params, name) {
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		if !slices.Contains(takes, name) {
 			wrong = append(wrong, AboutField(name, "unknown parameter: "+name))
 		}
 	}
