@@ -21,6 +21,9 @@ type Conn interface {
 	// Asks reports whether it has sent something that is not answered, and may be a
 	// key. It is called under the pool's lock, too.
 	Asks() bool
+	// Overdue reports whether it has been at work for so long that it may end all the
+	// same. It is called under the pool's lock, too.
+	Overdue() bool
 	// GiveWay ends a connection that has lost its place to another one.
 	GiveWay(Loss)
 }
@@ -58,7 +61,7 @@ type Limits struct {
 //	a stranger           strangers, or all the oldest stranger goes, of the source that has most; without one, turned away.
 //	                                       Who asks for something is spared for a while
 //	a trusted client     all               the same stranger goes
-//	a key, or a trusted  known             a resting connection goes, of the account that has most, or with OwnGoes of its own; else refused
+//	a key, or a trusted  known             a resting or overdue connection goes, of the account that has most, or with OwnGoes of its own; else refused
 type Pool struct {
 	l         Limits
 	strangers int // the most there may be of them
@@ -246,7 +249,8 @@ func (ps *Pool) login(s *Seat, who account.ID, secret string, now time.Time) (ou
 }
 
 // givesWay finds a connection that goes for another one of an account: of the one
-// that has most, unless that has hardly more, and not in the middle of its work.
+// that has most, unless that has hardly more, and not in the middle of its work while
+// that has not taken long.
 func (ps *Pool) givesWay(who account.ID) *Seat {
 	var most *list.List
 	for _, l := range ps.holders {
@@ -270,11 +274,14 @@ func (ps *Pool) givesWay(who account.ID) *Seat {
 	return nil
 }
 
-// resting finds the oldest of an account's seats that can go.
+// resting finds the oldest of an account's seats that can go: one that rests, or else
+// one that is overdue.
 func resting(l *list.List) *Seat {
-	for e := l.Front(); e != nil; e = e.Next() {
-		if s := e.Value.(*Seat); s.conn.Resting() {
-			return s
+	for _, goes := range []func(Conn) bool{Conn.Resting, Conn.Overdue} {
+		for e := l.Front(); e != nil; e = e.Next() {
+			if s := e.Value.(*Seat); goes(s.conn) {
+				return s
+			}
 		}
 	}
 	return nil

@@ -16,6 +16,7 @@ type conn struct {
 	ip      netip.Addr
 	resting bool
 	asks    bool
+	overdue bool
 	showBy  time.Time
 	loss    Loss
 }
@@ -23,6 +24,7 @@ type conn struct {
 func (c *conn) ShowBy(t time.Time) { c.showBy = t }
 func (c *conn) Resting() bool      { return c.resting }
 func (c *conn) Asks() bool         { return c.asks }
+func (c *conn) Overdue() bool      { return c.overdue }
 func (c *conn) GiveWay(l Loss)     { c.loss, c.room.went = l, c }
 
 // room is a pool, and a clock.
@@ -223,6 +225,16 @@ func TestPlaces(t *testing.T) {
 		many[2].resting = true
 		if _, out, cause := r.comes("192.0.2.4", account.Parent); out != many[2] || cause != "" {
 			t.Errorf("a trusted client: %q", cause)
+		}
+		many[3].overdue = true
+		p = r.seated("192.0.2.3", "")
+		if out, cause := r.login(p, "3", "secret", r.now); out != many[3] || cause != "" {
+			t.Errorf("none rests, and one is overdue: %q", cause)
+		}
+		many[4].overdue, many[5].resting = true, true
+		p = r.seated("192.0.2.3", "")
+		if out, cause := r.login(p, "3", "secret", r.now); out != many[5] || cause != "" {
+			t.Errorf("one rests, and one is overdue: %q", cause)
 		}
 		if s, k := r.Counts(); s != 0 || k != 95 {
 			t.Errorf("%d strangers, %d known", s, k)

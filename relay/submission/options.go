@@ -46,6 +46,7 @@ type Options struct {
 	contentMemory int64         // for what is being read, in octets; 0: 256 MiB
 
 	lookEvery time.Duration // after keys and accounts that have ended; 0: half a second
+	workTime  time.Duration // that a connection is left to its work; 0: 30 seconds
 }
 
 func (o Options) withDefaults() Options {
@@ -60,6 +61,7 @@ func (o Options) withDefaults() Options {
 	orDefault(&o.slowAnswer, 3*time.Second)
 	orDefault(&o.contentMemory, 256<<20)
 	orDefault(&o.lookEvery, 500*time.Millisecond)
+	orDefault(&o.workTime, 30*time.Second)
 	if o.TLS != nil {
 		o.TLS = o.TLS.Clone()
 		o.TLS.MinVersion = max(o.TLS.MinVersion, tls.VersionTLS12)

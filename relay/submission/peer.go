@@ -25,7 +25,8 @@ type peer struct {
 	failures int    // failed logins; of the goroutine of the conversation
 	commands int    // before a login; of that goroutine, too
 
-	resting atomic.Bool
+	waits   atomic.Int64 // since when it waits for a command, in Unix nanoseconds; 0: it does not
+	working atomic.Int64 // since when it has not waited for as long as pause
 
 	quick bool // see QuickAck; of the goroutine that reads, and so is acks
 	acks  quickAck
@@ -46,6 +47,7 @@ const partingTime = 2 * time.Second
 func (p *peer) ShowBy(t time.Time) {
 	if t.IsZero() {
 		p.commands = -1 // and no longer counted
+		p.working.Store(time.Now().UnixNano())
 	}
 	p.mu.Lock()
 	p.login = t
@@ -53,7 +55,17 @@ func (p *peer) ShowBy(t time.Time) {
 }
 
 // Resting implements places.Conn: it waits for a command, outside a transaction.
-func (p *peer) Resting() bool { return p.resting.Load() }
+func (p *peer) Resting() bool { return p.waits.Load() != 0 }
+
+// Overdue implements places.Conn. A transaction may take as long as its client likes,
+// and so may one after another, but not when others want the place.
+func (p *peer) Overdue() bool {
+	return time.Now().UnixNano()-p.working.Load() >= int64(p.srv.o.workTime)
+}
+
+// pause is how long a client must wait between two transactions for its work to count
+// from the second one.
+const pause = time.Second
 
 // Asks implements places.Conn.
 func (p *peer) Asks() bool { return unread.Has(p.Conn) }
@@ -122,7 +134,21 @@ func (p *peer) Parting() string {
 }
 
 // Idle implements wire.Socket.
-func (p *peer) Idle(idle bool) { p.resting.Store(idle) }
+func (p *peer) Idle(idle bool) {
+	since := p.waits.Load()
+	if idle == (since != 0) {
+		return
+	}
+	now := time.Now().UnixNano()
+	if idle {
+		p.waits.Store(now)
+		return
+	}
+	if now-since >= int64(pause) {
+		p.working.Store(now)
+	}
+	p.waits.Store(0)
+}
 
 // QuickAck implements wire.Socket.
 func (p *peer) QuickAck(quick bool) { p.quick = quick }

@@ -266,3 +266,41 @@ func TestNoAccountTakesAllPlaces(t *testing.T) {
 		t.Errorf("%v went", n)
 	}
 }
+
+// What an account does with its connections to be at work for ever, others get their
+// places: it has its time, and no more.
+func TestNoAccountKeepsAllPlacesByWork(t *testing.T) {
+	for name, work := range map[string]func(*client){
+		"in a transaction":  (*client).envelope,
+		"dripping content":  func(c *client) { c.envelope(); c.cmd("354", "DATA"); go drip(c) },
+		"dripping a chunk":  func(c *client) { c.envelope(); c.send("BDAT 1000000\r\n"); go drip(c) },
+		"one after another": func(c *client) { c.envelope(); go repeat(c, "RSET\r\nMAIL FROM:<a@sender.example>\r\n") },
+		"reads no replies":  func(c *client) { go repeat(c, strings.Repeat("NOOP\r\n", 1000)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := start(t, func(o *Options) { o.MaxConnections, o.workTime = 11, 200*time.Millisecond }) // 10 known
+			other := w.accounts.addKey(account.Parent, account.MailSend)
+			for range 10 {
+				work(w.ready())
+			}
+			waitFor(t, "another account has a place", func() bool {
+				c := w.dial()
+				c.cmd("250", "EHLO client.example")
+				c.send("AUTH PLAIN " + plainResponse("apikey", other) + "\r\n")
+				return strings.HasPrefix(c.reply(), "235")
+			})
+			if n := w.counted("account_share"); n != 1 {
+				t.Errorf("%v went", n)
+			}
+		})
+	}
+}
+
+// repeat says the same as long as anybody listens.
+func repeat(c *client, text string) {
+	for {
+		if _, err := c.Conn.Write([]byte(text)); err != nil {
+			return
+		}
+	}
+}

@@ -126,7 +126,7 @@ func (s *Server) endKeys(ctx context.Context) {
 		}
 		n := 0
 		for _, c := range conns {
-			if c.Resting() {
+			if c.Overdue() {
 				c.(*conn).Close()
 				n++
 			}

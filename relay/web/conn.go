@@ -33,7 +33,7 @@ type conn struct {
 
 	known  atomic.Bool  // it has shown a key
 	denied atomic.Bool  // it has shown a wrong one, or none where one was due
-	busy   atomic.Int64 // until when it is left to its work, in Unix nanoseconds
+	busy   atomic.Int64 // until when it is left to its work, in Unix nanoseconds; 0: it has none
 
 	mu          sync.Mutex
 	showBy      time.Time // zero: no end
@@ -53,13 +53,16 @@ func (c *conn) ShowBy(t time.Time) {
 	_ = c.Conn.SetWriteDeadline(c.inTime(c.write))
 }
 
-// Resting implements places.Conn. A request that takes long waits for its client, as
+// Resting implements places.Conn.
+func (c *conn) Resting() bool { return c.busy.Load() == 0 }
+
+// Overdue implements places.Conn. A request that takes long waits for its client, as
 // a rule: for the rest of the body, or until the answer is read.
-func (c *conn) Resting() bool { return time.Now().UnixNano() >= c.busy.Load() }
+func (c *conn) Overdue() bool { return time.Now().UnixNano() >= c.busy.Load() }
 
 // Asks implements places.Conn: not once its key was wrong, for that answer may take
 // seconds.
-func (c *conn) Asks() bool { return !c.denied.Load() && (!c.Resting() || unread.Has(c.Conn)) }
+func (c *conn) Asks() bool { return !c.denied.Load() && (!c.Overdue() || unread.Has(c.Conn)) }
 
 // work leaves the connection to its work for a while.
 func (c *conn) work(d time.Duration) { c.busy.Store(time.Now().Add(d).UnixNano()) }

@@ -23,7 +23,7 @@
 //	a request with its body     requestTime                     net/http
 //	an answer                   Options.WriteTime               net/http
 //	between requests            idleTime                        net/http
-//	a request, before it may    busyTime, and flushTime for     conn.Resting
+//	a request, before it may    busyTime, and flushTime for     conn.Overdue
 //	end for another account's   the answer
 //	the rest of a body that     lingerTime                      Server.handler
 //	nobody wants

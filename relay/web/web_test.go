@@ -311,7 +311,7 @@ func TestNoAccountTakesAllPlaces(t *testing.T) {
 func resting(s *Server) bool {
 	for _, conns := range s.places.Logins() {
 		for _, c := range conns {
-			if !c.Resting() {
+			if !c.Overdue() {
 				return false
 			}
 		}
