@@ -8,7 +8,8 @@ import (
 
 // descriptors is who has how many connections at a time, each of which is an open
 // file. The bounds must fit what the system allows the process: else those who reach
-// theirs take the files of all others, the store's included.
+// theirs take the files of all others, the store's included. A body that is too large
+// for memory has a file of its own, on its way in and on its way out.
 type descriptors struct {
 	submission, delivery int
 	http                 int // at each of the two listeners
@@ -17,14 +18,17 @@ type descriptors struct {
 // maxHTTP is how many connections an HTTP listener has at a time.
 const maxHTTP = 2000
 
-// otherFiles is what everything else may have open: the tables of the store, bodies,
-// lookups, webhooks.
+// otherFiles is what everything else may have open: the tables of the store, lookups,
+// webhooks.
 const otherFiles = 1500
+
+// files is how many files all of them have open at most.
+func (d descriptors) files() int { return 2*(d.submission+d.delivery) + 2*d.http }
 
 // within gives the bounds that fit limit open files: those wanted, or as many of each
 // as there is room for beside a quarter for everything else. limit 0: it is not known.
 func (want descriptors) within(limit int) descriptors {
-	all := want.submission + want.delivery + 2*want.http
+	all := want.files()
 	if limit <= 0 || all+otherFiles <= limit {
 		return want
 	}
@@ -40,7 +44,7 @@ func fitted(c configs.Config, limit int, log *zap.Logger) (configs.Config, int) 
 	got := want.within(limit)
 	if got != want {
 		log.Warn("the process may open fewer files than it may have connections: there will be fewer (LimitNOFILE, ulimit -n)",
-			zap.Int("open_files", limit), zap.Int("wanted", want.submission+want.delivery+2*want.http+otherFiles),
+			zap.Int("open_files", limit), zap.Int("wanted", want.files()+otherFiles),
 			zap.Int("submission.max_connections", got.submission), zap.Int("delivery.max_connections", got.delivery),
 			zap.Int("http_connections", got.http))
 	}

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
+	"net"
 	"os"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"tlsrelay/policy/account"
 	"tlsrelay/relay/relaytest"
@@ -54,4 +57,67 @@ func TestFewOpenFiles(t *testing.T) {
 	if strings.Contains(p.logged(), "too many open files") {
 		t.Error("files have run out")
 	}
+}
+
+// A large body on its way in has a file beside its connection. One tenant that has as
+// many of them as it can leaves enough for the store, and for others.
+func TestLargeBodiesLeaveFiles(t *testing.T) {
+	const files = 300
+	world := relaytest.Start(t)
+	config, key := worldConfig(t, world), account.NewSecret()
+	config.Submission.AllowPlaintextAuth = true
+	o := &own{t: t, world: world, file: configFile(t, config)}
+	o.env = []string{fmt.Sprint("TLSRELAY_TEST_OPEN_FILES=", files), "TLSRELAY_BOOTSTRAP_KEY=" + key}
+	o.process = startProcess(t, o.file, o.env...).up()
+	bad, good := o.tenant("bad", 0, ""), o.session(o.tenant("good", 0, ""))
+	n := 0
+	for ; n < files && begins(t, o.submission, bad, 300<<10); n++ {
+	}
+	fds := func() int {
+		open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", o.cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(open)
+	}
+	t.Logf("%d bodies are on their way, and %d files open", n, fds())
+	for range 20 {
+		if reply, err := good.send("Subject: other\r\n\r\nx", "b@good.example"); err != nil || !strings.HasPrefix(reply, "250") {
+			t.Fatalf("another tenant's message: %q, %v", reply, err)
+		}
+	}
+	if n < 20 || fds() >= files {
+		t.Errorf("%d bodies, %d files", n, fds())
+	}
+	if strings.Contains(o.logged(), "too many open files") {
+		t.Error("files have run out")
+	}
+}
+
+// begins hands in a message as far as so many octets of its content, without a line
+// end, and reports whether it could.
+func begins(t *testing.T, addr, secret string, octets int) bool {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	r := bufio.NewReader(c)
+	for _, line := range []string{"", login(secret), "MAIL FROM:<a@sender.test>", "RCPT TO:<b@rcpt.test>", "DATA"} {
+		if line != "" {
+			fmt.Fprintf(c, "%s\r\n", line)
+		}
+		if reply, err := r.ReadString('\n'); err != nil || reply[0] > '3' {
+			return false
+		}
+		if line == "" {
+			fmt.Fprint(c, "HELO app.test\r\n")
+			if _, err := r.ReadString('\n'); err != nil {
+				return false
+			}
+		}
+	}
+	_, err = fmt.Fprintf(c, "Subject: large\r\n\r\n%s", strings.Repeat(strings.Repeat("x", 70)+"\r\n", octets/72))
+	return err == nil
 }
