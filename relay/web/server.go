@@ -114,6 +114,7 @@ func Listen(o Options, h http.Handler, log *zap.Logger, reg prometheus.Registere
 		Handler: s.handler(h), ReadHeaderTimeout: headerTime, ReadTimeout: requestTime, WriteTimeout: o.WriteTime,
 		IdleTimeout: idleTime, MaxHeaderBytes: maxHeader, ErrorLog: stdlog.New(remarks{log}, "", 0),
 		ConnContext: remember, ConnState: noteState, Protocols: new(http.Protocols),
+		DisableGeneralOptionsHandler: true, // its answers to OPTIONS * would come past handler
 	}
 	s.http.Protocols.SetHTTP1(true)
 	return s, nil

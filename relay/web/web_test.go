@@ -464,3 +464,55 @@ func TestNoHTTP2(t *testing.T) {
 	in.asks("/", "a of 1")
 	in.gets(200, true)
 }
+
+// In whatever form a request comes, its answer ends a stranger's connection, and keeps
+// the one of a caller with a key; what is behind it is not answered to a stranger.
+func TestStrangeRequests(t *testing.T) {
+	const body = "POST /body HTTP/1.1\r\nHost: x\r\n"
+	for name, c := range map[string]struct {
+		request string // KEY stands for a line with a key, if there is one
+		closes  bool   // in any case
+	}{
+		"of HTTP/1.0":              {"GET / HTTP/1.0\r\nConnection: keep-alive\r\nKEY\r\n", false},
+		"of HTTP/1.0, and no more": {"GET / HTTP/1.0\r\nKEY\r\n", true},
+		"to a proxy":               {"GET http://other.example/ HTTP/1.1\r\nHost: x\r\nKEY\r\n", false},
+		"for a tunnel":             {"CONNECT other.example:25 HTTP/1.1\r\nHost: x\r\nKEY\r\n", false},
+		"for another protocol":     {"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\nKEY\r\n", false},
+		"about all":                {"OPTIONS * HTTP/1.1\r\nHost: x\r\nKEY\r\n", false},
+		"that waits":               {body + "Content-Length: 1\r\nExpect: 100-continue\r\nKEY\r\nx", false},
+		"in chunks":                {body + "Transfer-Encoding: chunked\r\nTrailer: X-Y\r\nKEY\r\n1;a=b\r\nx\r\n0\r\nX-Y: z\r\n\r\n", false},
+		"two lengths":              {body + "Content-Length: 1\r\nContent-Length: 2\r\nKEY\r\nxx", true},
+		"of two ends":              {body + "Content-Length: 99\r\nTransfer-Encoding: chunked\r\nKEY\r\n0\r\n\r\n", false},
+	} {
+		for _, key := range []string{"", "Authorization: a of 1\r\n"} {
+			t.Run(fmt.Sprint(name, " ", key != ""), func(t *testing.T) {
+				w := start(t, Options{})
+				in := w.dial("127.0.0.1")
+				in.t = t
+				one := strings.Replace(c.request, "KEY\r\n", key+"\r\n", 1)
+				io.WriteString(in, strings.Repeat(one, 3))
+				n := 0
+				for ; n < 3; n++ {
+					res, err := http.ReadResponse(in.r, nil)
+					for err == nil && res.StatusCode == http.StatusContinue {
+						res, err = http.ReadResponse(in.r, nil)
+					}
+					if err != nil {
+						break
+					}
+					io.Copy(io.Discard, res.Body)
+				}
+				want := 1
+				if key != "" && !c.closes {
+					want = 3
+				}
+				if n != want {
+					t.Errorf("%d answers, want %d", n, want)
+				}
+				if want == 1 {
+					in.over()
+				}
+			})
+		}
+	}
+}
