@@ -19,7 +19,7 @@ func sameRow(a, b events.Block) bool {
 	return a.Account == b.Account && strings.EqualFold(a.Email, b.Email)
 }
 
-// putBlock adds a row, or replaces an older one. The caller holds s.blocking.
+// putBlock adds a row, or replaces an older one. The caller holds lockBlocks.
 func (w *write) putBlock(row events.Block) error {
 	old, found, err := w.en.block(row.Account, row.Email)
 	if err != nil {
@@ -114,8 +114,7 @@ func (s *Store) DeleteBlock(_ context.Context, who, email string) error {
 		return err
 	}
 	defer s.leave()
-	s.blocking.Lock()
-	defer s.blocking.Unlock()
+	defer s.lockBlocks(who)()
 	row, found, err := en.block(who, email)
 	if err != nil {
 		return err
@@ -141,8 +140,7 @@ func (s *Store) DeleteBlocks(_ context.Context, who string) error {
 		return err
 	}
 	defer s.leave()
-	s.blocking.Lock()
-	defer s.blocking.Unlock()
+	defer s.lockBlocks(who)()
 	b := en.db.NewBatch()
 	for _, prefix := range []string{pBlock, pBlockTime} {
 		own := scopedKey(prefix, who, "")

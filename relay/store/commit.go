@@ -31,8 +31,7 @@ func (s *Store) Commit(_ context.Context, t relay.Transition) error {
 	}
 	defer s.leave()
 	if len(t.Blocks) > 0 {
-		s.blocking.Lock()
-		defer s.blocking.Unlock()
+		defer s.lockBlocks(t.Blocks[0].Account)() // all are of the message's
 	}
 	id := t.Before.Key.Message
 	defer s.lockMessage(id)()
@@ -269,7 +268,7 @@ func (w *write) report(r relay.Report) error {
 }
 
 // block puts rows into the block list, the newest of each address. The caller
-// holds s.blocking.
+// holds lockBlocks.
 func (w *write) block(rows []events.Block) error {
 	var errs []error
 	for i, row := range rows {

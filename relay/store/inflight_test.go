@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -221,6 +222,41 @@ func TestWakeWaitsForEarlierRows(t *testing.T) {
 		}
 	}
 	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What an account removes of its block list, a synced write each, holds up no block
+// of another account.
+func TestBlocksOfOthersAreNotWaitedFor(t *testing.T) {
+	d := newStalling()
+	s := run(t, d)
+	block := func(who account.ID) relay.Transition {
+		m, ds := storetest.NewMessage(time.Now(), "a@example.com")
+		m.Account, ds[0].Account = who, who
+		ds[0].Attempts, ds[0].Due = 1, time.Now().Add(time.Hour)
+		if err := storetest.Accept(t.Context(), s.Store, m, ds, []byte("x\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		return storetest.Blocked(relay.Claimed{Message: m, Delivery: ds[0]}, time.Now())
+	}
+	if err := s.Commit(t.Context(), block("2")); err != nil {
+		t.Fatal(err)
+	}
+	blocked := func(who string) bool {
+		_, err := s.Block(t.Context(), who, "a@example.com")
+		return err == nil
+	}
+	others := block("1")
+	resume := sync.OnceFunc(d.stall())
+	defer resume()
+	ended := make(chan error, 2)
+	go func() { ended <- s.DeleteBlock(context.Background(), "2", "a@example.com") }()
+	eventually(t, "a block is removed, and that is not synced", func() bool { return !blocked("2") })
+	go func() { ended <- s.Commit(context.Background(), others) }()
+	eventually(t, "another account's block is written", func() bool { return blocked("1") })
+	resume()
+	if err := errors.Join(<-ended, <-ended, s.Verify(), s.stop()); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"sync"
 	"syscall"
 	"time"
@@ -104,11 +105,11 @@ type Store struct {
 	unsure    unsure
 	unsynced  unsynced
 	mem       memory
-	collector *collector // nil without metrics
-	sweeps    sync.Mutex // one at a time
-	blocking  sync.Mutex // serialises writers of block rows
-	removing  sync.Mutex // serialises those who remove rows of the outbox
-	writing   sync.Mutex // serialises writers of accounts, keys, endpoints and overrides
+	collector *collector       // nil without metrics
+	sweeps    sync.Mutex       // one at a time
+	blocking  [1024]sync.Mutex // of accounts, see lockBlocks
+	removing  sync.Mutex       // serialises those who remove rows of the outbox
+	writing   sync.Mutex       // serialises writers of accounts, keys, endpoints and overrides
 
 	soon     chan struct{} // something waits for a sync, soon
 	urgent   chan struct{} // at once
@@ -242,6 +243,16 @@ func (s *Store) lockMessage(id relay.MessageID) (unlock func()) {
 	mu.Lock()
 	return mu.Unlock
 }
+
+// lockBlocks keeps all but one from changing an account's block rows. It is held until
+// they are synced, so that accounts do not share it, but by chance. Nobody takes two.
+func (s *Store) lockBlocks(account string) (unlock func()) {
+	mu := &s.blocking[maphash.String(blockSeed, account)%uint64(len(s.blocking))]
+	mu.Lock()
+	return mu.Unlock
+}
+
+var blockSeed = maphash.MakeSeed()
 
 // makeDir makes a directory where there is none, and its name durable: a
 // synced file in a lost directory is lost.
