@@ -67,6 +67,7 @@ type server struct {
 	// Slots of checks and webhook tests under way. Those of the operator are apart: no
 	// tenant can take them.
 	checks, operatorChecks, tests *rest.Slots
+	lists                         *rest.Turns // of calls on the block list
 }
 
 // Handlers are the two surfaces, for a listener each.
@@ -97,6 +98,7 @@ func newServer(o Options, d Deps) *server {
 		checks:         &rest.Slots{PerAccount: 4, Total: 64, Grace: 10 * time.Second, Bound: boundChecks},
 		operatorChecks: &rest.Slots{PerAccount: 16, Total: 16, Bound: boundChecks},
 		tests:          &rest.Slots{PerAccount: 2, Total: 32, Grace: 5 * time.Second, Bound: boundTests},
+		lists:          rest.NewTurns(2, 16, 10*time.Second, boundLists),
 	}
 	s.hooks = hooks.Calls{Store: d.Webhooks, Tester: d.Tester, Tests: s.tests, AllowInsecure: o.AllowInsecureWebhooks}
 	s.mail = mail.Calls{Accounts: d.Accounts, Blocks: d.Blocks, Store: d.Messages, Queue: d.Queue, Lanes: d.Lanes}

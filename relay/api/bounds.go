@@ -22,6 +22,9 @@ import (
 //	                  each ends after two minutes; 429        check.go, rest/slots.go
 //	webhook_tests     under way: 2 of an account, 32 of all;
 //	                  each ends after ten seconds; 429        hooks/test.go, rest/slots.go
+//	lists             calls on the block list: 2 of an account
+//	                  and 16 of all at a time; others wait for
+//	                  up to ten seconds; 429                  rest/turns.go
 //	keys              100 of an account; 403                  policy/account/bounds.go
 //	subusers          100,000 accounts in all; 403            policy/account/bounds.go
 //	domain_rules      10,000 of an account, 1,000,000 of all,
@@ -32,8 +35,9 @@ import (
 // Nothing but the size of a field or a body bounds what is stored once: settings, the
 // name of a key (255 octets) and its scopes (those there are, each once), username
 // (64), email (254), the URLs (2,048), OAuth fields (1,024), friendly name (255) and
-// signing key of a webhook, the reason of a rule (1,000). A body has at most 8 KiB, or
-// 1 MiB where it is a list; larger ones are 413. Addresses in a removal of blocks that
+// signing key of a webhook, the reason of a rule (1,000). A body has at most 8 KiB,
+// 64 KiB with a list of scopes or addresses of this relay, or 1 MiB with a list of
+// blocks; larger ones are 413. Addresses in a removal of blocks that
 // are not in the list cost no write. Access tokens: events/webhook/oauth.go. Mail:
 // relay/submission and relay/store. The operator has 16 checks of its own.
 const (
@@ -41,6 +45,7 @@ const (
 	boundAccountRequests = "account_requests"
 	boundChecks          = "checks"
 	boundTests           = "webhook_tests"
+	boundLists           = "lists"
 	boundKeys            = "keys"
 	boundSubusers        = "subusers"
 	boundRules           = "domain_rules"
@@ -73,7 +78,7 @@ func (s *server) newMetrics(reg prometheus.Registerer) counters {
 		}, []string{"bound"}),
 	}
 	for _, bound := range []string{
-		boundRequests, boundAccountRequests, boundChecks, boundTests, boundKeys, boundSubusers, boundRules, hooks.Bound,
+		boundRequests, boundAccountRequests, boundChecks, boundTests, boundLists, boundKeys, boundSubusers, boundRules, hooks.Bound,
 	} {
 		c.bounds.WithLabelValues(bound)
 	}

@@ -38,7 +38,7 @@ func (s *server) routes() []rest.Route {
 		"require_tls", "require_valid_cert", "version", "on_violation", "require_forward_secrecy",
 		"mx_auth_required", "requiretls", "requiretls_relaxed", "enforce_on_subusers",
 	}
-	small, large := rest.Small, rest.Large
+	small, medium, large := rest.Small, rest.Medium, rest.Large
 	deliveries := []string{"all", "message", "destination", "account", "reason"}
 	return []rest.Route{
 		public("GET", tls, account.EnforcedTLSRead, 200, s.getTLS),
@@ -47,10 +47,10 @@ func (s *server) routes() []rest.Route {
 		public("GET", "/v3/scopes", rest.AnyKey, 200, s.listScopes),
 
 		public("GET", keys, account.KeysRead, 200, s.listKeys),
-		public("POST", keys, account.KeysCreate, 201, large(s.createKey)),
+		public("POST", keys, account.KeysCreate, 201, medium(s.createKey)),
 		public("GET", keys+"/{id}", account.KeysRead, 200, s.getKey),
 		public("PATCH", keys+"/{id}", account.KeysUpdate, 200, small(s.renameKey)),
-		public("PUT", keys+"/{id}", account.KeysUpdate, 200, large(s.replaceKey)),
+		public("PUT", keys+"/{id}", account.KeysUpdate, 200, medium(s.replaceKey)),
 		public("DELETE", keys+"/{id}", account.KeysDelete, 204, s.deleteKey),
 
 		public("GET", subusers, account.SubusersRead, 200, parents(s.listSubusers)),
@@ -73,8 +73,8 @@ func (s *server) routes() []rest.Route {
 		public("DELETE", hooks+"/{id}", account.WebhooksDelete, 204, s.hooks.Delete),
 		public("POST", "/v3/user/webhooks/event/test", account.WebhooksTestCreate, 204, small(s.hooks.Test)),
 
-		public("GET", blocks, account.BlocksRead, 200, s.mail.ListBlocks),
-		public("DELETE", blocks, account.BlocksDelete, 204, large(s.mail.DeleteBlocks)),
+		public("GET", blocks, account.BlocksRead, 200, s.lists.In(s.mail.ListBlocks)),
+		public("DELETE", blocks, account.BlocksDelete, 204, s.lists.In(large(s.mail.DeleteBlocks))),
 		public("GET", blocks+"/{email}", account.BlocksRead, 200, s.mail.GetBlock),
 		public("DELETE", blocks+"/{email}", account.BlocksDelete, 204, s.mail.DeleteBlock),
 
@@ -94,7 +94,7 @@ func (s *server) routes() []rest.Route {
 		operators("PATCH", accounts+"/{account}", small(s.patchAccount), append(settings, "disabled", "max_recipients_per_hour")...),
 		operators("DELETE", accounts+"/{account}", s.deleteAccount),
 		operators("GET", accounts+"/{account}/keys", s.listAccountKeys),
-		operators("POST", accounts+"/{account}/keys", large(s.createAccountKey), "name", "scopes"),
+		operators("POST", accounts+"/{account}/keys", medium(s.createAccountKey), "name", "scopes"),
 		operators("DELETE", admin+"/keys/{id}", s.revokeKey),
 		operators("GET", accounts+"/{account}/blocks", s.mail.ListRows, "email", "start_time", "end_time", "limit", "offset"),
 		operators("POST", accounts+"/{account}/blocks/remove", large(s.mail.RemoveRows), "all", "emails"),

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"time"
 
@@ -72,7 +73,11 @@ func (s *Store) Blocks(ctx context.Context, who string, f events.BlockFilter) (r
 	if bytes.Compare(lower, upper) >= 0 {
 		return nil, 0, nil
 	}
+	looked := 0
 	err = en.each(lower, upper, func(key, _ []byte) (bool, error) {
+		if looked++; looked%256 == 0 {
+			runtime.Gosched() // a list may be as long as its account likes
+		}
 		_, email, err := parseBlockTimeKey(key, prefix)
 		if err != nil {
 			return false, err

@@ -13,6 +13,7 @@
 //	write.go    the answer, in the dialect of the path
 //	limit.go    Limiter: how many requests a key or an account has left
 //	slots.go    Slots: calls that wait for hosts of the caller's choosing
+//	turns.go    Turns: calls that keep the processor busy, or hold much memory
 //	name.go     Find: the account that an operator names
 //
 // There are two surfaces, each on a listener of its own: the public API and the

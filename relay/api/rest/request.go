@@ -33,19 +33,23 @@ type Request struct {
 
 // Bounds of request bodies in octets.
 const (
-	smallBody = 8 << 10 // settings and the like
-	largeBody = 1 << 20 // lists
+	smallBody  = 8 << 10  // settings and the like
+	mediumBody = 64 << 10 // lists of scopes, of which there are some hundred, and the like
+	largeBody  = 1 << 20  // lists of blocks
 )
 
 // Small is a call that takes a JSON object of at most smallBody octets.
 func Small(call func(*Request, *Object) (any, error)) Call { return withBody(smallBody, "", call) }
 
+// Medium is a call that takes a JSON object of at most mediumBody octets.
+func Medium(call func(*Request, *Object) (any, error)) Call { return withBody(mediumBody, "", call) }
+
 // Large is a call that takes a JSON object of at most largeBody octets.
 func Large(call func(*Request, *Object) (any, error)) Call { return withBody(largeBody, "", call) }
 
-// List is Large for an object, or the bare list of its one field.
+// List is Medium for an object, or the bare list of its one field.
 func List(field string, call func(*Request, *Object) (any, error)) Call {
-	return withBody(largeBody, field, call)
+	return withBody(mediumBody, field, call)
 }
 
 func withBody(limit int64, field string, call func(*Request, *Object) (any, error)) Call {

@@ -130,9 +130,14 @@ func (s *Slots) Within(r *Request, call func(context.Context) error) error {
 		}
 		err = errGaveWay
 	}
+	return comeAgain(r, s.PerAccount, s.Bound, err)
+}
+
+// comeAgain is the fault of a call that finds as many under way as may be, and why.
+func comeAgain(r *Request, perAccount int, bound string, why error) *Fault {
 	now := r.Now()
-	Allowance{Limit: s.PerAccount, Reset: now.Add(retrySlot).Unix(), Exceeded: true}.Tell(r.W.Header(), now)
+	Allowance{Limit: perAccount, Reset: now.Add(retrySlot).Unix(), Exceeded: true}.Tell(r.W.Header(), now)
 	f := FaultOf(http.StatusTooManyRequests)
-	f.detail = err.Error()
-	return f.At(s.Bound)
+	f.detail = why.Error()
+	return f.At(bound)
 }
