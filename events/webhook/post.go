@@ -71,7 +71,9 @@ const (
 )
 
 // newClient makes the client that all posts share. It takes no proxy from the
-// environment: mayDial would look at the address of the proxy.
+// environment: mayDial would look at the address of the proxy. It speaks no HTTP/2: a
+// consumer could send pings for as long as the connection is kept for the next batch,
+// and each is answered. An endpoint has one POST at a time, and gains nothing by it.
 func (s *Sender) newClient() *http.Client {
 	o := s.o
 	dialer := &net.Dialer{Timeout: o.RequestTimeout, Control: s.mayDial}
@@ -79,7 +81,6 @@ func (s *Sender) newClient() *http.Client {
 		Transport: &http.Transport{
 			DialContext:            dialer.DialContext,
 			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs},
-			ForceAttemptHTTP2:      true,
 			MaxIdleConns:           2 * o.MaxPosts,
 			MaxIdleConnsPerHost:    4,
 			IdleConnTimeout:        90 * time.Second,
