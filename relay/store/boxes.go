@@ -46,7 +46,7 @@ type box struct {
 }
 
 // add takes in that an endpoint has more rows, or less, and reports whether its
-// account has too many by that. account may be "" where less have.
+// account has too many by that.
 func (b *boxes) add(account, endpoint string, rows int, octets int64) (full bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -55,12 +55,8 @@ func (b *boxes) add(account, endpoint string, rows int, octets int64) (full bool
 	}
 	at := b.of[endpoint]
 	if at == nil {
-		at = &box{}
+		at = &box{account: account}
 		b.of[endpoint] = at
-	}
-	if at.account == "" && account != "" {
-		at.account = account
-		b.accounts[account] += at.octets
 	}
 	b.change(endpoint, at, rows, octets)
 	if octets > 0 && b.bound > 0 && b.accounts[at.account] > b.bound {
@@ -75,10 +71,8 @@ func (b *boxes) change(endpoint string, at *box, rows int, octets int64) {
 	at.octets += octets
 	b.total.rows += rows
 	b.total.octets += octets
-	if at.account != "" {
-		if b.accounts[at.account] += octets; b.accounts[at.account] == 0 {
-			delete(b.accounts, at.account)
-		}
+	if b.accounts[at.account] += octets; b.accounts[at.account] == 0 {
+		delete(b.accounts, at.account)
 	}
 	if at.rows == 0 && at.octets == 0 {
 		delete(b.of, endpoint)
@@ -129,10 +123,7 @@ func (s *Store) countOutbox(ctx context.Context, en *engine, snap *pebble.Snapsh
 		if run.rows == 0 {
 			return
 		}
-		if en.boxes.add(s.ownerOf(endpoint), endpoint, run.rows, run.octets) {
-			signal(s.overfull)
-		}
-		s.forgetGone(en, endpoint)
+		s.countRows(en, endpoint, run.rows, run.octets)
 	}
 	err := en.eachIn(snap, []byte(pOutbox), after([]byte(pOutbox)), func(key, v []byte) (bool, error) {
 		id, _, err := parseOutboxKey(key)
@@ -154,18 +145,13 @@ func (s *Store) countOutbox(ctx context.Context, en *engine, snap *pebble.Snapsh
 	return err
 }
 
-// ownerOf gives the account of an endpoint, "" when the endpoint is gone.
-func (s *Store) ownerOf(endpoint string) string {
+// countRows takes in that an endpoint has more rows, or less. The rows of one that is
+// gone count for nothing: whoever deletes it drops what there is of them afterwards.
+func (s *Store) countRows(en *engine, endpoint string, rows int, octets int64) {
 	s.mem.mu.RLock()
 	defer s.mem.mu.RUnlock()
-	return s.mem.endpoints[endpoint].Account
-}
-
-// forgetGone drops the counts of an endpoint that is gone, whose rows were removed
-// with it.
-func (s *Store) forgetGone(en *engine, endpoint string) {
-	if s.ownerOf(endpoint) == "" {
-		en.boxes.drop(endpoint)
+	if p, ok := s.mem.endpoints[endpoint]; ok && en.boxes.add(p.Account, endpoint, rows, octets) {
+		signal(s.overfull)
 	}
 }
 
@@ -270,7 +256,7 @@ func (s *Store) tellShed(account string, all removed) {
 }
 
 // boxed notes that w has a row for an endpoint.
-func (w *write) boxed(account, endpoint string, octets int) {
+func (w *write) boxed(endpoint string, octets int) {
 	for i := range w.boxes {
 		if r := &w.boxes[i]; r.endpoint == endpoint {
 			r.rows++
@@ -278,20 +264,19 @@ func (w *write) boxed(account, endpoint string, octets int) {
 			return
 		}
 	}
-	w.boxes = append(w.boxes, boxMove{endpoint, box{account, 1, int64(octets)}})
+	w.boxes = append(w.boxes, boxMove{endpoint, 1, int64(octets)})
 }
 
 // boxMove is rows that a batch adds for an endpoint.
 type boxMove struct {
 	endpoint string
-	box
+	rows     int
+	octets   int64
 }
 
 // noteBoxes takes in what a batch has added.
 func (w *write) noteBoxes() {
 	for _, r := range w.boxes {
-		if w.en.boxes.add(r.account, r.endpoint, r.rows, r.octets) {
-			signal(w.s.overfull)
-		}
+		w.s.countRows(w.en, r.endpoint, r.rows, r.octets)
 	}
 }

@@ -184,3 +184,38 @@ func idOf(object []byte) string {
 	}
 	return e.ID
 }
+
+// Rows that are committed while their endpoint is deleted are counted no more once
+// they are gone.
+func TestRowsOfADeletedEndpointAreNotCounted(t *testing.T) {
+	d := newStalling()
+	s := run(t, d)
+	for i := range 50 {
+		e := webhookEndpoint()
+		e.ID, e.Account = fmt.Sprint("e", i), "1"
+		if err := storetest.PutEndpoint(t.Context(), s, e); err != nil {
+			t.Fatal(err)
+		}
+		resume := d.stall()
+		m, ds := storetest.NewMessage(time.Now(), "a@example.com")
+		ds[0].Attempts, ds[0].Due = 1, time.Now().Add(time.Hour)
+		ended := make(chan error, 2)
+		go func() { ended <- storetest.Accept(context.Background(), s.Store, m, ds, []byte("x\r\n")) }()
+		s.seen(m.ID)
+		go func() { ended <- s.DeleteEndpoint(context.Background(), "1", e.ID) }()
+		eventually(t, "its rows are gone", func() bool {
+			ids, err := s.Pending(t.Context())
+			return err == nil && len(ids) == 0
+		})
+		resume()
+		if err := errors.Join(<-ended, <-ended); err != nil {
+			t.Fatal(err)
+		}
+		if rows, octets := s.Waiting(); rows != 0 || octets != 0 {
+			t.Fatalf("after %d endpoints %d rows are counted, of %d octets", i+1, rows, octets)
+		}
+	}
+	if err := errors.Join(s.Verify(), s.stop()); err != nil {
+		t.Fatal(err)
+	}
+}

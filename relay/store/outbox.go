@@ -150,7 +150,7 @@ func (w *write) tell(m *relay.Message, evs []events.Event) {
 		// A batch of ours has no reason to refuse a key.
 		_ = w.set(key, *w.scratch)
 		w.ticket.endpoint(r.endpoint)
-		w.boxed(e.Account, r.endpoint, len(key)+len(*w.scratch))
+		w.boxed(r.endpoint, len(key)+len(*w.scratch))
 	}
 }
 
@@ -324,7 +324,7 @@ func (s *Store) removeRows(en *engine, endpoint string, first, end uint64, octet
 	if err := en.apply(b, false); err != nil {
 		return gone, err
 	}
-	en.boxes.add("", endpoint, -gone.rows, -gone.octets)
+	s.countRows(en, endpoint, -gone.rows, -gone.octets)
 	s.mem.sent.raise(endpoint, first, end)
 	signal(s.soon)
 	return gone, nil
