@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+
+	"tlsrelay/events/jsonobject"
 )
 
 // Common is what all events of one message have in common in their webhook form
@@ -48,16 +50,16 @@ func (c *Common) Fields() Fields {
 	args := sortedArgs(c.UniqueArgs)
 	to := make(Fields, 0, len(args)+2)
 	add := func(key string, appendValue func([]byte) []byte) {
-		text := append(appendString(nil, key), ':')
+		text := append(jsonobject.AppendString(nil, key), ':')
 		to = append(to, field{key, appendValue(text)})
 	}
 	for _, a := range args {
-		add(a.key, func(b []byte) []byte { return appendString(b, a.value) })
+		add(a.key, func(b []byte) []byte { return jsonobject.AppendString(b, a.value) })
 	}
 	if isCategory(c.Category) {
-		add("category", func(b []byte) []byte { return appendRaw(b, c.Category) })
+		add("category", func(b []byte) []byte { return jsonobject.AppendRaw(b, c.Category) })
 	}
-	add("smtp-id", func(b []byte) []byte { return appendString(b, c.SMTPID) })
+	add("smtp-id", func(b []byte) []byte { return jsonobject.AppendString(b, c.SMTPID) })
 	slices.SortFunc(to, func(a, b field) int { return strings.Compare(a.key, b.key) })
 	return to
 }

@@ -4,7 +4,7 @@
 //
 // The flow: relay.Step derives the events of a transition (build.go; bounces
 // are classified in classify.go), the store writes the wire form of each
-// (wire.go, escape.go) into the outbox in the same commit as the state it
+// (wire.go, with jsonobject) into the outbox in the same commit as the state it
 // tells of, and events/webhook drains the outbox, signs and posts. An event is
 // therefore never lost and never invented. Once committed, it is also logged
 // (log.go) and counted (metrics.go).

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"tlsrelay/events/jsonobject"
 )
 
 // AppendJSON appends the webhook form of e, one JSON object, to dst: keys in
@@ -21,21 +23,21 @@ func (e Event) AppendJSON(dst []byte) []byte {
 // appendJSON appends the webhook form of e with what is in c of the fields that
 // all events of a message have in common; nil: without them.
 func (e *Event) appendJSON(dst []byte, c *Common) []byte {
-	o := object{dst: append(dst, '{')}
+	o := object{Writer: jsonobject.Begin(dst)}
 	if c != nil {
 		o.args = sortedArgs(c.UniqueArgs)
 	}
 	met := e.Kind != Processed // some attempt was made, so the session fields apply
 	if e.Kind == Deferred {
 		o.key("attempt")
-		o.dst = append(strconv.AppendInt(append(o.dst, '"'), int64(e.Attempt), 10), '"')
+		o.Octets = append(strconv.AppendInt(append(o.Octets, '"'), int64(e.Attempt), 10), '"')
 	}
 	if e.Kind == Bounce && e.Classification != "" {
 		o.text("bounce_classification", e.Classification)
 	}
 	if c != nil && isCategory(c.Category) {
-		o.key("category")
-		o.dst = appendRaw(o.dst, c.Category)
+		o.argsBefore("category")
+		o.Raw("category", c.Category)
 	}
 	if met && e.CertErr {
 		o.number("cert_err", 1)
@@ -52,7 +54,7 @@ func (e *Event) appendJSON(dst []byte, c *Common) []byte {
 	}
 	o.text("sg_event_id", e.ID)
 	o.key("sg_message_id")
-	o.dst = e.appendMessageID(o.dst)
+	o.Octets = e.appendMessageID(o.Octets)
 	if c != nil {
 		o.text("smtp-id", c.SMTPID)
 	}
@@ -67,7 +69,8 @@ func (e *Event) appendJSON(dst []byte, c *Common) []byte {
 		o.text("type", string(e.Type))
 	}
 	o.argsBefore("")
-	return append(o.dst, '}')
+	dst, _ = o.End() // no field of it can fail
+	return dst
 }
 
 // AppendBody appends the body of a POST that carries the objects, byte for
@@ -120,46 +123,35 @@ func sortedArgs(m map[string]string) []arg {
 	return slices.CompactFunc(to, func(a, b arg) bool { return a.key == b.key })
 }
 
-// object is a JSON object being written; its built-in fields must come in
-// alphabetical order.
+// object writes the fields of an event in the order of their keys, with the unique
+// args among them. The built-in fields must come in alphabetical order.
 type object struct {
-	dst  []byte
+	jsonobject.Writer
 	args []arg // not yet written
-	some bool  // a field has been written
 }
 
 // key writes the args that sort before a built-in field, and its key.
 func (o *object) key(name string) {
 	o.argsBefore(name)
-	o.comma()
-	o.dst = append(append(append(o.dst, '"'), name...), '"', ':')
+	o.Key(name)
 }
 
 func (o *object) text(name, value string) {
-	o.key(name)
-	o.dst = appendString(o.dst, value)
+	o.argsBefore(name)
+	o.Text(name, value)
 }
 
 func (o *object) number(name string, n int64) {
-	o.key(name)
-	o.dst = strconv.AppendInt(o.dst, n, 10)
+	o.argsBefore(name)
+	o.Int(name, n)
 }
 
 // argsBefore writes the args that sort before name; "" means all.
 func (o *object) argsBefore(name string) {
 	for len(o.args) > 0 && (name == "" || o.args[0].key < name) {
-		o.comma()
-		o.dst = append(appendString(o.dst, o.args[0].key), ':')
-		o.dst = appendString(o.dst, o.args[0].value)
+		o.EscapedText(o.args[0].key, o.args[0].value)
 		o.args = o.args[1:]
 	}
-}
-
-func (o *object) comma() {
-	if o.some {
-		o.dst = append(o.dst, ',')
-	}
-	o.some = true
 }
 
 // appendMessageID appends sg_message_id in SendGrid's form,
@@ -169,7 +161,7 @@ func (o *object) comma() {
 // fleet, another machine may finish what one began.
 func (e *Event) appendMessageID(dst []byte) []byte {
 	dst = append(dst, '"')
-	dst = appendEscaped(dst, e.MessageID)
+	dst = jsonobject.AppendEscaped(dst, e.MessageID)
 	h := fnv1a(e.MessageID)
 	dst = append(dst, ".recvd-tlsrelay-1-"...)
 	dst = strconv.AppendUint(dst, h>>32, 16)
@@ -189,25 +181,6 @@ func fnv1a(s string) uint64 {
 // isCategory reports whether raw can stand as the value of "category".
 func isCategory(raw json.RawMessage) bool {
 	return len(raw) > 0 && (raw[0] == '"' || raw[0] == '[') && json.Valid(raw)
-}
-
-// appendRaw appends valid JSON without white space between its tokens,
-// escaped as appendString does.
-func appendRaw(dst []byte, raw []byte) []byte {
-	inString := false
-	start := 0
-	for i := 0; i < len(raw); i++ {
-		switch c := raw[i]; {
-		case inString && c == '\\':
-			i++ // whatever is escaped does not end the string
-		case c == '"':
-			inString = !inString
-		case !inString && (c == ' ' || c == '\t' || c == '\r' || c == '\n'):
-			dst = appendEscapedRaw(dst, raw[start:i])
-			start = i + 1
-		}
-	}
-	return appendEscapedRaw(dst, raw[start:])
 }
 
 func bit(b bool) int64 {

@@ -2,250 +2,150 @@ package relay
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"reflect"
-	"strconv"
-	"time"
 
+	"tlsrelay/events/jsonobject"
 	"tlsrelay/policy"
 )
 
-// The store writes a message once and a delivery twice on the fast path, and
-// encoding/json would be a tenth of all that the relay does. What stands here
-// writes the same octets, which a test holds it to, and leaves to encoding/json
-// what few messages have.
+// The store writes a message once and a delivery twice on the fast path. The
+// functions here write the octets of encoding/json, which TestAppendJSON holds them
+// to, and leave to it what few messages have.
 
 // AppendJSON appends m as json.Marshal writes it.
 func (m *Message) AppendJSON(b []byte) ([]byte, error) {
-	o := object{b: append(b, '{')}
+	o := object{jsonobject.Begin(b)}
 	o.id("id", m.ID)
-	o.text("account", string(m.Account))
-	o.time("accepted", m.Accepted)
-	o.text("from", m.From.String())
-	o.number("size", m.Size)
-	o.text("smtp_id", m.SMTPID)
-	o.some("client", m.Client)
-	o.some("envid", m.EnvelopeID)
-	o.some("ret", string(m.Return))
-	o.flag("requiretls", m.RequireTLS)
-	o.flag("smtputf8", m.SMTPUTF8)
-	o.flag("8bit", m.EightBit)
+	o.Text("account", string(m.Account))
+	o.Time("accepted", m.Accepted)
+	o.Text("from", m.From.String())
+	o.Int("size", m.Size)
+	o.Text("smtp_id", m.SMTPID)
+	o.TextIfAny("client", m.Client)
+	o.TextIfAny("envid", m.EnvelopeID)
+	o.TextIfAny("ret", string(m.Return))
+	o.Flag("requiretls", m.RequireTLS)
+	o.Flag("smtputf8", m.SMTPUTF8)
+	o.Flag("8bit", m.EightBit)
 	if len(m.Category) > 0 {
-		o.any("category", m.Category)
+		o.Any("category", m.Category)
 	}
 	if len(m.UniqueArgs) > 0 {
-		o.any("unique_args", m.UniqueArgs)
+		o.Any("unique_args", m.UniqueArgs)
 	}
-	o.flag("report", m.Report)
-	o.flag("headers_only", m.HeadersOnly)
+	o.Flag("report", m.Report)
+	o.Flag("headers_only", m.HeadersOnly)
 	if m.ReportOf != (MessageID{}) {
 		o.id("report_of", m.ReportOf)
 	}
-	o.number("deliveries", int64(m.Deliveries))
-	return o.end()
+	o.Int("deliveries", int64(m.Deliveries))
+	return o.End()
 }
 
 // AppendJSON appends d as json.Marshal writes it.
 func (d *Delivery) AppendJSON(b []byte) ([]byte, error) {
-	o := object{b: append(b, '{')}
-	o.nest("key", func() {
+	o := object{jsonobject.Begin(b)}
+	o.Object("key", func() {
 		o.id("message", d.Key.Message)
-		o.number("number", int64(d.Key.Number))
+		o.Int("number", int64(d.Key.Number))
 	})
-	o.text("account", string(d.Account))
-	o.nest("lane", func() {
-		o.text("destination", d.Lane.Destination)
-		o.text("class", string(d.Lane.Class))
+	o.Text("account", string(d.Account))
+	o.Object("lane", func() {
+		o.Text("destination", d.Lane.Destination)
+		o.Text("class", string(d.Lane.Class))
 	})
-	o.key("recipients")
 	if d.Recipients == nil {
-		o.b = append(o.b, "null"...)
+		o.Key("recipients")
+		o.Octets = append(o.Octets, "null"...)
 	} else {
-		o.list(len(d.Recipients), func(i int) { o.recipient(&d.Recipients[i]) })
+		o.List("recipients", len(d.Recipients), func(i int) { o.recipient(&d.Recipients[i]) })
 	}
-	o.time("due", d.Due)
-	o.number("attempts", int64(d.Attempts))
-	o.flag("held", d.Held)
+	o.Time("due", d.Due)
+	o.Int("attempts", int64(d.Attempts))
+	o.Flag("held", d.Held)
 	if !reflect.ValueOf(&d.History).Elem().IsZero() {
-		o.any("history", d.History)
+		o.Any("history", d.History)
 	}
 	if d.Last != nil {
-		o.nest("last", func() { o.attempt(d.Last) })
+		o.Object("last", func() { o.attempt(d.Last) })
 	}
-	o.flag("delay_told", d.DelayTold)
-	return o.end()
+	o.Flag("delay_told", d.DelayTold)
+	return o.End()
 }
 
 func (o *object) recipient(r *Recipient) {
-	o.text("address", r.Address.String())
-	o.number("index", int64(r.Index))
-	o.some("state", string(r.State))
-	o.some("reply", r.Reply)
+	o.Text("address", r.Address.String())
+	o.Int("index", int64(r.Index))
+	o.TextIfAny("state", string(r.State))
+	o.TextIfAny("reply", r.Reply)
 	if r.Notify != 0 {
-		o.number("notify", int64(r.Notify))
+		o.Int("notify", int64(r.Notify))
 	}
-	o.some("orcpt_type", r.OriginalType)
-	o.some("orcpt", r.Original)
+	o.TextIfAny("orcpt_type", r.OriginalType)
+	o.TextIfAny("orcpt", r.Original)
 }
 
 func (o *object) attempt(a *Attempt) {
-	o.time("at", a.At)
-	o.number("took", int64(a.Took))
-	o.text("ruling", string(a.Ruling))
-	o.some("reason", string(a.Reason))
+	o.Time("at", a.At)
+	o.Int("took", int64(a.Took))
+	o.Text("ruling", string(a.Ruling))
+	o.TextIfAny("reason", string(a.Reason))
 	if len(a.Hosts) > 0 {
-		o.key("hosts")
-		o.list(len(a.Hosts), func(i int) { o.host(&a.Hosts[i]) })
+		o.List("hosts", len(a.Hosts), func(i int) { o.host(&a.Hosts[i]) })
 	}
 }
 
 func (o *object) host(h *HostEvidence) {
-	o.text("host", h.Host)
-	o.some("address", h.Address)
-	o.text("stage", string(h.Stage))
-	o.some("hello", string(h.Hello))
-	o.flag("plain", h.Plain)
-	o.nest("verdict", func() { o.verdict(&h.Verdict) })
+	o.Text("host", h.Host)
+	o.TextIfAny("address", h.Address)
+	o.Text("stage", string(h.Stage))
+	o.TextIfAny("hello", string(h.Hello))
+	o.Flag("plain", h.Plain)
+	o.Object("verdict", func() { o.verdict(&h.Verdict) })
 	if h.TLS != nil {
-		o.nest("tls", func() { o.session(h.TLS) })
+		o.Object("tls", func() { o.session(h.TLS) })
 	}
-	o.some("mx_auth", string(h.MXAuth))
-	o.some("reply", h.Reply)
-	o.some("means", h.Means)
+	o.TextIfAny("mx_auth", string(h.MXAuth))
+	o.TextIfAny("reply", h.Reply)
+	o.TextIfAny("means", h.Means)
 }
 
 func (o *object) verdict(v *policy.Verdict) {
-	o.text("row", v.Row)
-	o.text("action", string(v.Action))
-	o.text("class", string(v.Class))
-	o.some("reason", string(v.Reason))
-	o.flag("clear_later", v.ClearLater)
+	o.Text("row", v.Row)
+	o.Text("action", string(v.Action))
+	o.Text("class", string(v.Class))
+	o.TextIfAny("reason", string(v.Reason))
+	o.Flag("clear_later", v.ClearLater)
 	if v.Failed != (policy.Demand{}) {
-		o.any("failed", v.Failed)
+		o.Any("failed", v.Failed)
 	}
-	o.some("note", string(v.Note))
+	o.TextIfAny("note", string(v.Note))
 }
 
 func (o *object) session(s *policy.Session) {
-	o.text("version", s.Version.String())
-	o.text("cipher", s.Cipher)
-	o.bool("forward_secret", s.ForwardSecret)
-	o.flag("resumed", s.Resumed)
-	o.nest("certificate", func() {
+	o.Text("version", s.Version.String())
+	o.Text("cipher", s.Cipher)
+	o.Bool("forward_secret", s.ForwardSecret)
+	o.Flag("resumed", s.Resumed)
+	o.Object("certificate", func() {
 		c := &s.Cert
 		if len(c.Faults) > 0 {
-			o.any("faults", c.Faults)
+			o.Any("faults", c.Faults)
 		}
-		o.some("matched", c.Matched)
-		o.some("subject", c.Subject)
-		o.some("issuer", c.Issuer)
+		o.TextIfAny("matched", c.Matched)
+		o.TextIfAny("subject", c.Subject)
+		o.TextIfAny("issuer", c.Issuer)
 		if !c.NotAfter.IsZero() {
-			o.time("not_after", c.NotAfter)
+			o.Time("not_after", c.NotAfter)
 		}
-		o.some("sha256", c.SHA256)
+		o.TextIfAny("sha256", c.SHA256)
 	})
 }
 
-// object is a JSON object being written.
-type object struct {
-	b   []byte
-	err error // the first
-}
-
-func (o *object) end() ([]byte, error) { return append(o.b, '}'), o.err }
-
-func (o *object) key(name string) {
-	if o.b[len(o.b)-1] != '{' {
-		o.b = append(o.b, ',')
-	}
-	o.b = append(append(append(o.b, '"'), name...), '"', ':')
-}
-
-func (o *object) text(name, value string) {
-	o.key(name)
-	for i := range len(value) {
-		if c := value[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
-			o.value(value)
-			return
-		}
-	}
-	o.b = append(append(append(o.b, '"'), value...), '"')
-}
-
-// some is text that is left out when there is none, flag a bool when false.
-func (o *object) some(name, value string) {
-	if value != "" {
-		o.text(name, value)
-	}
-}
-
-func (o *object) flag(name string, value bool) {
-	if value {
-		o.bool(name, value)
-	}
-}
-
-func (o *object) bool(name string, value bool) {
-	o.key(name)
-	o.b = strconv.AppendBool(o.b, value)
-}
-
-func (o *object) number(name string, value int64) {
-	o.key(name)
-	o.b = strconv.AppendInt(o.b, value, 10)
-}
+// object is a JSON object that is being written.
+type object struct{ jsonobject.Writer }
 
 func (o *object) id(name string, id MessageID) {
-	o.key(name)
-	o.b = append(base64.RawURLEncoding.AppendEncode(append(o.b, '"'), id[:]), '"')
-}
-
-func (o *object) time(name string, t time.Time) {
-	o.key(name)
-	b, err := t.AppendText(append(o.b, '"'))
-	if err != nil {
-		o.fail(err)
-		return
-	}
-	o.b = append(b, '"')
-}
-
-func (o *object) nest(name string, fields func()) {
-	o.key(name)
-	o.b = append(o.b, '{')
-	fields()
-	o.b = append(o.b, '}')
-}
-
-func (o *object) list(n int, fields func(i int)) {
-	o.b = append(o.b, '[')
-	for i := range n {
-		if i > 0 {
-			o.b = append(o.b, ',')
-		}
-		o.b = append(o.b, '{')
-		fields(i)
-		o.b = append(o.b, '}')
-	}
-	o.b = append(o.b, ']')
-}
-
-// any leaves a field to encoding/json.
-func (o *object) any(name string, v any) {
-	o.key(name)
-	o.value(v)
-}
-
-func (o *object) value(v any) {
-	text, err := json.Marshal(v)
-	if err != nil {
-		o.fail(err)
-	}
-	o.b = append(o.b, text...)
-}
-
-func (o *object) fail(err error) {
-	if o.err == nil {
-		o.err = err
-	}
+	o.Key(name)
+	o.Octets = append(base64.RawURLEncoding.AppendEncode(append(o.Octets, '"'), id[:]), '"')
 }

@@ -78,7 +78,7 @@ func TestArrowsRunOneWay(t *testing.T) {
 func TestRootsArePure(t *testing.T) {
 	worldly := []string{"net", "net/http", "os", "os/exec", "database/sql", "io/ioutil", "crypto/tls"}
 	// Sub-packages that are pure themselves.
-	pure := []string{"tlsrelay/policy/domain", "tlsrelay/policy/account"}
+	pure := []string{"tlsrelay/policy/domain", "tlsrelay/policy/account", "tlsrelay/events/jsonobject"}
 	roots := []string{"tlsrelay/relay", "tlsrelay/policy", "tlsrelay/events"}
 	for _, p := range listPackages(t) {
 		if !slices.Contains(roots, p.ImportPath) && !slices.Contains(pure, p.ImportPath) {

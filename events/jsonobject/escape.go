@@ -1,19 +1,19 @@
-package events
+package jsonobject
 
 import "unicode/utf8"
 
 const hexDigits = "0123456789abcdef"
 
-// appendString appends s as a JSON string.
-func appendString(dst []byte, s string) []byte {
-	return append(appendEscaped(append(dst, '"'), s), '"')
+// AppendString appends s as a JSON string.
+func AppendString(dst []byte, s string) []byte {
+	return append(AppendEscaped(append(dst, '"'), s), '"')
 }
 
-// appendEscaped appends the inside of a JSON string, escaping what the Go
+// AppendEscaped appends the inside of a JSON string, escaping what the Go
 // encoder escapes by default: besides what RFC 8259 §7 demands, < > & (for
 // JSON inside HTML), U+2028 and U+2029 (for JSON inside JavaScript), and
 // U+FFFD for bytes that are not UTF-8.
-func appendEscaped(dst []byte, s string) []byte {
+func AppendEscaped(dst []byte, s string) []byte {
 	start := 0
 	for i := 0; i < len(s); {
 		c := s[i]
@@ -35,6 +35,25 @@ func appendEscaped(dst []byte, s string) []byte {
 		i += n
 	}
 	return append(dst, s[start:]...)
+}
+
+// AppendRaw appends valid JSON without white space between its tokens,
+// escaped as AppendString does.
+func AppendRaw(dst []byte, raw []byte) []byte {
+	inString := false
+	start := 0
+	for i := 0; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case inString && c == '\\':
+			i++ // whatever is escaped does not end the string
+		case c == '"':
+			inString = !inString
+		case !inString && (c == ' ' || c == '\t' || c == '\r' || c == '\n'):
+			dst = appendEscapedRaw(dst, raw[start:i])
+			start = i + 1
+		}
+	}
+	return appendEscapedRaw(dst, raw[start:])
 }
 
 // appendEscapedRaw appends a piece of valid JSON, escaping what may stand
