@@ -151,7 +151,7 @@ func TestSelfTestRepeats(t *testing.T) {
 			}
 		}
 		step(time.Second, true)
-		r.routes.put("example.com", composed{believed: true, net: r.net.Load()}, time.Now(), time.Now().Add(time.Hour))
+		r.routes.Put("example.com", composed{believed: true, net: r.net.Load()}, time.Now(), time.Now().Add(time.Hour))
 
 		fake.set(troubled(unanswered, "timeout")) // says nothing of validation
 		step(10*time.Minute, true)

@@ -8,10 +8,9 @@
 //	address.go   ... where one host may be dialled
 //	order.go     preference, shuffle among equals, bounds (pure)
 //	failure.go   what each kind of trouble is called in replies and events (pure)
-//	lookup.go    one question: cache, one flight at a time, aliases
+//	lookup.go    one question: cache (relay/cache), one flight at a time, aliases
 //	answer.go    a DNS message -> answer (pure): the only reader of what strangers send
 //	client.go    UDP, repeated, TCP when truncated; with answer.go all that knows miekg/dns
-//	cache.go     by TTL, bounded
 //	network.go   which addresses are ours, private, or out of reach
 //	dnssec.go    whether the resolver's AD bit is to be believed
 //	metrics.go   counters

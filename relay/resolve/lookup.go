@@ -12,7 +12,7 @@ import (
 // here. ctx bounds the waiting, not the question itself: others may be
 // waiting for it as well.
 func (r *Resolver) lookup(ctx context.Context, q question) answer {
-	if a, ok := r.answers.get(q, r.now()); ok {
+	if a, ok := r.answers.Get(q, r.now()); ok {
 		r.metrics.hits.Inc()
 		return a
 	}
@@ -23,7 +23,7 @@ func (r *Resolver) lookup(ctx context.Context, q question) answer {
 		a := r.chase(ctx, q)
 		now := r.now()
 		a.expires = now.Add(a.ttl)
-		r.answers.put(q, a, now, a.expires)
+		r.answers.Put(q, a, now, a.expires)
 		return a, nil
 	})
 	select {

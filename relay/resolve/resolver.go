@@ -19,6 +19,7 @@ import (
 
 	"tlsrelay/policy/domain"
 	"tlsrelay/relay"
+	"tlsrelay/relay/cache"
 )
 
 // Options are the settings of a [Resolver]. Every zero field means its default.
@@ -67,8 +68,8 @@ type Resolver struct {
 	asker   asker
 	trust   *trust
 	net     atomic.Pointer[network]
-	answers *cache[question, answer]
-	routes  *cache[string, composed]
+	answers *cache.Cache[question, answer]
+	routes  *cache.Cache[string, composed]
 	asking  singleflight.Group // by question
 	routing singleflight.Group // by destination
 	metrics *metrics
@@ -98,8 +99,8 @@ func New(o Options, reg prometheus.Registerer) (*Resolver, error) {
 	}
 	r := &Resolver{
 		o: o, listed: listed, trust: newTrust(o.DNSSEC, server), metrics: m, now: time.Now,
-		answers: newCache[question, answer](cachedAnswers),
-		routes:  newCache[string, composed](cachedRoutes),
+		answers: cache.New[question, answer](cachedAnswers),
+		routes:  cache.New[string, composed](cachedRoutes),
 	}
 	if name, err := domain.Parse(o.Hostname); err == nil {
 		r.self = name.String()
@@ -141,8 +142,8 @@ func (r *Resolver) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-sweep.C:
-			r.answers.sweep(r.now())
-			r.routes.sweep(r.now())
+			r.answers.Sweep(r.now())
+			r.routes.Sweep(r.now())
 			r.lookAgain()
 		case <-test.C:
 			wait := testEvery
@@ -175,7 +176,7 @@ func (r *Resolver) untilTest() time.Duration {
 // are the hosts that were found and why none can be dialled. What is returned
 // is shared: do not change it.
 func (r *Resolver) Route(ctx context.Context, destination string) (Route, *relay.Failure) {
-	c, ok := r.routes.get(destination, r.now())
+	c, ok := r.routes.Get(destination, r.now())
 	if ok && r.stands(c) {
 		r.metrics.routeHits.Inc()
 	} else if c, ok = r.composeOnce(ctx, destination); !ok {
@@ -200,7 +201,7 @@ func (r *Resolver) composeOnce(ctx context.Context, destination string) (compose
 	ch := r.routing.DoChan(destination, func() (any, error) {
 		ctx := context.WithoutCancel(ctx)
 		c := r.compose(ctx, destination)
-		r.routes.put(destination, c, r.now(), c.expires)
+		r.routes.Put(destination, c, r.now(), c.expires)
 		return c, nil
 	})
 	select {

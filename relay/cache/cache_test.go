@@ -1,4 +1,4 @@
-package resolve
+package cache
 
 import (
 	"testing"
@@ -10,19 +10,19 @@ func TestCacheIsBounded(t *testing.T) {
 	young := 0
 	for range trials {
 		now := time.Now()
-		c := newCache[int, int](100)
+		c := New[int, int](100)
 		for i := range 1000 {
 			now = now.Add(time.Millisecond)
-			c.put(i, i, now, now.Add(time.Hour))
-			if _, ok := c.get(0, now); !ok && i < 100 {
+			c.Put(i, i, now, now.Add(time.Hour))
+			if _, ok := c.Get(0, now); !ok && i < 100 {
 				t.Fatalf("lost an entry at %d, before the cache was full", i)
 			}
 		}
-		if c.len() != 100 {
-			t.Errorf("%d entries", c.len())
+		if c.Len() != 100 {
+			t.Errorf("%d entries", c.Len())
 		}
 		for i := 800; i < 1000; i++ {
-			if _, ok := c.get(i, now); ok {
+			if _, ok := c.Get(i, now); ok {
 				young++
 			}
 		}
@@ -35,13 +35,13 @@ func TestCacheIsBounded(t *testing.T) {
 
 func TestCacheForgets(t *testing.T) {
 	now := time.Now()
-	c := newCache[string, int](10)
-	c.put("a", 1, now, now.Add(time.Second))
-	c.put("b", 2, now, now.Add(time.Minute))
-	if _, ok := c.get("a", now.Add(time.Second)); ok {
+	c := New[string, int](10)
+	c.Put("a", 1, now, now.Add(time.Second))
+	c.Put("b", 2, now, now.Add(time.Minute))
+	if _, ok := c.Get("a", now.Add(time.Second)); ok {
 		t.Error("found at its expiry")
 	}
-	if c.sweep(now.Add(time.Second)); c.len() != 1 {
-		t.Errorf("%d entries after sweeping", c.len())
+	if c.Sweep(now.Add(time.Second)); c.Len() != 1 {
+		t.Errorf("%d entries after sweeping", c.Len())
 	}
 }
