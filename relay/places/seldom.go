@@ -1,22 +1,27 @@
 package places
 
 import (
-	"maps"
 	"sync"
 	"time"
+
+	"tlsrelay/relay/cache"
 )
 
 // Seldom tells when something that strangers can have happen as often as they like
 // is to be logged: the first time, and then once a minute, with how often it has
-// happened since the last. The zero Seldom is ready.
+// happened since the last line. The zero Seldom is ready.
 type Seldom struct {
 	mu   sync.Mutex
-	last map[string]told
+	last *cache.Cache[string, told]
 }
 
-// maxCauses is when those are forgotten that a line is due for anyway. Accounts may
-// be among them, so that they are no closed set, and strangers are not.
-const maxCauses = 1000
+const (
+	// maxCauses bounds the memory: accounts may be among the causes, so they are no
+	// closed set.
+	maxCauses = 1000
+	// keepCause is how long a cause is remembered that does not happen any more.
+	keepCause = 24 * time.Hour
+)
 
 type told struct {
 	n  int // since the last line
@@ -28,17 +33,14 @@ func (l *Seldom) Due(cause string, now time.Time) (n int, due bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.last == nil {
-		l.last = make(map[string]told)
+		l.last = cache.New[string, told](maxCauses)
 	}
-	if len(l.last) >= maxCauses {
-		maps.DeleteFunc(l.last, func(_ string, t told) bool { return now.Sub(t.at) >= time.Minute })
-	}
-	t := l.last[cause]
+	t, known := l.last.Get(cause, now)
 	t.n++
-	n, due = t.n, t.at.IsZero() || now.Sub(t.at) >= time.Minute
+	n, due = t.n, !known || now.Sub(t.at) >= time.Minute
 	if due {
 		t = told{at: now}
 	}
-	l.last[cause] = t
+	l.last.Put(cause, t, now, now.Add(keepCause))
 	return n, due
 }
