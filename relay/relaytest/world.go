@@ -67,23 +67,52 @@ func (w *World) address(n int) netip.Addr {
 func (w *World) AddHost(name string, scripts ...Script) (*Host, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	var h *Host
+	addr, err := w.bind(func(addr netip.AddrPort) (err error) {
+		h, err = newHost(name, addr, w.CA, scripts)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	w.hosts = append(w.hosts, h)
+	w.register(name, addr)
+	return h, nil
+}
+
+// Listen gives a listener for a host that the caller plays. It registers the address,
+// and the host as the only MX of the domains. The caller closes it.
+func (w *World) Listen(name string, domains ...string) (ln net.Listener, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	addr, err := w.bind(func(addr netip.AddrPort) (err error) {
+		ln, err = net.Listen("tcp", addr.String())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	w.Zone.A(name, addr)
+	for _, d := range domains {
+		w.Zone.MX(d, name, 10)
+	}
+	return ln, nil
+}
+
+// bind tries one address after the other, until nobody else listens there.
+func (w *World) bind(listen func(netip.AddrPort) error) (netip.Addr, error) {
 	var lastErr error
 	for w.next < blocks*256 {
 		addr := netip.AddrPortFrom(w.address(w.next), uint16(w.Port))
 		w.next++
-		h, err := newHost(name, addr, w.CA, scripts)
-		if err != nil {
-			var op *net.OpError
-			if lastErr = err; errors.As(err, &op) {
-				continue // somebody else listens there
-			}
-			return nil, err
+		err := listen(addr)
+		var op *net.OpError
+		if err == nil || !errors.As(err, &op) {
+			return addr.Addr(), err
 		}
-		w.hosts = append(w.hosts, h)
-		w.register(name, addr.Addr())
-		return h, nil
+		lastErr = err
 	}
-	return nil, fmt.Errorf("no address left in the block: %w", lastErr)
+	return netip.Addr{}, fmt.Errorf("no address left in the block: %w", lastErr)
 }
 
 // Hosts are the hosts that were started so far.
