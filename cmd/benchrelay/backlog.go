@@ -26,7 +26,7 @@ func (g *rig) idle() float64 {
 // measureBacklog measures healthy mail beside a destination that refuses all
 // connections and has a great many messages waiting.
 func measureBacklog(ctx context.Context, o options, rep *report) (err error) {
-	dead := []hostSpec{{Domains: []string{deadDomain}, Dead: true}}
+	dead := []HostSpec{{Domains: []string{deadDomain}, Dead: true}}
 	b, err := newBesides(ctx, o, rep, troubled("queued", o.backlog), o.relay, dead)
 	if err != nil {
 		return err
@@ -46,15 +46,15 @@ func measureBacklog(ctx context.Context, o options, rep *report) (err error) {
 }
 
 // queue submits n small messages for domains that do not take them.
-func (g *rig) queue(domains []string, n int) (sent runResult, err error) {
+func (g *rig) queue(domains []string, n int) (sent RunResult, err error) {
 	addr, secret := g.subject.submission()
-	if err = g.gen.ask("open", openSpec{
+	if err = g.gen.ask("Open", OpenSpec{
 		Addr: addr, Secret: secret, TLS: true, Connections: g.o.connections, Size: backlogSize,
-		Domains: domains, BDAT: g.o.bdat,
+		Domains: domains,
 	}, nil); err != nil {
 		return
 	}
-	err = g.gen.ask("run", runSpec{Base: g.next, Count: n, NoTimes: true}, &sent)
+	err = g.gen.ask("Run", RunSpec{Base: g.next, Count: n, NoTimes: true}, &sent)
 	g.next += int64(n)
 	return
 }
@@ -97,7 +97,7 @@ func (g *rig) restart(ctx context.Context, rep *report) error {
 	if err := g.open(besideScenario()); err != nil {
 		return err
 	}
-	_, got, err := g.burst(runSpec{Count: 1})
+	_, got, err := g.burst(RunSpec{Count: 1})
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"net/rpc"
 	"os"
 	"strings"
 	"testing"
@@ -16,7 +17,7 @@ import (
 )
 
 // floor runs n messages from a generator straight to the hosts of w.
-func floor(t *testing.T, w worldSpec, s openSpec, n int) (runResult, arrivalStats) {
+func floor(t *testing.T, w WorldSpec, s OpenSpec, n int) (RunResult, ArrivalStats) {
 	t.Helper()
 	sk, g := newSink(), &generator{}
 	world, err := sk.build(w)
@@ -34,11 +35,11 @@ func floor(t *testing.T, w worldSpec, s openSpec, n int) (runResult, arrivalStat
 	})
 	const base = 1000
 	sk.reset(base)
-	sent, err := g.run(runSpec{Base: base, Count: n})
+	sent, err := g.run(RunSpec{Base: base, Count: n})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := sk.wait(waitSpec{sent.Taken, 10 * time.Second}); got != n {
+	if got := sk.wait(WaitSpec{sent.Taken, 10 * time.Second}); got != n {
 		t.Fatalf("%d of %d messages arrived", got, n)
 	}
 	return sent, sk.stats()
@@ -48,16 +49,15 @@ func TestFloor(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		tls   bool
-		bdat  bool
 		delay time.Duration
 	}{
-		{"plain", false, false, 0}, {"starttls", true, false, 0}, {"bdat", true, true, 0}, {"late answers", true, false, time.Millisecond},
+		{"plain", false, 0}, {"starttls", true, 0}, {"late answers", true, time.Millisecond},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			const n, size = 40, 10 * kib
 			sent, got := floor(t,
-				worldSpec{Hosts: []hostSpec{{TLS: c.tls, Delay: c.delay, Domains: []string{"one.example"}}}},
-				openSpec{TLS: c.tls, BDAT: c.bdat, Connections: 3, Size: size, Domains: []string{"one.example"}}, n)
+				WorldSpec{Hosts: []HostSpec{{TLS: c.tls, Delay: c.delay, Domains: []string{"one.example"}}}},
+				OpenSpec{TLS: c.tls, Connections: 3, Size: size, Domains: []string{"one.example"}}, n)
 			var r row
 			r.count(sent, got)
 			if r.Messages != n || r.Lost+r.Duplicates+r.Refused > 0 {
@@ -72,9 +72,9 @@ func TestFloor(t *testing.T) {
 
 func TestCountTellsLossAndLatency(t *testing.T) {
 	ms := int64(time.Millisecond)
-	sent := runResult{Start: 0, End: 3 * ms, Accepted: []int64{1 * ms, 2 * ms, 0, 3 * ms}, Taken: 3}
+	sent := RunResult{Start: 0, End: 3 * ms, Accepted: []int64{1 * ms, 2 * ms, 0, 3 * ms}, Taken: 3}
 	var r row
-	r.count(sent, arrivalStats{Arrivals: []int64{2 * ms, 0, 0, 10 * ms}, Duplicates: 1})
+	r.count(sent, ArrivalStats{Arrivals: []int64{2 * ms, 0, 0, 10 * ms}, Duplicates: 1})
 	if r.Messages != 2 || r.Lost != 1 || r.Duplicates != 1 || r.P99 != 7 || r.P50 != 1 || r.Seconds != 0.01 {
 		t.Errorf("%+v", r)
 	}
@@ -133,7 +133,7 @@ func TestDelayLine(t *testing.T) {
 // A paced run offers what it says, whatever the number of connections.
 func TestPacer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &pacer{runSpec: runSpec{Rate: 100, Duration: time.Second}, start: time.Now()}
+		p := &pacer{RunSpec: RunSpec{Rate: 100, Duration: time.Second}, start: time.Now()}
 		n := 0
 		for _, more := p.token(); more; _, more = p.token() {
 			n++
@@ -144,15 +144,24 @@ func TestPacer(t *testing.T) {
 	})
 }
 
+// A child does what it is asked, says what it cannot do, and ends with its parent.
 func TestServeChild(t *testing.T) {
-	var out bytes.Buffer
-	in := strings.NewReader(`{"Op":"stats"}` + "\n" + `{"Op":"dance"}` + "\n")
-	if err := serveChild(in, &out, newSink().answer); err != nil {
-		t.Fatal(err)
+	ours, theirs := net.Pipe()
+	ended := make(chan error, 1)
+	go func() { ended <- serveChild(theirs, &generator{}) }()
+	c := &child{role: "generate", conn: rpc.NewClient(ours)}
+	if err := c.ask("Open", OpenSpec{}, nil); err != nil {
+		t.Error(err)
 	}
-	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	if len(lines) != 2 || !strings.Contains(lines[0], `"Value"`) || !strings.Contains(lines[1], `"Error"`) {
-		t.Errorf("%q", lines)
+	if err := c.ask("Run", RunSpec{}, &RunResult{}); err == nil || !strings.Contains(err.Error(), "without end") {
+		t.Errorf("a run without end: %v", err)
+	}
+	if err := c.ask("Dance", 0, nil); err == nil {
+		t.Error("it dances")
+	}
+	c.conn.Close()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 
@@ -179,7 +188,7 @@ func TestCPUOfThisProcess(t *testing.T) {
 
 func TestTarpitAndDeadHost(t *testing.T) {
 	sk := newSink()
-	w, err := sk.build(worldSpec{Hosts: []hostSpec{{Pit: pitSilent}, {Dead: true}}})
+	w, err := sk.build(WorldSpec{Hosts: []HostSpec{{Pit: pitSilent}, {Domains: []string{"dead.example"}, Dead: true}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,7 @@ func (o options) turns() int { return max(o.repeat, 3) }
 
 // newBesides starts both relays, the first with the given program. The hosts
 // with the trouble come after those of the scenario.
-func newBesides(ctx context.Context, o options, rep *report, names [2]string, first string, trouble []hostSpec) (b *besides, err error) {
+func newBesides(ctx context.Context, o options, rep *report, names [2]string, first string, trouble []HostSpec) (b *besides, err error) {
 	b = &besides{names: names, rep: rep}
 	for i := range b.rigs {
 		w, o := besideScenario().world(), o
@@ -65,7 +65,7 @@ func (b *besides) ready() error {
 		if err := g.open(besideScenario()); err != nil {
 			return err
 		}
-		if _, _, err := g.burst(runSpec{Duration: g.o.warm}); err != nil {
+		if _, _, err := g.burst(RunSpec{Duration: g.o.warm}); err != nil {
 			return err
 		}
 	}
@@ -100,7 +100,7 @@ func (b *besides) turns(n int) error {
 }
 
 func (b *besides) measure(to *[]row, g *rig, name string, rate float64) error {
-	r, err := g.measure(name, runSpec{Duration: g.o.duration, Rate: rate})
+	r, err := g.measure(name, RunSpec{Duration: g.o.duration, Rate: rate})
 	if err != nil {
 		return err
 	}

@@ -21,19 +21,18 @@ type client struct {
 	br      *bufio.Reader
 	out     []byte
 	body    []byte // with the final dot
-	bdat    bool
 	domains []string
 }
 
 // patience bounds every step of the conversation.
 const patience = time.Minute
 
-func dial(s openSpec, body []byte) (c *client, err error) {
+func dial(s OpenSpec, body []byte) (c *client, err error) {
 	conn, err := net.DialTimeout("tcp", s.Addr, patience)
 	if err != nil {
 		return nil, err
 	}
-	c = &client{conn: conn, br: bufio.NewReader(conn), body: body, bdat: s.BDAT, domains: s.Domains}
+	c = &client{conn: conn, br: bufio.NewReader(conn), body: body, domains: s.Domains}
 	defer func() {
 		if err != nil {
 			conn.Close()
@@ -117,12 +116,6 @@ func (c *client) send(token int64) error {
 	c.out = strconv.AppendInt(c.out, token, 10)
 	c.out = append(append(c.out, '@'), c.domains[int(token)%len(c.domains)]...)
 	c.out = append(c.out, ">\r\n"...)
-	if c.bdat {
-		content := c.body[:len(c.body)-3]
-		c.out = append(strconv.AppendInt(append(c.out, "BDAT "...), int64(len(content)), 10), " LAST\r\n"...)
-		c.out = append(c.out, content...)
-		return c.round(250, 250, 250)
-	}
 	c.out = append(c.out, "DATA\r\n"...)
 	if err := c.round(250, 250, 354); err != nil {
 		return err

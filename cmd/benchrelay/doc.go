@@ -13,14 +13,14 @@
 //	line.go      ... and what makes its answers late
 //	generate.go  the sending side: connections, pace, when each 250 came
 //	client.go    ... one connection to the relay
-//	child.go     how the processes talk: one line of JSON to ask, one to answer
+//	child.go     how the processes talk: net/rpc over pipes
 //	relay.go     the relay under measurement
 //	postfix.go   Postfix in its place, under the same conditions
 //	proc.go      CPU, memory and syncs, as the kernel counts them
 //	beside.go    healthy mail through two relays in turn, one of them with trouble beside it
 //	backlog.go   what a million messages for a dead destination cost the others
 //	tarpit.go    what two hundred hosts that never answer cost the others
-//	report.go    table, JSON, lines for benchstat
+//	report.go    the table, and the ratios to Postfix
 //
 // A message is known by a token, the local part of its recipient. Latency is
 // from the moment the generator has read the 250 to the moment a host has

@@ -3,9 +3,7 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,20 +14,19 @@ type generator struct {
 	clients []*client
 }
 
-// openSpec says where and how to submit.
-type openSpec struct {
+// OpenSpec says where and how to submit.
+type OpenSpec struct {
 	Addr        string
 	TLS         bool
 	Secret      string // for AUTH; "": none
 	Connections int
 	Size        int
 	Domains     []string
-	BDAT        bool
 }
 
-// runSpec is one run over the open connections. It ends after Count messages
+// RunSpec is one run over the open connections. It ends after Count messages
 // or after Duration, whichever comes first; 0: no such bound.
-type runSpec struct {
+type RunSpec struct {
 	Base     int64 // the first token
 	Count    int
 	Duration time.Duration
@@ -37,8 +34,8 @@ type runSpec struct {
 	NoTimes  bool    // do not give Accepted
 }
 
-// runResult is what came of a run.
-type runResult struct {
+// RunResult is what came of a run.
+type RunResult struct {
 	Start    int64   // Unix time in ns
 	End      int64   // of the last 250
 	Offered  int     // tokens used
@@ -48,27 +45,17 @@ type runResult struct {
 	Refusal  string // one of them
 }
 
-// answer obeys the parent.
-func (g *generator) answer(op string, with []byte) (any, error) {
-	switch op {
-	case "open":
-		var s openSpec
-		if err := json.Unmarshal(with, &s); err != nil {
-			return nil, err
-		}
-		return nil, g.open(s)
-	case "run":
-		var s runSpec
-		if err := json.Unmarshal(with, &s); err != nil {
-			return nil, err
-		}
-		return g.run(s)
-	}
-	return nil, fmt.Errorf("unknown request %q", op)
+// Open is open for the parent.
+func (g *generator) Open(s OpenSpec, _ *int) error { return g.open(s) }
+
+// Run is run for the parent.
+func (g *generator) Run(s RunSpec, to *RunResult) (err error) {
+	*to, err = g.run(s)
+	return err
 }
 
 // open connects anew.
-func (g *generator) open(s openSpec) error {
+func (g *generator) open(s OpenSpec) error {
 	for _, c := range g.clients {
 		c.conn.Close()
 	}
@@ -86,7 +73,7 @@ func (g *generator) open(s openSpec) error {
 
 // pacer hands out tokens, each no earlier than it is due.
 type pacer struct {
-	runSpec
+	RunSpec
 	start time.Time
 	next  atomic.Int64
 }
@@ -115,18 +102,18 @@ type share struct {
 	err           error
 }
 
-func (g *generator) run(s runSpec) (runResult, error) {
+func (g *generator) run(s RunSpec) (RunResult, error) {
 	if s.Count == 0 && s.Duration == 0 {
-		return runResult{}, errors.New("a run without end")
+		return RunResult{}, errors.New("a run without end")
 	}
-	p := &pacer{runSpec: s, start: time.Now()}
+	p := &pacer{RunSpec: s, start: time.Now()}
 	shares := make([]share, len(g.clients))
 	var wg sync.WaitGroup
 	for i, c := range g.clients {
 		wg.Go(func() { shares[i] = c.work(p) })
 	}
 	wg.Wait()
-	r := runResult{Start: p.start.UnixNano()}
+	r := RunResult{Start: p.start.UnixNano()}
 	for _, sh := range shares {
 		if sh.err != nil {
 			return r, sh.err
@@ -139,7 +126,7 @@ func (g *generator) run(s runSpec) (runResult, error) {
 	return r, nil
 }
 
-func (r *runResult) add(sh share) {
+func (r *RunResult) add(sh share) {
 	r.Taken += len(sh.tokens)
 	r.Refused += sh.refused
 	if sh.refusal != "" {

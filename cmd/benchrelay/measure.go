@@ -26,15 +26,14 @@ type row struct {
 	CPU, GeneratorCPU, SinkCPU float64 // µs per message
 	PeakBytes                  int64
 	P50, P99                   float64 // ms from the 250 to the arrival
-	Syncs                      float64 // per message
-	SyncsBy                    string  // how they were counted
+	Syncs                      float64 // flushes of the disk per message
 
 	Connections, Handshakes, Resumed int64
 	PeakConnections                  int64
 	PerConnection                    float64 // messages per second for each of PeakConnections
 
 	Lost, Duplicates, Refused int
-	Refusal                   string `json:",omitempty"`
+	Refusal                   string
 }
 
 // rig is everything that is needed to measure one subject in one world.
@@ -42,12 +41,12 @@ type rig struct {
 	o       options
 	sink    *child
 	gen     *child
-	world   worldAddr
+	world   WorldAddr
 	subject subject // nil: the floor
 	next    int64   // token
 }
 
-func newRig(o options, w worldSpec) (g *rig, err error) {
+func newRig(o options, w WorldSpec) (g *rig, err error) {
 	g = &rig{o: o}
 	defer func() {
 		if err != nil {
@@ -60,7 +59,7 @@ func newRig(o options, w worldSpec) (g *rig, err error) {
 	if g.gen, err = startChild("generate"); err != nil {
 		return g, err
 	}
-	return g, g.sink.ask("world", w, &g.world)
+	return g, g.sink.ask("World", w, &g.world)
 }
 
 func (g *rig) close() error {
@@ -96,33 +95,33 @@ func (g *rig) startRelay(ctx context.Context) error {
 
 // open opens the generator's connections to the subject, or to a host.
 func (g *rig) open(s scenario) error {
-	spec := openSpec{
+	spec := OpenSpec{
 		Addr: g.world.Hosts[0], TLS: s.TLS, Connections: g.o.connections,
-		Size: s.Size, Domains: s.domains(), BDAT: g.o.bdat,
+		Size: s.Size, Domains: s.domains(),
 	}
 	if g.subject != nil {
 		spec.Addr, spec.Secret = g.subject.submission()
 	}
-	return g.gen.ask("open", spec, nil)
+	return g.gen.ask("Open", spec, nil)
 }
 
 // drainLimit is how long the last messages of a run may take to arrive.
 const drainLimit = time.Minute
 
 // burst submits, and waits until everything that was taken has arrived.
-func (g *rig) burst(s runSpec) (sent runResult, got arrivalStats, err error) {
+func (g *rig) burst(s RunSpec) (sent RunResult, got ArrivalStats, err error) {
 	s.Base = g.next
-	if err = g.sink.ask("reset", s.Base, nil); err != nil {
+	if err = g.sink.ask("Reset", s.Base, nil); err != nil {
 		return
 	}
-	if err = g.gen.ask("run", s, &sent); err != nil {
+	if err = g.gen.ask("Run", s, &sent); err != nil {
 		return
 	}
 	g.next += int64(sent.Offered) + int64(g.o.connections) + maxRefusals*int64(g.o.connections)
-	if err = g.sink.ask("wait", waitSpec{sent.Taken, drainLimit}, nil); err != nil {
+	if err = g.sink.ask("Wait", WaitSpec{sent.Taken, drainLimit}, nil); err != nil {
 		return
 	}
-	return sent, got, g.sink.ask("stats", nil, &got)
+	return sent, got, g.sink.ask("Stats", 0, &got)
 }
 
 // settle is how long after the last arrival the subject's clock is read, so
@@ -130,14 +129,14 @@ func (g *rig) burst(s runSpec) (sent runResult, got arrivalStats, err error) {
 const settle = 100 * time.Millisecond
 
 // measure makes one measurement of an open, warm rig.
-func (g *rig) measure(name string, s runSpec) (row, error) {
+func (g *rig) measure(name string, s RunSpec) (row, error) {
 	r := row{Scenario: name, Subject: "floor", Offered: s.Rate}
 	var syncs float64
 	var cpu0 time.Duration
 	if g.subject != nil {
 		r.Subject = g.subject.name()
 		g.subject.resetPeak()
-		syncs, r.SyncsBy = g.subject.syncs()
+		syncs = flushes(g.o.dir)
 		cpu0 = g.subject.cpu()
 	}
 	gen0, sink0 := cpu(g.gen.pid()), cpu(g.sink.pid())
@@ -152,14 +151,13 @@ func (g *rig) measure(name string, s runSpec) (row, error) {
 	r.GeneratorCPU, r.SinkCPU = perMessage(cpu(g.gen.pid())-gen0), perMessage(cpu(g.sink.pid())-sink0)
 	if g.subject != nil {
 		r.CPU, r.PeakBytes = perMessage(g.subject.cpu()-cpu0), g.subject.peak()
-		n, _ := g.subject.syncs()
-		r.Syncs = (n - syncs) / float64(max(1, got.Got))
+		r.Syncs = (flushes(g.o.dir) - syncs) / float64(max(1, got.Got))
 	}
 	return r, <-saved
 }
 
 // startProfile saves a profile of the relay over the run, if that is wanted.
-func (g *rig) startProfile(name string, s runSpec) <-chan error {
+func (g *rig) startProfile(name string, s RunSpec) <-chan error {
 	saved := make(chan error, 1)
 	p, ok := g.subject.(*relayProcess)
 	if !ok || g.o.profile == "" {
@@ -172,7 +170,7 @@ func (g *rig) startProfile(name string, s runSpec) <-chan error {
 }
 
 // count compares what was sent with what arrived.
-func (r *row) count(sent runResult, got arrivalStats) {
+func (r *row) count(sent RunResult, got ArrivalStats) {
 	var latencies []float64
 	last := sent.End
 	for i, at := range sent.Accepted {
@@ -224,9 +222,6 @@ func measureScenarios(ctx context.Context, o options, rep *report) error {
 			}
 		}
 	}
-	if o.strace {
-		return measureSyncs(ctx, o, rep)
-	}
 	return nil
 }
 
@@ -253,16 +248,16 @@ func measureScenario(ctx context.Context, o options, s scenario, rep *report, st
 	if err := g.open(s); err != nil {
 		return fmt.Errorf("%s: %w", s.Name, err)
 	}
-	if _, _, err := g.burst(runSpec{Duration: o.warm}); err != nil {
+	if _, _, err := g.burst(RunSpec{Duration: o.warm}); err != nil {
 		return fmt.Errorf("%s: warming up: %w", s.Name, err)
 	}
-	r, err := g.measure(s.Name, runSpec{Duration: o.duration})
+	r, err := g.measure(s.Name, RunSpec{Duration: o.duration})
 	if err != nil {
 		return err
 	}
 	rep.add(r)
 	if s.Half {
-		half, err := g.measure(s.Name+"/half", runSpec{Duration: o.duration, Rate: r.PerSecond / 2})
+		half, err := g.measure(s.Name+"/half", RunSpec{Duration: o.duration, Rate: r.PerSecond / 2})
 		if err != nil {
 			return err
 		}

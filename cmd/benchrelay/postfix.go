@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -29,7 +28,8 @@ type postfixProcess struct {
 }
 
 // mainCF leaves everything at its default but what ties Postfix to this
-// world; what it need not do here (name lookups, AUTH) is in its favour.
+// world; what it need not do here (name lookups, AUTH), and
+// that it may reuse TLS connections, is in its favour.
 const mainCF = `compatibility_level = 3.6
 queue_directory = %[1]s/queue
 data_directory = %[1]s/data
@@ -52,11 +52,11 @@ smtpd_tls_key_file = %[3]s
 smtp_tls_security_level = may
 smtp_tls_CAfile = %[1]s/ca.pem
 smtp_tls_session_cache_database = btree:${data_directory}/smtp_scache
-smtp_tls_connection_reuse = %[4]s
+smtp_tls_connection_reuse = yes
 `
 
 // masterCF is Debian's, outside a chroot and without what is not used here.
-const masterCF = `127.0.0.1:%d inet n - n - - smtpd
+const masterCF = `%s inet n - n - - smtpd
 cleanup   unix  n - n - 0 cleanup
 qmgr      unix  n - n 300 1 qmgr
 tlsmgr    unix  - - n 1000? 1 tlsmgr
@@ -105,24 +105,17 @@ func (g *rig) startPostfix(ctx context.Context, s scenario) error {
 	}
 	go func() { p.ended <- p.master.Wait() }()
 	g.subject = p
-	return p.await(ctx)
+	return await(ctx, p.ended, filepath.Join(dir, "log"), p.ready)
 }
 
 func (p *postfixProcess) configure(g *rig, s scenario) error {
-	ln, err := net.Listen("tcp", "127.0.0.1:0") // for a free port
-	if err != nil {
+	var err error
+	if p.addr, err = freeAddress(); err != nil {
 		return err
 	}
-	p.addr = ln.Addr().String()
-	port := ln.Addr().(*net.TCPAddr).Port
-	ln.Close()
 	cert, key, err := certificate.SelfSigned(p.dir, "postfix.example")
 	if err != nil {
 		return err
-	}
-	reuse := "no"
-	if g.o.postfixReuse {
-		reuse = "yes"
 	}
 	var routes strings.Builder
 	for i, d := range s.domains() {
@@ -130,7 +123,7 @@ func (p *postfixProcess) configure(g *rig, s scenario) error {
 		fmt.Fprintf(&routes, "%s smtp:[%s]:%s\n", d, host, port)
 	}
 	for name, text := range map[string]string{
-		"main.cf": fmt.Sprintf(mainCF, p.dir, cert, key, reuse), "master.cf": fmt.Sprintf(masterCF, port),
+		"main.cf": fmt.Sprintf(mainCF, p.dir, cert, key), "master.cf": fmt.Sprintf(masterCF, p.addr),
 		"transport": routes.String(), "ca.pem": string(g.world.CA),
 	} {
 		if err := os.WriteFile(filepath.Join(p.dir, name), []byte(text), 0o644); err != nil {
@@ -173,24 +166,12 @@ func (p *postfixProcess) folders() error {
 	return nil
 }
 
-func (p *postfixProcess) await(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
-	defer cancel()
-	for {
-		c, err := net.Dial("tcp", p.addr)
-		if err == nil {
-			return c.Close()
-		}
-		select {
-		case err := <-p.ended:
-			p.ended <- err
-			log, _ := os.ReadFile(filepath.Join(p.dir, "log"))
-			return fmt.Errorf("the Postfix ended (%v): %s", err, bytes.TrimSpace(log))
-		case <-ctx.Done():
-			return fmt.Errorf("the Postfix does not listen: %w", ctx.Err())
-		case <-time.After(10 * time.Millisecond):
-		}
+func (p *postfixProcess) ready() bool {
+	c, err := net.Dial("tcp", p.addr)
+	if err == nil {
+		c.Close()
 	}
+	return err == nil
 }
 
 func (p *postfixProcess) name() string                 { return "postfix" }
@@ -205,14 +186,6 @@ func (p *postfixProcess) peak() (sum int64) {
 		sum += memory(pid, "smaps_rollup", "Pss")
 	}
 	return sum
-}
-
-func (p *postfixProcess) syncs() (float64, string) {
-	n, ok := deviceFlushes(p.dir)
-	if !ok {
-		return 0, ""
-	}
-	return n, "flushes of the disk"
 }
 
 // stop ends Postfix; it is told to, so how it ends tells nothing.

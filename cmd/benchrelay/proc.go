@@ -103,27 +103,24 @@ func memory(pid int, file, key string) int64 {
 // resetPeak makes VmHWM begin anew, where that is allowed.
 func resetPeak(pid int) { os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0) }
 
-// deviceFlushes counts the flushes that the disk under dir was asked for, by
-// anybody. false: the kernel does not say.
-func deviceFlushes(dir string) (float64, bool) {
+// flushes counts what the disk under dir was asked to flush, by anybody; 0 where the
+// kernel does not say.
+func flushes(dir string) float64 {
 	info, err := os.Stat(dir)
 	if err != nil {
-		return 0, false
+		return 0
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return 0, false
+		return 0
 	}
 	major, minor := st.Dev>>8&0xfff|st.Dev>>32&^0xfff, st.Dev&0xff|st.Dev>>12&^0xff // gnu_dev_major(3)
-	text, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/stat", major, minor))
-	if err != nil {
-		return 0, false
-	}
-	const flushes = 15 // Documentation/block/stat.rst: flush I/Os processed
+	text, _ := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/stat", major, minor))
+	const processed = 15 // Documentation/block/stat.rst: flush I/Os processed
 	fields := strings.Fields(string(text))
-	if len(fields) <= flushes {
-		return 0, false
+	if len(fields) <= processed {
+		return 0
 	}
-	n, err := strconv.ParseFloat(fields[flushes], 64)
-	return n, err == nil
+	n, _ := strconv.ParseFloat(fields[processed], 64)
+	return n
 }

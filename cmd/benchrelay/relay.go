@@ -3,18 +3,16 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -29,8 +27,6 @@ type subject interface {
 	cpu() time.Duration
 	resetPeak()
 	peak() int64 // bytes
-	// syncs counts syncs so far, and says how; "" when it cannot.
-	syncs() (n float64, how string)
 	stop() error
 }
 
@@ -49,7 +45,7 @@ type relayProcess struct {
 type relaySetup struct {
 	program string
 	dir     string // keeps data, configuration and log; an old one continues
-	world   worldAddr
+	world   WorldAddr
 	secret  string
 }
 
@@ -59,10 +55,10 @@ const configuration = `
 hostname: relay.example
 data_dir: %q
 submission:
-  listen: ["127.0.0.1:0"]
+  listen: [%q]
   allow_plaintext_auth: true
-api: {listen: "127.0.0.1:0"}
-admin: {listen: "127.0.0.1:0"}
+api: {listen: %q}
+admin: {listen: %q}
 delivery:
   port: %d
   resolver: %q
@@ -78,7 +74,13 @@ func startRelay(ctx context.Context, s relaySetup) (r *relayProcess, err error) 
 		return nil, err
 	}
 	file := func(name string) string { return filepath.Join(s.dir, name) }
-	text := fmt.Sprintf(configuration, file("data"), s.world.Port, s.world.DNS, file("ca.pem"))
+	r = &relayProcess{dir: s.dir, secret: s.secret, ended: make(chan error, 1)}
+	for _, addr := range []*string{&r.smtp, &r.api, &r.admin} {
+		if *addr, err = freeAddress(); err != nil {
+			return nil, err
+		}
+	}
+	text := fmt.Sprintf(configuration, file("data"), r.smtp, r.api, r.admin, s.world.Port, s.world.DNS, file("ca.pem"))
 	err = errors.Join(os.WriteFile(file("ca.pem"), s.world.CA, 0o600), os.WriteFile(file("config.yaml"), []byte(text), 0o600))
 	if err != nil {
 		return nil, err
@@ -88,7 +90,6 @@ func startRelay(ctx context.Context, s relaySetup) (r *relayProcess, err error) 
 		return nil, err
 	}
 	defer log.Close()
-	r = &relayProcess{dir: s.dir, secret: s.secret, ended: make(chan error, 1)}
 	if r.secret == "" {
 		r.secret = account.NewSecret()
 	}
@@ -104,49 +105,51 @@ func startRelay(ctx context.Context, s relaySetup) (r *relayProcess, err error) 
 		return nil, err
 	}
 	go func() { r.ended <- r.cmd.Wait() }()
-	if err := r.await(ctx, file("log")); err != nil {
+	if err := await(ctx, r.ended, file("log"), r.ready); err != nil {
 		return nil, errors.Join(err, r.stop())
 	}
 	return r, nil
 }
 
-// await waits for the line of the log that says where the relay listens.
-func (r *relayProcess) await(ctx context.Context, log string) error {
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
-	defer cancel()
-	for {
-		text, err := os.ReadFile(log)
-		if err != nil {
-			return err
-		}
-		if r.ready(text) {
-			return nil
-		}
-		select {
-		case err := <-r.ended:
-			r.ended <- err
-			return fmt.Errorf("the relay ended (%v): %s", err, bytes.TrimSpace(text))
-		case <-ctx.Done():
-			return fmt.Errorf("the relay does not become ready: %w: %s", ctx.Err(), bytes.TrimSpace(text))
-		case <-time.After(5 * time.Millisecond):
-		}
+// ready reports whether the relay takes mail.
+func (r *relayProcess) ready() bool {
+	res, err := http.Get("http://" + r.admin + "/readyz")
+	if err != nil {
+		return false
 	}
+	res.Body.Close()
+	return res.StatusCode == http.StatusOK
 }
 
-func (r *relayProcess) ready(log []byte) bool {
-	for line := range bytes.Lines(log) {
-		var l struct {
-			Msg        string
-			Submission []string
-			API        string
-			Admin      string
-		}
-		if json.Unmarshal(line, &l) == nil && l.Msg == "ready" && len(l.Submission) > 0 {
-			r.smtp, r.api, r.admin = l.Submission[0], l.API, l.Admin
-			return true
-		}
+// freeAddress gives a loopback address at which nobody listens.
+func freeAddress() (string, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
 	}
-	return false
+	defer ln.Close()
+	return ln.Addr().String(), nil
+}
+
+// await waits until a subject is ready. When it ends before that, or takes too long,
+// the error has its log.
+func await(ctx context.Context, ended chan error, log string, ready func() bool) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	for !ready() {
+		select {
+		case err = <-ended:
+			ended <- err
+			err = fmt.Errorf("it ended: %v", err)
+		case <-ctx.Done():
+			err = fmt.Errorf("it does not become ready: %w", ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+			continue
+		}
+		text, _ := os.ReadFile(log)
+		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(text))
+	}
+	return nil
 }
 
 // demand sets the account's policy, as its owner would.
@@ -180,7 +183,7 @@ func (r *relayProcess) resident() int64              { return memory(r.pid(), "s
 // relay lets submissions and then deliveries go on for half a minute each.
 const stopLimit = 75 * time.Second
 
-// stop ends the relay. One that does not end has to say what it is doing.
+// stop ends the relay. One that does not end says in its log what it is doing.
 func (r *relayProcess) stop() error {
 	r.cmd.Process.Signal(syscall.SIGTERM)
 	select {
@@ -195,46 +198,8 @@ func (r *relayProcess) stop() error {
 	timer := time.AfterFunc(stopLimit, func() { r.cmd.Process.Kill() })
 	defer timer.Stop()
 	<-r.ended
-	kept := filepath.Join(os.TempDir(), "benchrelay-stuck.log")
-	text, err := os.ReadFile(filepath.Join(r.dir, "log"))
-	if err == nil {
-		err = os.WriteFile(kept, text, 0o600)
-	}
-	return errors.Join(fmt.Errorf("the relay did not stop within %v; its log, with all stacks, is %s", stopLimit, kept), err)
-}
-
-// syncMetrics are the names under which the relay may count its syncs.
-var syncMetrics = []string{"tlsrelay_store_syncs_total", "tlsrelay_store_wal_syncs_total"}
-
-func (r *relayProcess) syncs() (float64, string) {
-	all := r.metrics()
-	for _, name := range syncMetrics {
-		if v, ok := all[name]; ok {
-			return v, name
-		}
-	}
-	if n, ok := deviceFlushes(r.dir); ok {
-		return n, "flushes of the disk"
-	}
-	return 0, ""
-}
-
-// metrics gives the samples without labels of the relay's metrics.
-func (r *relayProcess) metrics() map[string]float64 {
-	res, err := http.Get("http://" + r.admin + "/metrics")
-	if err != nil {
-		return nil
-	}
-	defer res.Body.Close()
-	all := map[string]float64{}
-	for sc := bufio.NewScanner(res.Body); sc.Scan(); {
-		if name, value, ok := strings.Cut(sc.Text(), " "); ok {
-			if v, err := strconv.ParseFloat(value, 64); err == nil {
-				all[name] = v
-			}
-		}
-	}
-	return all
+	text, _ := os.ReadFile(filepath.Join(r.dir, "log"))
+	return fmt.Errorf("the relay did not stop within %v: %s", stopLimit, text)
 }
 
 // profile saves a CPU profile over d.

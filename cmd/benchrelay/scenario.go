@@ -44,11 +44,11 @@ func scenarios() []scenario {
 }
 
 // world is the receiving side that the scenario needs.
-func (s scenario) world() worldSpec {
+func (s scenario) world() WorldSpec {
 	if s.Domains == 1 {
-		return worldSpec{Hosts: []hostSpec{{Domains: []string{"one.example"}, TLS: s.TLS, Delay: s.Delay}}}
+		return WorldSpec{Hosts: []HostSpec{{Domains: []string{"one.example"}, TLS: s.TLS, Delay: s.Delay}}}
 	}
-	w := worldSpec{Hosts: make([]hostSpec, hostCount)}
+	w := WorldSpec{Hosts: make([]HostSpec, hostCount)}
 	for i := range w.Hosts {
 		w.Hosts[i].TLS, w.Hosts[i].Delay = s.TLS, s.Delay
 	}

@@ -4,12 +4,8 @@ package main
 
 import (
 	"crypto/tls"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,14 +23,12 @@ type sink struct {
 	arrivals   []int64 // Unix time in ns, by token - base; 0: not yet
 	got        int
 	duplicates int
-	done       chan struct{} // closed once got reaches want
-	want       int
 }
 
 func newSink() *sink { return &sink{} }
 
-// hostSpec is one receiving host.
-type hostSpec struct {
+// HostSpec is one receiving host.
+type HostSpec struct {
 	Domains []string // whose only MX it is
 	TLS     bool
 	Delay   time.Duration
@@ -48,25 +42,25 @@ const (
 	pitDrip   = "drip"
 )
 
-// worldSpec is everything that receives.
-type worldSpec struct{ Hosts []hostSpec }
+// WorldSpec is everything that receives.
+type WorldSpec struct{ Hosts []HostSpec }
 
-// worldAddr is where the world is.
-type worldAddr struct {
+// WorldAddr is where the world is.
+type WorldAddr struct {
 	DNS   string
 	Port  int // of all hosts
 	Hosts []string
 	CA    []byte // PEM
 }
 
-// waitSpec waits for a number of arrivals since the last reset.
-type waitSpec struct {
+// WaitSpec waits for a number of arrivals since the last reset.
+type WaitSpec struct {
 	Count   int
 	Timeout time.Duration
 }
 
-// arrivalStats is what happened since the last reset.
-type arrivalStats struct {
+// ArrivalStats is what happened since the last reset.
+type ArrivalStats struct {
 	Arrivals                         []int64
 	Got, Duplicates                  int
 	Connections, Handshakes, Resumed int64
@@ -74,120 +68,66 @@ type arrivalStats struct {
 	Octets                           int64
 }
 
-// answer obeys the parent.
-func (s *sink) answer(op string, with []byte) (any, error) {
-	switch op {
-	case "world":
-		var spec worldSpec
-		if err := json.Unmarshal(with, &spec); err != nil {
-			return nil, err
-		}
-		return s.build(spec)
-	case "reset":
-		var base int64
-		if err := json.Unmarshal(with, &base); err != nil {
-			return nil, err
-		}
-		s.reset(base)
-		return nil, nil
-	case "wait":
-		var w waitSpec
-		if err := json.Unmarshal(with, &w); err != nil {
-			return nil, err
-		}
-		return s.wait(w), nil
-	case "stats":
-		return s.stats(), nil
-	}
-	return nil, fmt.Errorf("unknown request %q", op)
+// World is build for the parent.
+func (s *sink) World(spec WorldSpec, to *WorldAddr) (err error) {
+	*to, err = s.build(spec)
+	return err
 }
 
-// build starts the world on a block of loopback addresses.
-func (s *sink) build(spec worldSpec) (worldAddr, error) {
-	ca, err := relaytest.NewCA()
-	if err != nil {
-		return worldAddr{}, err
-	}
-	b := &builder{sink: s, ca: ca}
-	for range 20 { // somebody else may use the block or the port
-		b.block = [2]byte{byte(1 + rand.N(250)), byte(1 + rand.N(200))}
-		if err = b.build(spec); err == nil {
-			return b.addr, nil
-		}
-		b.undo()
-	}
-	return worldAddr{}, err
-}
-
-type builder struct {
-	sink  *sink
-	ca    *relaytest.CA
-	block [2]byte
-	zone  *relaytest.Zone
-	bound []net.Listener
-	addr  worldAddr
-}
-
-func (b *builder) address(n int) netip.Addr {
-	return netip.AddrFrom4([4]byte{127, b.block[0], b.block[1] + byte(n/250), byte(1 + n%250)})
-}
-
-func (b *builder) build(spec worldSpec) (err error) {
-	b.addr = worldAddr{CA: b.ca.PEM()}
-	if b.zone, err = relaytest.NewZone(netip.AddrPortFrom(b.address(0), 0)); err != nil {
-		return err
-	}
-	b.addr.DNS = b.zone.Addr()
-	for i, h := range spec.Hosts {
-		if err := b.host(i+1, h); err != nil {
-			return err
-		}
-	}
+// Reset is reset for the parent.
+func (s *sink) Reset(base int64, _ *int) error {
+	s.reset(base)
 	return nil
 }
 
-func (b *builder) host(n int, h hostSpec) error {
-	name, ip := fmt.Sprintf("mx%d.hosts.example", n), b.address(n)
-	b.zone.A(name, ip)
-	for _, d := range h.Domains {
-		b.zone.MX(d, name, 10)
+// Wait is wait for the parent.
+func (s *sink) Wait(w WaitSpec, got *int) error {
+	*got = s.wait(w)
+	return nil
+}
+
+// Stats is stats for the parent.
+func (s *sink) Stats(_ int, to *ArrivalStats) error {
+	*to = s.stats()
+	return nil
+}
+
+// build starts the world.
+func (s *sink) build(spec WorldSpec) (WorldAddr, error) {
+	w, err := relaytest.NewWorld()
+	if err != nil {
+		return WorldAddr{}, err
 	}
-	addr := netip.AddrPortFrom(ip, uint16(b.addr.Port))
-	if h.Dead {
-		if b.addr.Port == 0 {
-			return errors.New("the first host must be alive: it picks the port")
-		}
-		b.addr.Hosts = append(b.addr.Hosts, addr.String())
-		return nil
-	}
-	r := &receiver{sink: b.sink, name: name, delay: h.Delay, pit: h.Pit}
-	if h.TLS {
-		cert, err := b.ca.Issue(relaytest.Cert{Names: []string{name}})
+	at := WorldAddr{DNS: w.Zone.Addr(), Port: w.Port, CA: w.CA.PEM()}
+	for i, h := range spec.Hosts {
+		addr, err := s.host(w, fmt.Sprintf("mx%d.hosts.example", i+1), h)
 		if err != nil {
-			return err
+			return WorldAddr{}, err
+		}
+		at.Hosts = append(at.Hosts, addr)
+	}
+	return at, nil
+}
+
+// host starts one host and gives its address.
+func (s *sink) host(w *relaytest.World, name string, h HostSpec) (string, error) {
+	if h.Dead {
+		return w.AddDeadHost("mx." + h.Domains[0]).String(), nil
+	}
+	r := &receiver{sink: s, name: name, delay: h.Delay, pit: h.Pit}
+	if h.TLS {
+		cert, err := w.CA.Issue(relaytest.Cert{Names: []string{name}})
+		if err != nil {
+			return "", err
 		}
 		r.tls = &tls.Config{Certificates: []tls.Certificate{cert}}
 	}
-	ln, err := net.Listen("tcp", addr.String())
+	ln, err := w.Listen(name, h.Domains...)
 	if err != nil {
-		return err
+		return "", err
 	}
-	b.bound = append(b.bound, ln)
-	b.addr.Port = ln.Addr().(*net.TCPAddr).Port
-	b.addr.Hosts = append(b.addr.Hosts, ln.Addr().String())
-	go b.sink.accept(ln, r)
-	return nil
-}
-
-func (b *builder) undo() {
-	for _, ln := range b.bound {
-		ln.Close()
-	}
-	b.bound = nil
-	if b.zone != nil {
-		b.zone.Close()
-		b.zone = nil
-	}
+	go s.accept(ln, r)
+	return ln.Addr().String(), nil
 }
 
 func (s *sink) accept(ln net.Listener, r *receiver) {
@@ -210,7 +150,7 @@ func (s *sink) accept(ln net.Listener, r *receiver) {
 // reset begins a count anew: with the tokens from base on.
 func (s *sink) reset(base int64) {
 	s.mu.Lock()
-	s.base, s.arrivals, s.got, s.duplicates, s.done = base, s.arrivals[:0:0], 0, 0, nil
+	s.base, s.arrivals, s.got, s.duplicates = base, nil, 0, 0
 	s.mu.Unlock()
 	s.connections.Store(0)
 	s.handshakes.Store(0)
@@ -236,36 +176,26 @@ func (s *sink) arrived(tokens []int64, at int64) {
 			continue
 		}
 		s.arrivals[i] = at
-		if s.got++; s.done != nil && s.got == s.want {
-			close(s.done)
+		s.got++
+	}
+}
+
+// wait gives the number of messages that have come, once it is enough or time is over.
+func (s *sink) wait(w WaitSpec) int {
+	for end := time.Now().Add(w.Timeout); ; time.Sleep(time.Millisecond) {
+		s.mu.Lock()
+		got := s.got
+		s.mu.Unlock()
+		if got >= w.Count || time.Now().After(end) {
+			return got
 		}
 	}
 }
 
-// wait gives the number of messages that have come.
-func (s *sink) wait(w waitSpec) int {
-	s.mu.Lock()
-	if s.got >= w.Count {
-		defer s.mu.Unlock()
-		return s.got
-	}
-	done := make(chan struct{})
-	s.done, s.want = done, w.Count
-	s.mu.Unlock()
-	select {
-	case <-done:
-	case <-time.After(w.Timeout):
-	}
+func (s *sink) stats() ArrivalStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.done = nil
-	return s.got
-}
-
-func (s *sink) stats() arrivalStats {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return arrivalStats{
+	return ArrivalStats{
 		Arrivals: s.arrivals, Got: s.got, Duplicates: s.duplicates,
 		Connections: s.connections.Load(), Handshakes: s.handshakes.Load(), Resumed: s.resumed.Load(),
 		Open: s.open.Load(), Peak: s.peak.Load(), Octets: s.octets.Load(),
