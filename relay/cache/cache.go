@@ -1,6 +1,6 @@
 // Package cache is the bounded memory of what strangers make the relay remember:
-// answers of DNS (relay/resolve), causes of log lines (relay/places). A full cache
-// makes room for what is new.
+// answers of DNS (relay/resolve), what receiving hosts have shown (relay/deliver/peer),
+// causes of log lines (relay/places). A full cache makes room for what is new.
 package cache
 
 import (
@@ -41,16 +41,26 @@ func (c *Cache[K, V]) Get(k K, now time.Time) (v V, ok bool) {
 	return e.value, true
 }
 
-// Put keeps a value until it expires, or until the cache needs the room.
-func (c *Cache[K, V]) Put(k K, v V, now, expires time.Time) {
+// Put keeps a value until it expires, or until the cache needs the room, and reports
+// whether the key had none.
+func (c *Cache[K, V]) Put(k K, v V, now, expires time.Time) (news bool) {
 	e := &entry[V]{value: v, expires: expires}
 	e.used.Store(now.UnixNano())
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, ok := c.m[k]; !ok && len(c.m) >= c.size {
+	old, ok := c.m[k]
+	if !ok && len(c.m) >= c.size {
 		c.evict(now)
 	}
 	c.m[k] = e
+	return !ok || !now.Before(old.expires)
+}
+
+// Delete forgets the value of a key.
+func (c *Cache[K, V]) Delete(k K) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.m, k)
 }
 
 // evict makes room for one value. Of a few that the random order of the map brings

@@ -33,6 +33,24 @@ func TestCacheIsBounded(t *testing.T) {
 	}
 }
 
+// Put tells whether the key had a value, and Delete takes it away.
+func TestCacheTellsNews(t *testing.T) {
+	now := time.Now()
+	c := New[string, int](10)
+	for i, want := range []bool{true, false} {
+		if got := c.Put("a", i, now, now.Add(time.Second)); got != want {
+			t.Errorf("Put %d: %t", i, got)
+		}
+	}
+	if !c.Put("a", 2, now.Add(time.Second), now.Add(time.Minute)) {
+		t.Error("an expired value is one")
+	}
+	c.Delete("a")
+	if _, ok := c.Get("a", now); ok || !c.Put("a", 3, now, now.Add(time.Second)) {
+		t.Error("not deleted")
+	}
+}
+
 func TestCacheForgets(t *testing.T) {
 	now := time.Now()
 	c := New[string, int](10)

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"tlsrelay/relay/cache"
 )
 
 // How long it counts what an address has shown. A day is long enough to spare a host what
@@ -81,31 +83,27 @@ func (p Traits) Messages(now time.Time) int {
 	return 0
 }
 
-// over reports whether nothing in p holds any more.
-func (p Traits) over(now time.Time) bool {
-	for _, t := range [...]time.Time{p.Chunks, p.NoChunks, p.OutOfStep, p.HangsUp, p.carried, p.Learned, p.NoList} {
-		if now.Before(t) {
-			return false
-		}
-	}
-	return true
-}
-
 // Memory has the traits of addresses. The zero Memory knows none. Its methods are safe for
 // concurrent use.
 type Memory struct {
-	mu    sync.Mutex
-	known map[netip.AddrPort]*Traits
+	mu     sync.Mutex // of changes
+	begin  sync.Once
+	traits *cache.Cache[netip.AddrPort, Traits]
+}
+
+// keepTraits is how long an address is remembered that shows nothing new: no trait holds
+// longer.
+const keepTraits = 24 * time.Hour
+
+func (ps *Memory) known() *cache.Cache[netip.AddrPort, Traits] {
+	ps.begin.Do(func() { ps.traits = cache.New[netip.AddrPort, Traits](maxPeers) })
+	return ps.traits
 }
 
 // Get gives what an address has shown.
 func (ps *Memory) Get(addr netip.AddrPort) Traits {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	if p := ps.known[addr]; p != nil {
-		return *p
-	}
-	return Traits{}
+	p, _ := ps.known().Get(addr, time.Now())
+	return p
 }
 
 // Change has f note what an address has shown.
@@ -113,36 +111,9 @@ func (ps *Memory) Change(addr netip.AddrPort, f func(p *Traits, now time.Time)) 
 	now := time.Now()
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	p := ps.known[addr]
-	if p == nil {
-		if ps.known == nil {
-			ps.known = make(map[netip.AddrPort]*Traits)
-		}
-		ps.makeRoom(now)
-		p = &Traits{}
-		ps.known[addr] = p
-	}
-	f(p, now)
-}
-
-// makeRoom forgets addresses when there are too many: of a few, those of which nothing
-// holds any more, or else one.
-func (ps *Memory) makeRoom(now time.Time) {
-	if len(ps.known) < maxPeers {
-		return
-	}
-	looked, last := 0, netip.AddrPort{}
-	for addr, p := range ps.known {
-		if last = addr; p.over(now) {
-			delete(ps.known, addr)
-		}
-		if looked++; looked == 16 {
-			break
-		}
-	}
-	if len(ps.known) >= maxPeers {
-		delete(ps.known, last)
-	}
+	p, _ := ps.known().Get(addr, now)
+	f(&p, now)
+	ps.known().Put(addr, p, now, now.Add(keepTraits))
 }
 
 // StepByStep notes an address whose replies were out of step.

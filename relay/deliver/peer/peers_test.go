@@ -12,8 +12,8 @@ func TestPeersAreBounded(t *testing.T) {
 	for i := range maxPeers + 1000 {
 		ps.WithoutChunks(nthAddress(i))
 	}
-	if len(ps.known) > maxPeers {
-		t.Errorf("%d addresses", len(ps.known))
+	if n := ps.known().Len(); n > maxPeers {
+		t.Errorf("%d addresses", n)
 	}
 	if p := ps.Get(nthAddress(maxPeers + 999)); !time.Now().Before(p.NoChunks) {
 		t.Error("the last one is not known")
