@@ -7,8 +7,9 @@
 //	http.go log.go  the HTTP listeners; the log
 //	words.go      what was seen of hosts, and what became of mail, for people
 //	client.go     HTTP to the operator's listener of a running relay
-//	serve.go check.go policy.go account.go key.go queue.go blocks.go config.go demo.go version.go
+//	serve.go check.go policy.go account.go key.go queue.go blocks.go webhooks.go config.go version.go
 //	              one file per command noun
+//	demo.go demo  the demo's relay, and all else of the demo
 package main
 
 import (

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"tlsrelay/cmd/tlsrelay/demo"
 	"tlsrelay/configs"
 	"tlsrelay/relay/relaytest"
 )
@@ -12,7 +13,7 @@ import (
 // The demo is what newcomers see first; it says itself whether it went well.
 func TestDemo(t *testing.T) {
 	var out strings.Builder
-	if err := demo(t.Context(), &out); err != nil {
+	if err := demo.Play(t.Context(), &out, startForDemo); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
 }
