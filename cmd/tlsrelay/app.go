@@ -159,8 +159,8 @@ func listening(s configs.Submission) []netip.AddrPort {
 	return all
 }
 
-// rootPool reads the trusted roots: the file, else the system's. An empty
-// pool would turn every certificate bad, so it is an error (tls-policy §10.5).
+// rootPool reads the trusted roots: the file, else the system's. An empty pool is an
+// error, because no certificate would be valid.
 func rootPool(file string) (*x509.CertPool, error) {
 	if file == "" {
 		pool, err := x509.SystemCertPool()
@@ -188,7 +188,7 @@ func newHooks(c configs.Webhooks, box webhook.Outbox, log *zap.Logger, reg prome
 	}, box, log.Named("webhook"), reg)
 }
 
-// delayNotice is when a sender that asked for it hears of a delay (interface §4).
+// delayNotice is after how long a sender that asked for it (DSN, RFC 3461 §4.1) hears of a delay.
 const delayNotice = 4 * time.Hour
 
 func (a *app) newQueue(reg prometheus.Registerer) *queue.Queue {
@@ -381,7 +381,7 @@ type senders struct{ store *store.Store }
 
 func (s senders) Sender(ctx context.Context, m relay.Message, destination string) (policy.Sender, error) {
 	if m.Report {
-		return policy.Sender{}, nil // a report travels opportunistically (interface §7)
+		return policy.Sender{}, nil // a report goes out opportunistically
 	}
 	a, err := s.store.Account(ctx, m.Account)
 	switch {

@@ -1,22 +1,22 @@
-// Package webhook tells the accounts' endpoints what happened: it drains the
-// outbox that relay/store fills, one endpoint at a time and each on its own,
-// signs every batch and posts it until somebody says 2xx or 24 hours are over.
+// Package webhook tells the accounts' endpoints what happened. Each endpoint has a loop
+// of its own, which takes events from the outbox that relay/store fills, signs a batch
+// of them and posts it until the endpoint answers 2xx or 24 hours are over.
 //
 //	endpoint.go   Endpoint: where an account wants its events, and which;
 //	              Outbox: where they wait
 //	sender.go     Sender: starts a loop for every endpoint with something
 //	              waiting, and bounds their posts together
 //	loop.go       one endpoint: gather a batch, post, remove what was taken
-//	plan.go       what is sent next, and what an answer means for it (pure)
-//	post.go       one POST of one batch, and the client all share
+//	plan.go       decides what is sent next, and what an answer means for it (pure)
+//	post.go       one POST of one batch, and the HTTP client that all share
 //	target.go     which URLs may be posted to
 //	lost.go       what was given up, counted until the log tells of it
-//	sign.go       the signature (contract §5.1)
+//	sign.go       the signature
 //	oauth.go      the access token of endpoints that want one
 //	sample.go     the test call: sample events, once
 //
-// Delivery is at least once: a batch is posted again, with the same event
-// ids, when its answer was lost.
+// Delivery is at least once: a batch whose answer was lost is posted again, with the
+// same event ids.
 package webhook
 
 import (
@@ -58,7 +58,7 @@ type Endpoint struct {
 	Updated time.Time `json:"updated"`
 }
 
-// Wants reports whether the endpoint is to hear of events of kind k.
+// Wants reports whether the endpoint wants events of kind k.
 func (e Endpoint) Wants(k events.Kind) bool {
 	if !e.Enabled {
 		return false
@@ -120,10 +120,10 @@ type Span struct{ First, Last uint64 }
 // From is the rows from seq on, those that are still to come included.
 func From(seq uint64) Span { return Span{seq, math.MaxUint64} }
 
-// Outbox is where events wait. relay/store implements it. A row is in the
-// outbox from the commit of the state it tells of until it is removed or, being one
-// of the oldest, given up because too many of its account wait. No row
-// comes to where Rows hands it out below one that was handed out.
+// Outbox is where events wait. relay/store implements it. A row comes into it with the
+// commit of the state that it reports, and stays until it is removed. The oldest rows of
+// an account are given up when too many of it wait. Once Rows has returned a row, it
+// returns no new row with a lower number.
 type Outbox interface {
 	// Endpoint finds an endpoint by id; ok is false when it was deleted.
 	Endpoint(ctx context.Context, id string) (e Endpoint, ok bool, err error)
@@ -133,11 +133,10 @@ type Outbox interface {
 	// objects (but at least one row), and only rows whose state is on stable
 	// storage.
 	Rows(ctx context.Context, endpoint string, s Span, maxBytes int) ([]Row, error)
-	// Remove removes the rows within s, sent or given up, and leaves those
-	// before and behind it.
+	// Remove removes the rows within s, and no others.
 	Remove(ctx context.Context, endpoint string, s Span) error
-	// Wake is told the id of an endpoint whenever rows of it come to where Rows
-	// hands them out, and not before. The function must not block.
+	// Wake has f called with the id of an endpoint whenever Rows can return new rows of
+	// it. f must not block.
 	Wake(f func(endpoint string))
 	// Shed is told when events of an account were given up because more of them
 	// waited than may: how many, one for each endpoint that wanted it, and when the

@@ -11,22 +11,22 @@ import (
 	"tlsrelay/events"
 )
 
-// slowPost is how long a POST may take before the endpoint has to share the
-// doubtful slots with others like it.
+// slowPost is how long a POST may take. The next one of an endpoint that takes longer
+// needs a doubtful slot (Sender.doubtful).
 const slowPost = 5 * time.Second
 
-// loop drains one endpoint. Only its own goroutine uses it, except status,
-// which is guarded by Sender.mu, and woken.
+// loop drains one endpoint. Only its own goroutine uses it, but for woken and for
+// status, which Sender.mu guards.
 type loop struct {
 	s     *Sender
 	id    string
-	woken chan struct{} // holds one token when rows can be had
+	woken chan struct{} // holds one token when there are new rows
 
 	plan    plan
-	target  Endpoint  // as it was when the plan was last followed
-	slow    bool      // the last POST was
+	target  Endpoint  // as it was on the last turn
+	slow    bool      // the last POST was slow
 	waiting time.Time // when the oldest event happened that was never sent; zero: there is none
-	told    bool      // that rows were set aside; false again when none is
+	told    bool      // the log has said that rows are set aside; false again when none is
 	lost    lost
 	status  EndpointStatus
 }
@@ -39,7 +39,7 @@ const (
 	nothing   found = false
 )
 
-// drain takes turns until nothing is left.
+// drain works until nothing is left.
 func (l *loop) drain(ctx context.Context) {
 	defer func() { l.tellLost() }()
 	for ctx.Err() == nil {
@@ -56,11 +56,11 @@ func (l *loop) drain(ctx context.Context) {
 	delete(l.s.loops, l.id)
 }
 
-// turn reads the endpoint anew, for it may have changed, and does the one thing
-// that is due: drop, wait, or send.
+// turn reads the endpoint again, because it may have changed, and does the one thing that
+// is due: drop, wait or send.
 func (l *loop) turn(ctx context.Context) found {
 	select {
-	case <-l.woken: // for what this turn will see
+	case <-l.woken: // this turn will see what it was for
 	default:
 	}
 	e, exists, err := l.s.box.Endpoint(ctx, l.id)
@@ -92,7 +92,7 @@ func (l *loop) turn(ctx context.Context) found {
 	return l.askFresh(ctx, e)
 }
 
-// clear drops what waits for an endpoint that is gone.
+// clear drops the rows of an endpoint that was deleted.
 func (l *loop) clear(ctx context.Context, e Endpoint) found {
 	rows, ok := l.read(ctx, From(0), l.s.o.FlushBytes)
 	if ok && len(rows) == 0 {
@@ -107,8 +107,7 @@ func (l *loop) clear(ctx context.Context, e Endpoint) found {
 	return something
 }
 
-// rest keeps the rows of an endpoint that is switched off while it may be
-// switched on again.
+// rest waits while the endpoint is switched off. Its rows stay until their time is over.
 func (l *loop) rest(ctx context.Context, e Endpoint) found {
 	if l.expire(ctx, e) == something {
 		return something
@@ -134,7 +133,7 @@ func (l *loop) expire(ctx context.Context, e Endpoint) found {
 		return nothing
 	}
 	if !ok {
-		return something // the store is in trouble: look again
+		return something // the store failed: look again
 	}
 	now := time.Now()
 	if i := slices.IndexFunc(rows, func(r Row) bool { return !l.plan.over(r.At, now) }); i >= 0 {
@@ -147,7 +146,7 @@ func (l *loop) expire(ctx context.Context, e Endpoint) found {
 	return something
 }
 
-// ask sends what was not taken before.
+// ask sends rows that were refused before.
 func (l *loop) ask(ctx context.Context, e Endpoint, b batch) {
 	now := time.Now()
 	atLast := l.plan.over(b.oldest, now) && (b.reason == aside || l.plan.failures > 0)
@@ -160,26 +159,25 @@ func (l *loop) ask(ctx context.Context, e Endpoint, b batch) {
 	case !ok:
 	case len(rows) == 0:
 		l.plan.gone(b)
-	case atLast && b.reason == aside: // it was sent alone, more than once
+	case atLast && b.reason == aside: // it was sent alone before
 		if l.remove(ctx, b.Span) {
 			l.plan.gone(b)
 			l.lose(e, rows)
 		}
 		l.note(e)
 	case atLast && !l.plan.over(rows[0].At, now):
-		l.plan.see(b, rows[0].At) // older ones are gone
+		l.plan.see(b, rows[0].At) // older rows were removed
 	default:
 		l.send(ctx, e, sent{batch: b, rows: rows})
 	}
 }
 
-// askFresh sends what was never sent, once there is enough of it, and sees to
-// the rest until then.
+// askFresh sends fresh rows once there are enough of them. Until then it sends others.
 func (l *loop) askFresh(ctx context.Context, e Endpoint) found {
 	b := l.plan.fresh()
 	size := l.plan.maxBytes
 	if l.plan.failures > 0 {
-		size = 1 // it may be over its time; most are not
+		size = 1 // the time of the oldest may be over, and then it is sent alone
 	}
 	rows, ok := l.read(ctx, b.Span, size)
 	now := time.Now()
@@ -210,7 +208,7 @@ func (l *loop) askFresh(ctx context.Context, e Endpoint) found {
 	return something
 }
 
-// full reports whether no other row has room with these.
+// full reports whether a batch of these rows has no room for another one.
 func (l *loop) full(rows []Row) bool {
 	total, biggest := 0, 0
 	for _, r := range rows {
@@ -220,23 +218,22 @@ func (l *loop) full(rows []Row) bool {
 	return total+biggest > l.plan.maxBytes
 }
 
-// ripe reports whether fresh rows are to be sent now: old enough, enough of
-// them, or overdue by an earlier failure.
+// ripe reports whether fresh rows are sent now: they are old enough, or enough of them,
+// or late because of an earlier failure.
 func (l *loop) ripe(s sent, now time.Time) bool {
 	age := now.Sub(s.rows[0].At)
 	return s.full || l.plan.failures > 0 || age >= l.s.o.FlushInterval || age < 0 // the clock was set back
 }
 
-// gather waits for the batch to grow: until the age of its oldest row is
-// due, or until more rows were committed, but with a pause in between,
-// because every look reads the whole batch. It waits no longer than until
-// something else is due.
+// gather waits for the batch to grow: until its oldest row is old enough, or until there
+// are new rows. It pauses before it looks again, because each look reads the whole batch.
+// It does not wait longer than until other rows are due.
 func (l *loop) gather(ctx context.Context, now time.Time) {
 	interval := l.s.o.FlushInterval
 	wait := l.s.o.PollInterval
 	pause := time.Duration(0)
 	if !l.waiting.IsZero() {
-		wait = min(interval, l.waiting.Add(interval).Sub(now)) // a clock may be set back right now
+		wait = min(interval, l.waiting.Add(interval).Sub(now)) // the clock may have been set back
 		pause = min(wait, interval/8)
 	}
 	if at, ok := l.plan.nextOther(); ok {
@@ -247,7 +244,7 @@ func (l *loop) gather(ctx context.Context, now time.Time) {
 	l.sleep(ctx, wait-pause, l.woken)
 }
 
-// send posts rows, and does with them what follows.
+// send posts rows and does what the plan says to the answer.
 func (l *loop) send(ctx context.Context, e Endpoint, s sent) {
 	objects := make([][]byte, len(s.rows))
 	for i, r := range s.rows {
@@ -264,13 +261,13 @@ func (l *loop) send(ctx context.Context, e Endpoint, s sent) {
 	l.s.m.seconds.Observe(a.took.Seconds())
 	l.slow = a.took > slowPost
 	if a.class != ClassOK && ctx.Err() != nil {
-		return // cut off by the order to stop, which says nothing about e
+		return // the relay stops, which says nothing about e
 	}
 	s.verdict, s.size, s.took = a.verdict(), len(body), a.took
 	l.settle(ctx, e, s, a)
 }
 
-// settle takes in what came of a POST, and tells of it.
+// settle updates plan, status and log with the result of a POST.
 func (l *loop) settle(ctx context.Context, e Endpoint, s sent, a answer) {
 	untaken := l.plan.untaken
 	o := l.plan.learn(s, time.Now())
@@ -291,7 +288,7 @@ func (l *loop) settle(ctx context.Context, e Endpoint, s sent, a answer) {
 	l.note(e)
 }
 
-// follow does what follows from a POST.
+// follow does what the plan says.
 func (l *loop) follow(ctx context.Context, e Endpoint, s sent, o outcome) {
 	span := Span{s.First, s.rows[len(s.rows)-1].Seq}
 	switch o.action {
@@ -329,13 +326,13 @@ func eventID(object []byte) string {
 	return e.ID
 }
 
-// sameTarget reports whether a POST to b would go the way of one to a.
+// sameTarget reports whether a POST to b would be the same as one to a.
 func sameTarget(a, b Endpoint) bool {
 	return a.URL == b.URL && a.Enabled == b.Enabled && credentialsOf(a) == credentialsOf(b) &&
 		string(a.SigningKey) == string(b.SigningKey)
 }
 
-// lose counts rows whose time was over.
+// lose counts rows that were dropped because their time was over.
 func (l *loop) lose(e Endpoint, rows []Row) {
 	l.s.m.dropped.WithLabelValues(dropExpired).Add(float64(len(rows)))
 	if l.lost.add(len(rows), rows[0].At) {
@@ -350,7 +347,7 @@ func (l *loop) tellLost() {
 	}
 }
 
-// read gives rows; ok is false when the store is in trouble.
+// read returns rows; ok is false when the store failed.
 func (l *loop) read(ctx context.Context, s Span, maxBytes int) (rows []Row, ok bool) {
 	rows, err := l.s.box.Rows(ctx, l.id, s, maxBytes)
 	if err != nil {
@@ -360,9 +357,8 @@ func (l *loop) read(ctx context.Context, s Span, maxBytes int) (rows []Row, ok b
 	return rows, true
 }
 
-// remove removes rows from the outbox. It insists while the store is in
-// trouble, because what is not removed is sent again, and finishes even when
-// ctx has just ended.
+// remove removes rows from the outbox. It tries again while the store fails, because
+// what is not removed is sent again. It tries once even when ctx has ended.
 func (l *loop) remove(ctx context.Context, s Span) bool {
 	for {
 		err := l.s.box.Remove(context.WithoutCancel(ctx), l.id, s)
@@ -383,8 +379,7 @@ func (l *loop) storeTrouble(ctx context.Context, err error) {
 	}
 }
 
-// note tells [Sender.Status] what waits, and keeps what it knows of failures
-// while something does.
+// note updates what [Sender.Status] shows of the endpoint.
 func (l *loop) note(e Endpoint) {
 	st := EndpointStatus{Account: e.Account, Off: !e.Enabled, Oldest: l.plan.oldest(), Aside: len(l.plan.aside)}
 	if !l.waiting.IsZero() && (st.Oldest.IsZero() || l.waiting.Before(st.Oldest)) {

@@ -7,21 +7,21 @@ import (
 	"go.uber.org/zap"
 )
 
-// lost counts events that were given up and not yet told of.
+// lost counts events that were given up and that the log has not reported yet.
 type lost struct {
 	events int
 	oldest time.Time
-	told   time.Time // when the last were
+	told   time.Time // when the last report was
 }
 
-// tellEvery is how often lost events of one endpoint, or account, are told of at
-// most: they may go one by one.
+// tellEvery is the least time between two reports of an endpoint or an account, because
+// events may be lost one by one.
 const tellEvery = time.Minute
 
-// due reports whether it is time to tell.
+// due reports whether it is time for a report.
 func (l *lost) due() bool { return time.Since(l.told) >= tellEvery }
 
-// add counts n more, and reports whether it is time to tell.
+// add counts n more, and reports whether it is time for a report.
 func (l *lost) add(n int, oldest time.Time) bool {
 	if l.events == 0 {
 		l.oldest = oldest
@@ -30,7 +30,7 @@ func (l *lost) add(n int, oldest time.Time) bool {
 	return l.due()
 }
 
-// tell gives what is to be told now, and counts from 0 again.
+// tell returns what to report, and counts from 0 again.
 func (l *lost) tell() (n int, oldest time.Time) {
 	n, oldest = l.events, l.oldest
 	if n > 0 {
@@ -39,14 +39,14 @@ func (l *lost) tell() (n int, oldest time.Time) {
 	return n, oldest
 }
 
-// shed counts the events that the outbox gave up because too many of an account
-// waited. An account stands here until all of it is told.
+// shed counts the events that the outbox gave up because too many of an account waited.
+// An account is in it until all of its events are reported.
 type shed struct {
 	mu       sync.Mutex
 	accounts map[string]*lost
 }
 
-// shedOf takes in that the outbox gave events up.
+// shedOf notes that the outbox gave up events of an account.
 func (s *Sender) shedOf(account string, n int, oldest time.Time) {
 	s.m.dropped.WithLabelValues(dropOverflow).Add(float64(n))
 	s.shed.mu.Lock()
@@ -64,8 +64,8 @@ func (s *Sender) shedOf(account string, n int, oldest time.Time) {
 	}
 }
 
-// tellAllShed tells of what has not been told, of accounts that it is time for or of
-// all.
+// tellAllShed reports what has not been reported, of all accounts or of those whose time
+// has come.
 func (s *Sender) tellAllShed(all bool) {
 	s.shed.mu.Lock()
 	defer s.shed.mu.Unlock()

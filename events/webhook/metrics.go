@@ -2,8 +2,8 @@ package webhook
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// metrics say how the webhooks do as a whole. No label names an endpoint:
-// that is for [Sender.Status].
+// metrics are about all webhooks together. No label names an endpoint; [Sender.Status]
+// lists these.
 type metrics struct {
 	posts    *prometheus.CounterVec
 	seconds  prometheus.Histogram
@@ -14,9 +14,9 @@ type metrics struct {
 
 // Why events were dropped.
 const (
-	dropExpired  = "expired"  // the endpoint did not take them for RetryFor
-	dropDeleted  = "deleted"  // the endpoint is gone
-	dropOverflow = "overflow" // more of the account waited than may
+	dropExpired  = "expired"  // the endpoint did not take them within RetryFor
+	dropDeleted  = "deleted"  // the endpoint was deleted
+	dropOverflow = "overflow" // too many events of the account waited
 )
 
 func newMetrics(reg prometheus.Registerer, s *Sender) *metrics {
@@ -43,8 +43,8 @@ func newMetrics(reg prometheus.Registerer, s *Sender) *metrics {
 			Help: "Events dropped: nobody took them in time (expired), more of their account waited than may (overflow), or the endpoint was deleted.",
 		}, []string{"why"}),
 	}
-	// Every series there is: one that is born when it first counts has no increase
-	// then, and an alert on it misses the first of what it waits for.
+	// All series exist from the start. One that appears with its first count shows no
+	// increase then, and an alert on it misses that.
 	for _, why := range []string{dropExpired, dropDeleted, dropOverflow} {
 		m.dropped.WithLabelValues(why)
 	}

@@ -17,11 +17,11 @@ import (
 // tokens fetches access tokens by the client credentials grant (RFC 6749
 // §4.4) and keeps them until they expire.
 //
-// What others decide about it is bounded: the answer of a token endpoint
-// (maxAnswer), the token in it (maxToken), its life (maxTokenLife), the time of a
-// fetch (that of the POST it is for) and the number of tokens kept, of an account
-// and of all. An endpoint has one loop, so it fetches one token at a time; a fetch
-// that fails is a failed POST, and backs off like one.
+// Everything that others can make larger has a bound: the answer of a token endpoint
+// (maxAnswer), the token in it (maxToken), its life (maxTokenLife), the time of a fetch
+// (the POST it is for may take no longer), and the tokens kept, of one account
+// (MaxPerAccount) and of all (maxTokens). An endpoint has one loop, so it fetches one
+// token at a time. A failed fetch is a failed POST, and delays the next one as such.
 type tokens struct {
 	client   *http.Client
 	insecure bool
@@ -32,8 +32,8 @@ type tokens struct {
 	swept time.Time              // when those past their end were last dropped
 }
 
-// credentials are all that a token depends on: an endpoint whose secret was
-// changed must not go on with the token of the old one.
+// credentials are all that a token depends on. An endpoint whose secret was changed must
+// not use the token of the old secret.
 type credentials struct{ url, id, secret string }
 
 type token struct {
@@ -50,12 +50,12 @@ const (
 	// How long a token without expires_in is kept; a 401 ends it earlier.
 	defaultTokenLife = 10 * time.Minute
 	maxTokenLife     = 24 * time.Hour
-	// A token this close to its end might expire on the way.
+	// A token this close to its end is not used: it might expire on the way.
 	tokenMargin = 30 * time.Second
 	// maxToken bounds an access token in octets.
 	maxToken = 4 << 10
-	// maxTokens is how many tokens are kept, of all accounts: 40 MB at most. One that
-	// is not kept is fetched again.
+	// maxTokens bounds the tokens of all accounts: 40 MB at most. A token that is not
+	// kept is fetched again.
 	maxTokens = 10_000
 	// How often tokens past their end are looked for.
 	sweepTokens = time.Minute
@@ -65,7 +65,7 @@ func credentialsOf(e Endpoint) credentials {
 	return credentials{e.OAuthTokenURL, e.OAuthClientID, e.OAuthClientSecret}
 }
 
-// get gives the token for e; cached reports that it is an old one.
+// get returns the token for e; cached reports that it was fetched before.
 func (t *tokens) get(ctx context.Context, e Endpoint) (value string, cached bool, err error) {
 	c := credentialsOf(e)
 	if k, ok := t.find(e.Account, c); ok && time.Now().Before(k.until) {
@@ -100,8 +100,9 @@ func (t *tokens) forget(e Endpoint) {
 	t.drop(e.Account, func(k keptToken) bool { return k.credentials == c })
 }
 
-// keep keeps a token. The account gives up the one it fetched first when it has as
-// many as webhooks; when all accounts together have too many, any one goes.
+// keep keeps a token. An account with as many tokens as it may have webhooks loses the
+// one it fetched first. When all accounts together have too many, any account loses its
+// tokens.
 func (t *tokens) keep(account string, k keptToken) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -214,8 +215,8 @@ func readToken(text []byte) (token, error) {
 	return token{answer.AccessToken, time.Now().Add(life)}, nil
 }
 
-// isToken reports whether an access token can be sent: visible ASCII, as a bearer
-// token is (RFC 6750 §2.1), and no more than is kept.
+// isToken reports whether an access token can be sent: it is visible ASCII, as a bearer
+// token is (RFC 6750 §2.1), and not longer than maxToken.
 func isToken(s string) bool {
 	invisible := func(r rune) bool { return r <= ' ' || r >= 0x7f }
 	return s != "" && len(s) <= maxToken && !strings.ContainsFunc(s, invisible)

@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// verdict is what came of a POST, as far as it matters for what is sent next.
+// verdict is the result of a POST, as far as it matters for what is sent next.
 type verdict int
 
 const (
 	taken     verdict = iota // 2xx
-	refused                  // answered: not these events
-	tooLarge                 // answered: not so many of them (413)
-	busy                     // answered: not now (408, 429, 503)
-	silent                   // the request went out, and no answer came
-	unreached                // there was no connection, or nothing that could be sent
+	refused                  // the endpoint does not take these events
+	tooLarge                 // it does not take so many of them (413)
+	busy                     // it does not take events now (408, 429, 503)
+	silent                   // it did not answer
+	unreached                // there was no connection, or no request could be made
 	verdicts
 )
 
@@ -24,9 +24,9 @@ type reason int
 
 const (
 	fresh  reason = iota // a batch of what was never sent
-	again                // a batch that was not taken the first time
-	half                 // a part of a batch that was not taken twice
-	aside                // a row that was set aside, by itself
+	again                // a batch that was refused once
+	half                 // a part of a batch that was refused twice
+	aside                // a single row that was set aside
 	atLast               // a row whose time is over, alone, before it is dropped
 	reasons
 )
@@ -35,29 +35,29 @@ const (
 type action int
 
 const (
-	remove  action = iota // the rows were taken
-	repeat                // all wait a moment; then the same rows are sent again
-	shrink                // batches become smaller, and the rows come again in such ones
-	split                 // the rows are sent in two halves; a single one is set aside
-	putOff                // the row waits longer; the others do not
-	drop                  // the row is given up
-	waitAll               // all wait, and nothing is held against the rows
+	remove  action = iota // remove the rows: the endpoint has them
+	repeat                // pause the endpoint, then send the same rows again
+	shrink                // send the rows again in smaller batches
+	split                 // send the rows in two halves; set a single row aside
+	putOff                // let this row wait longer, and no other
+	drop                  // give the row up
+	waitAll               // pause the endpoint, and count nothing against the rows
 )
 
-// actions is the whole rule. A batch may be refused for what is in it, and then
-// the others must not wait for that: after the second refusal it is halved, and
-// so are its halves, until the one row that is not wanted is alone. It waits by
-// itself from then on. An endpoint that refuses three single rows in a row would
-// refuse anything, so these wait longer and longer before batches are sent
-// again (see plan.alone). Fresh rows do not: if they are not taken either, it is
-// for all to wait.
+// actions is the whole rule.
 //
-// No answer is taken for a refusal: a consumer may hang or die of one event, or
-// be too slow for so many. An answer that says "not now" is not: it says nothing
-// about the rows.
+// An endpoint may refuse a batch because of one row, and the other rows must not wait
+// for that one. So a batch that was refused twice is sent in halves, and these in halves
+// again, until the unwanted row is alone; that row is set aside. An endpoint that refuses
+// three single rows in succession would refuse anything: what was refused before then
+// waits, longer each time (plan.alone). Fresh rows are still sent; if the endpoint
+// refuses these as well, everything waits.
 //
-// A row is dropped when its time is over and it was sent alone, whatever came
-// of that; of an endpoint that cannot be reached, when its time is over.
+// No answer counts as a refusal, because a consumer may hang or crash on one event, or be
+// too slow for so many. "Not now" does not count, because it says nothing about the rows.
+//
+// A row is dropped when its time is over and it was sent alone, whatever the answer. If
+// the endpoint cannot be reached, a row is dropped when its time is over.
 var actions = [reasons][verdicts]action{
 	fresh:  {taken: remove, refused: repeat, tooLarge: shrink, silent: repeat, busy: waitAll, unreached: waitAll},
 	again:  {taken: remove, refused: split, tooLarge: split, silent: split, busy: waitAll, unreached: waitAll},
@@ -67,56 +67,54 @@ var actions = [reasons][verdicts]action{
 }
 
 const (
-	// aloneInARow is how many rows are refused alone in a row before it is the
-	// endpoint that fails.
+	// After aloneInARow single rows that were refused in succession, the endpoint
+	// counts as failing.
 	aloneInARow = 3
-	// share is how long what was not taken may be dealt with before it is the
-	// turn of fresh rows.
+	// share is how long refused rows may be sent again before fresh rows get a turn.
 	share = 10 * time.Second
-	// growAfter is how many full batches are taken before larger ones are tried.
+	// growAfter is how many full batches an endpoint accepts before the next are larger.
 	growAfter = 16
 )
 
-// batch is rows that are sent together. Its span has no other rows in it.
+// batch is rows that are sent together. No other rows are in its span.
 type batch struct {
 	Span
 	oldest time.Time // when the oldest event happened
 	rows   int       // how many there were
 	reason reason
 
-	tries int       // of a row set aside: how often it was not taken since
+	tries int       // of a row set aside: how often it was refused since
 	due   time.Time // of a row set aside: when it is sent next
 }
 
-// plan is what one endpoint is to be sent next. It is kept in memory alone:
-// after a restart all rows are fresh again, and what was found out about them
-// is found out once more. Its methods touch nothing but the plan.
+// plan decides what one endpoint is sent next. It exists in memory only: after a restart
+// all rows are fresh, and refused ones are found again. Its methods change nothing else.
 type plan struct {
 	o Options
 
-	next    uint64     // where the rows begin that were never sent
-	batches []batch    // again or half, in the order they are sent
+	next    uint64     // the first row that was never sent
+	batches []batch    // again or half, in the order in which they are sent
 	pairs   [][2]batch // halves, sent when batches is empty
 	aside   asideHeap
-	afresh  bool // batches are to be sent again: the largest next
+	afresh  bool // the endpoint failed on single rows: send the largest batch next
 
-	alone    int       // single rows not taken in a row, when first sent alone
-	failures int       // times of waiting since anything was taken
-	untaken  int       // batches that were not, since, and rows for which others waited; for people
+	alone    int       // rows refused in succession when they were first sent alone
+	failures int       // pauses since the endpoint last took anything
+	untaken  int       // failed POSTs since then, as people are told
 	until    time.Time // nothing is sent before
-	hold     time.Time // nothing but fresh rows is sent before
+	hold     time.Time // only fresh rows are sent before
 	deaf     time.Time // since when no answer has come; zero: the last POST had one
 
 	maxBytes int           // of a batch
 	full     int           // how many such batches were taken in a row
-	spent    time.Duration // on others since fresh rows were sent
+	spent    time.Duration // on other rows since fresh rows were sent
 }
 
 func newPlan(o Options) plan { return plan{o: o, maxBytes: o.FlushBytes} }
 
-// choose gives what is to be sent now instead of fresh rows; ok is false when
-// it is their turn. Halves come before rows set aside. While the endpoint fails,
-// what is over its time comes first, so that the outbox does not fill up.
+// choose returns what is sent now instead of fresh rows; ok is false when it is the turn
+// of these. Halves come before rows set aside. While the endpoint fails, rows whose time
+// is over come first, so that the outbox does not fill up.
 func (p *plan) choose(now time.Time) (b batch, ok bool) {
 	if p.failures > 0 && !p.held(now) && p.bringForward(now) {
 		return p.batches[0], true
@@ -127,7 +125,7 @@ func (p *plan) choose(now time.Time) (b batch, ok bool) {
 	return p.other(now)
 }
 
-// other is choose for when there are no fresh rows to be sent.
+// other is choose when there are no fresh rows.
 func (p *plan) other(now time.Time) (b batch, ok bool) {
 	if p.held(now) {
 		return batch{}, false
@@ -146,9 +144,9 @@ func (p *plan) other(now time.Time) (b batch, ok bool) {
 	return batch{}, false
 }
 
-// nextPair gives the pair to be sent next: the largest while the endpoint takes
-// anything, so that most of what it wants is there soon; otherwise the smallest,
-// so that there are soon three rows that it refuses alone. After these, the
+// nextPair returns the pair that is sent next. While the endpoint takes anything that is
+// the largest, so that it soon has most of what it wants. Otherwise it is the smallest,
+// so that three single rows soon show that the endpoint fails; after these it is the
 // largest again.
 func (p *plan) nextPair() int {
 	size := func(pair [2]batch) int { return pair[0].rows + pair[1].rows }
@@ -166,10 +164,10 @@ func (p *plan) nextPair() int {
 	return best
 }
 
-// held reports whether nothing but fresh rows is to be sent.
+// held reports whether only fresh rows may be sent.
 func (p *plan) held(now time.Time) bool { return p.hold.After(now) }
 
-// bringForward puts a batch with a row that is over its time first.
+// bringForward moves a batch with a row whose time is over to the front.
 func (p *plan) bringForward(now time.Time) bool {
 	over := func(b batch) bool { return p.over(b.oldest, now) }
 	i := slices.IndexFunc(p.batches, over)
@@ -188,37 +186,37 @@ func (p *plan) bringForward(now time.Time) bool {
 	return true
 }
 
-// fresh gives the batch of all that was never sent.
+// fresh returns the batch of all rows that were never sent.
 func (p *plan) fresh() batch { return batch{Span: From(p.next), reason: fresh} }
 
 // over reports whether the time of an event is over.
 func (p *plan) over(at, now time.Time) bool { return !at.After(now.Add(-p.o.RetryFor)) }
 
-// unreachable reports whether no answer has come for so long that rows expire
-// by their age alone. A consumer that is being restarted loses nothing.
+// unreachable reports whether no answer has come for so long that rows expire by their
+// age alone. A consumer loses nothing by a restart.
 func (p *plan) unreachable(now time.Time) bool {
 	return !p.deaf.IsZero() && now.Sub(p.deaf) >= p.o.RetryMax
 }
 
-// sent is what was sent, and what came of it.
+// sent is what was sent, and the result.
 type sent struct {
 	batch         // as chosen
 	rows    []Row // those of its rows that were sent: the oldest
 	verdict verdict
 	size    int  // octets of the body
-	full    bool // no other row would have had room
+	full    bool // there was no room for another row
 	took    time.Duration
 }
 
-// outcome is what follows from a POST. pause is how long others wait for it, 0:
-// they do not.
+// outcome is what follows from a POST. pause is how long other rows wait because of it;
+// 0: they do not.
 type outcome struct {
 	action   action
 	setAside bool
 	pause    time.Duration
 }
 
-// learn takes in what came of a POST.
+// learn updates the plan with the result of a POST.
 func (p *plan) learn(s sent, now time.Time) outcome {
 	why := s.reason
 	if why != aside && len(s.rows) == 1 && p.lastChance(s.rows[0], now) {
@@ -252,14 +250,14 @@ func (p *plan) learn(s sent, now time.Time) outcome {
 	return o
 }
 
-// lastChance reports whether a row is sent alone because its time is over. That
-// is so only after the endpoint has failed: what waited because the relay was
-// down is sent like all others first.
+// lastChance reports whether a row is sent alone because its time is over. This needs a
+// failure of the endpoint: rows that waited because the relay was down are first sent
+// like all others.
 func (p *plan) lastChance(r Row, now time.Time) bool {
 	return p.failures > 0 && p.over(r.At, now)
 }
 
-// hear takes in what a verdict says about the endpoint, whatever was sent.
+// hear updates what is known of the endpoint, whatever was sent.
 func (p *plan) hear(s sent, now time.Time) {
 	switch s.verdict {
 	case taken:
@@ -284,7 +282,7 @@ func (p *plan) hear(s sent, now time.Time) {
 	}
 }
 
-// leave takes the rows that were sent out of their place.
+// leave takes the rows that were sent out of the plan.
 func (p *plan) leave(s sent) {
 	last := s.rows[len(s.rows)-1].Seq
 	switch {
@@ -299,8 +297,7 @@ func (p *plan) leave(s sent) {
 	}
 }
 
-// split puts the halves of what was not taken before all others, or a single
-// row aside.
+// split puts the halves of refused rows before all others, and sets a single row aside.
 func (p *plan) split(s sent, now time.Time) (setAside bool, pause time.Duration) {
 	if n := len(s.rows); n > 1 {
 		p.pairs = append(p.pairs, [2]batch{batchOf(s.rows[:n/2], half), batchOf(s.rows[n/2:], half)})
@@ -322,7 +319,7 @@ func (p *plan) split(s sent, now time.Time) (setAside bool, pause time.Duration)
 	return setAside, 0
 }
 
-// pause sets the end of a time of waiting, which is longer every time.
+// pause sets the end of a pause. Each one is longer than the one before.
 func (p *plan) pause(now time.Time, end *time.Time) time.Duration {
 	p.failures++
 	d := p.backoff(p.failures)
@@ -342,7 +339,7 @@ func (p *plan) backoff(failures int) time.Duration {
 	return min(d, p.o.RetryMax)
 }
 
-// forgive is for an endpoint that was changed: what it was does not count.
+// forgive forgets the failures of an endpoint whose settings were changed.
 func (p *plan) forgive(now time.Time) {
 	p.alone, p.failures, p.untaken = 0, 0, 0
 	p.until, p.hold, p.deaf = time.Time{}, time.Time{}, time.Time{}
@@ -352,15 +349,15 @@ func (p *plan) forgive(now time.Time) {
 	heap.Init(&p.aside)
 }
 
-// see takes in the time of the oldest row of a batch that was chosen, of which
-// older ones may be gone since.
+// see notes when the oldest row of a chosen batch happened. Older rows of it may have
+// been removed.
 func (p *plan) see(b batch, at time.Time) {
 	if b.reason == again || b.reason == half {
 		p.batches[0].oldest = at
 	}
 }
 
-// gone takes in that there are no rows within a chosen b any more.
+// gone notes that a chosen batch has no rows any more.
 func (p *plan) gone(b batch) {
 	if b.reason == aside {
 		heap.Pop(&p.aside)
@@ -369,7 +366,7 @@ func (p *plan) gone(b batch) {
 	p.batches = p.batches[1:]
 }
 
-// goneTo takes in that the rows up to seq were removed.
+// goneTo notes that the rows up to seq were removed.
 func (p *plan) goneTo(seq uint64) {
 	below := func(b batch) bool { return b.Last <= seq }
 	for _, pair := range p.pairs {
@@ -382,11 +379,11 @@ func (p *plan) goneTo(seq uint64) {
 	p.next = max(p.next, seq+1)
 }
 
-// idle reports whether no rows are known but fresh ones.
+// idle reports whether all rows are fresh.
 func (p *plan) idle() bool { return len(p.batches)+len(p.pairs)+len(p.aside) == 0 }
 
-// nextOther is when the next is to be sent of what is not fresh; ok is false
-// when there is nothing.
+// nextOther is when the next rows are sent that are not fresh; ok is false when there
+// are none.
 func (p *plan) nextOther() (at time.Time, ok bool) {
 	if len(p.batches)+len(p.pairs) == 0 && len(p.aside) > 0 {
 		at = p.aside[0].due
@@ -397,7 +394,7 @@ func (p *plan) nextOther() (at time.Time, ok bool) {
 	return at, !p.idle()
 }
 
-// nextTry is when something is sent again after a failure.
+// nextTry is when rows are sent again after a failure.
 func (p *plan) nextTry() time.Time {
 	if p.hold.After(p.until) {
 		return p.hold
@@ -405,8 +402,8 @@ func (p *plan) nextTry() time.Time {
 	return p.until
 }
 
-// oldest is when the oldest event happened that was sent and is not set aside;
-// zero: there is none.
+// oldest is when the oldest event happened that was refused and is not set aside; zero:
+// there is none.
 func (p *plan) oldest() (at time.Time) {
 	see := func(b batch) {
 		if at.IsZero() || b.oldest.Before(at) {

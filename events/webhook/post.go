@@ -18,7 +18,7 @@ import (
 	"code.dny.dev/ssrf"
 )
 
-// Class is what came of a POST, as a metric label and for operators.
+// Class is the result of a POST, as a metric label and for operators.
 type Class string
 
 // The classes of outcomes; only ClassOK is a success.
@@ -32,7 +32,7 @@ const (
 	ClassConnect Class = "connect" // no connection, or it broke
 	ClassTLS     Class = "tls"
 	ClassTarget  Class = "target" // private address, or not https
-	ClassOAuth   Class = "oauth"  // no access token to be had
+	ClassOAuth   Class = "oauth"  // no access token was given
 	ClassKey     Class = "key"    // the signing key is unusable
 )
 
@@ -40,7 +40,7 @@ const (
 type answer struct {
 	class     Class
 	code      int   // HTTP status, 0 without one
-	err       error // why there was none; without the URL, which may hold secrets
+	err       error // why there was no status; without the URL, which may hold secrets
 	connected bool  // to the endpoint itself
 	took      time.Duration
 }
@@ -63,17 +63,18 @@ func (a answer) verdict() verdict {
 }
 
 const (
-	// What of an answer's body is read, so that the connection can be used
-	// again; nobody reads it.
+	// maxAnswer bounds what is read of an answer, in octets. A body is read only so that
+	// the connection can be used again.
 	maxAnswer = 64 << 10
-	// How long a POST under way may take after the order to stop.
+	// stopGrace is how long a POST may go on after the relay was told to stop.
 	stopGrace = 5 * time.Second
 )
 
-// newClient makes the client that all posts share. It takes no proxy from the
-// environment: mayDial would look at the address of the proxy. It speaks no HTTP/2: a
-// consumer could send pings for as long as the connection is kept for the next batch,
-// and each is answered. An endpoint has one POST at a time, and gains nothing by it.
+// newClient makes the client that all posts share. It ignores proxies that the
+// environment names, because mayDial would see the address of the proxy. It speaks no
+// HTTP/2: a consumer could send pings for as long as the connection is kept for the
+// next batch, and each is answered. An endpoint has one POST at a time, and gains
+// nothing by it.
 func (s *Sender) newClient() *http.Client {
 	o := s.o
 	dialer := &net.Dialer{Timeout: o.RequestTimeout, Control: s.mayDial}
@@ -90,8 +91,8 @@ func (s *Sender) newClient() *http.Client {
 	}
 }
 
-// post posts body to e once, or twice when the first answer is that a cached
-// access token is no longer good.
+// post posts body to e. It does so a second time, with a new access token, when the
+// endpoint refused one that was kept.
 func (s *Sender) post(ctx context.Context, e Endpoint, body []byte) answer {
 	start := time.Now()
 	ctx, cancel := lingering(ctx, s.o.RequestTimeout)
@@ -105,9 +106,9 @@ func (s *Sender) post(ctx context.Context, e Endpoint, body []byte) answer {
 	return a
 }
 
-// lingering gives a context for a request that may take up to timeout, and
-// goes on for a moment after ctx has ended: a batch that was answered and not
-// marked is sent twice.
+// lingering returns a context for a request that may take up to timeout. The request may
+// go on for stopGrace after ctx has ended, because a batch whose answer is not read is
+// sent twice.
 func lingering(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
 	c, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	stop := context.AfterFunc(ctx, func() {
@@ -117,7 +118,7 @@ func lingering(ctx context.Context, timeout time.Duration) (context.Context, con
 	return c, func() { stop(); cancel() }
 }
 
-// try makes one POST. cached reports that it went with a token that was kept.
+// try makes one POST. cached reports that it had a token that was kept.
 func (s *Sender) try(ctx context.Context, e Endpoint, body []byte, from *tokens) (a answer, cached bool) {
 	if CheckURL(e.URL, s.o.AllowInsecure) != nil {
 		return answer{class: ClassTarget, err: ErrTarget}, false
@@ -149,9 +150,9 @@ func (s *Sender) try(ctx context.Context, e Endpoint, body []byte, from *tokens)
 	return exchange(s.client, req), cached
 }
 
-// exchange sends a request and reads the answer away.
+// exchange sends a request and discards the body of the answer.
 func exchange(c *http.Client, req *http.Request) answer {
-	var connected atomic.Bool // the transport tells of it in a goroutine of its own
+	var connected atomic.Bool // another goroutine sets it
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }}
 	resp, err := c.Do(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
 	if err != nil {
@@ -197,7 +198,7 @@ func classOf(err error) Class {
 	return ClassConnect
 }
 
-// bare takes off the URL that net/http puts around its errors.
+// bare removes the URL that net/http puts around its errors.
 func bare(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {

@@ -11,14 +11,13 @@ import (
 	"tlsrelay/events"
 )
 
-// testLimit is how long a test call takes, access token included.
+// testLimit is how long a test call may take, access token included.
 const testLimit = 10 * time.Second
 
-// Test posts a sample event of every kind to e once, whatever e is switched
-// on for, signed and with an access token if e asks for them. Unlike the
-// normal path it does not retry, waits for no slot and takes none from events, uses
-// no token that is kept and leaves none behind. It ends with ctx, and after ten
-// seconds. The error says what went wrong and holds no secret.
+// Test posts a sample event of every kind to e once, whichever kinds e wants, signed and
+// with an access token if e has them. It does not retry, needs no slot, and neither uses
+// nor keeps a token of Sender's. It ends with ctx, or after ten seconds. The error says
+// what went wrong and has no secret in it.
 func (s *Sender) Test(ctx context.Context, e Endpoint) error {
 	ctx, cancel := context.WithTimeout(ctx, testLimit)
 	defer cancel()
@@ -37,8 +36,8 @@ func (s *Sender) Test(ctx context.Context, e Endpoint) error {
 	return fmt.Errorf("webhook test: answered %d", a.code)
 }
 
-// samples gives one event of each kind. Their message is a new one every
-// time, so that consumers do not take the second test for a repetition.
+// samples returns one event of each kind. Each call is about a new message, so that
+// consumers do not take a second test for a repetition.
 func samples(at time.Time) []events.Event {
 	var id [16]byte
 	rand.Read(id[:]) // never fails since Go 1.24

@@ -28,9 +28,9 @@ type Options struct {
 	RequestTimeout time.Duration  // of one POST with everything it needs, 30s
 	MaxPosts       int            // under way at once, all endpoints together, 64
 	RootCAs        *x509.CertPool // nil: the system's
-	// PollInterval is how often the outbox is asked for what nobody told of
-	// (rows that another machine committed), and how often a waiting endpoint
-	// is looked at for changes; 10s.
+	// PollInterval is how often the outbox is asked for rows that Wake did not announce
+	// (another machine committed them), and how often a waiting endpoint is read again;
+	// 10s.
 	PollInterval time.Duration
 }
 
@@ -54,9 +54,8 @@ func positive[T cmp.Ordered](v, otherwise T) T {
 	return otherwise
 }
 
-// Sender drains the outbox. Each endpoint with something waiting has a loop of
-// its own, which ends when nothing is left; what they share are the slots for
-// posts under way.
+// Sender drains the outbox. Each endpoint with events waiting has a loop of its own, which
+// ends when none is left. The loops share the slots for posts under way.
 type Sender struct {
 	o      Options
 	box    Outbox
@@ -68,9 +67,9 @@ type Sender struct {
 
 	listeners []netip.AddrPort // of this process; see Exclude
 
-	// slots bounds the posts under way. Endpoints that failed or were slow
-	// the last time need one of the doubtful as well, of which there are half
-	// as many, so that they never take the slots of the others.
+	// slots bounds the posts under way. An endpoint that failed or was slow the last
+	// time also needs one of doubtful. There are half as many of these, so that such
+	// endpoints never take all slots.
 	slots, doubtful chan struct{}
 
 	mu    sync.Mutex
@@ -97,8 +96,8 @@ func New(o Options, box Outbox, log *zap.Logger, reg prometheus.Registerer) *Sen
 
 func (s *Sender) newTokens() *tokens { return &tokens{client: s.client, insecure: s.o.AllowInsecure} }
 
-// Run drains the outbox until ctx ends and everything under way has ended
-// with it. It returns nil. A Sender runs once at a time.
+// Run drains the outbox until ctx ends, and returns nil once everything under way has
+// ended. A Sender runs once at a time.
 func (s *Sender) Run(ctx context.Context) error {
 	s.mu.Lock()
 	s.start = func(l *loop) { s.wg.Go(func() { l.drain(ctx) }) }
@@ -131,12 +130,12 @@ func (s *Sender) Run(ctx context.Context) error {
 	}
 }
 
-// wake makes sure that a loop runs for the endpoint and looks at the outbox.
+// wake makes the loop of an endpoint look at the outbox. It starts one if there is none.
 func (s *Sender) wake(endpoint string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.start == nil {
-		return // Run begins with whatever is pending
+		return // Run begins with all endpoints that have rows
 	}
 	l := s.loops[endpoint]
 	if l == nil {
@@ -150,7 +149,7 @@ func (s *Sender) wake(endpoint string) {
 	}
 }
 
-// finish takes l off the list, unless it was woken since it last looked.
+// finish removes l from the list, unless it was woken since it last looked.
 func (s *Sender) finish(l *loop) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,8 +160,8 @@ func (s *Sender) finish(l *loop) bool {
 	return true
 }
 
-// acquire waits for a slot; ok is false when ctx ended first. Waiters are
-// served in the order they came.
+// acquire waits for a slot; ok is false when ctx ended first. Waiters get slots in the
+// order in which they came.
 func (s *Sender) acquire(ctx context.Context, doubtful bool) (release func(), ok bool) {
 	take := func(c chan struct{}) bool {
 		select {
@@ -190,21 +189,21 @@ func (s *Sender) acquire(ctx context.Context, doubtful bool) (release func(), ok
 	return release, true
 }
 
-// EndpointStatus is how one endpoint with events waiting does.
+// EndpointStatus is the state of one endpoint with events waiting.
 type EndpointStatus struct {
 	ID        string        `json:"id"`
 	Account   string        `json:"account"`
 	Oldest    time.Time     `json:"oldest,omitzero"` // when the oldest waiting event happened that is not set aside
 	Lag       time.Duration `json:"lag"`             // how long ago that is
-	Aside     int           `json:"aside"`           // events that were refused alone, and wait by themselves
-	Off       bool          `json:"off,omitempty"`   // switched off; its events wait, and expire
+	Aside     int           `json:"aside"`           // events that were refused alone and are set aside
+	Off       bool          `json:"off,omitempty"`   // switched off; its events wait and expire
 	Failures  int           `json:"failures"`
 	LastError Class         `json:"last_error,omitempty"`
 	LastCode  int           `json:"last_code,omitempty"` // HTTP status of the last failure
 	NextTry   time.Time     `json:"next_try,omitzero"`
 }
 
-// Status lists the endpoints that events wait for, the longest wait first.
+// Status lists the endpoints with events waiting, the longest wait first.
 func (s *Sender) Status() []EndpointStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -226,7 +225,7 @@ func (s *Sender) Status() []EndpointStatus {
 	return all
 }
 
-// lag is the longest wait for an endpoint that is switched on.
+// lag is the longest wait of an endpoint that is switched on.
 func (s *Sender) lag() time.Duration {
 	for _, st := range s.Status() {
 		if !st.Off {
@@ -236,7 +235,7 @@ func (s *Sender) lag() time.Duration {
 	return 0
 }
 
-// aside counts the events that wait by themselves.
+// aside counts the events set aside.
 func (s *Sender) aside() (n int) {
 	for _, st := range s.Status() {
 		n += st.Aside

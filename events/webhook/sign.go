@@ -11,7 +11,7 @@ import (
 	"fmt"
 )
 
-// The headers of a signed POST (contract §5.1).
+// The headers of a signed POST, by the names that SendGrid gives them.
 const (
 	SignatureHeader = "X-Twilio-Email-Event-Webhook-Signature"
 	TimestampHeader = "X-Twilio-Email-Event-Webhook-Timestamp"
@@ -40,8 +40,8 @@ func PublicKey(signingKey []byte) (string, error) {
 	return base64.StdEncoding.EncodeToString(der), nil
 }
 
-// Sign signs the timestamp, as it stands in its header, followed by the body
-// as it is sent, and gives the value of [SignatureHeader].
+// Sign signs the timestamp, as its header has it, followed by the body. It returns the
+// value of [SignatureHeader].
 func Sign(signingKey []byte, timestamp string, body []byte) (string, error) {
 	key, err := parseSigningKey(signingKey)
 	if err != nil {

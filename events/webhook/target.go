@@ -17,9 +17,9 @@ import (
 // ErrTarget is the error of a URL that this relay does not post to.
 var ErrTarget = errors.New("not a permitted webhook target")
 
-// guardian refuses every address that is not a public one. It looks at the
-// address dialled, so a name that resolves to another one later is refused
-// then. Any port may be used: what is behind it is public.
+// guardian refuses every address that is not public. It is asked about the address that
+// is dialled, so that a name cannot resolve to a public address for CheckURL and to
+// another one later. Every port is allowed, because its host is public.
 var guardian = ssrf.New(ssrf.WithAnyPort())
 
 // CheckURL reports whether raw can be an endpoint's URL or token URL: https
@@ -77,14 +77,14 @@ func isPort(s string) bool {
 	return err == nil && n > 0
 }
 
-// Exclude names the addresses at which this process listens. No webhook and no
-// token request goes there, whatever AllowInsecure permits: the operator's listener
-// believes who reaches it. An unspecified address stands for all of this machine.
-// Exclude is called before Run and Test.
+// Exclude names the addresses at which this process listens. No webhook and no token
+// request goes there, even with AllowInsecure, because the operator's listener trusts its
+// callers. An unspecified address stands for all addresses of this machine. Exclude is
+// called before Run and Test.
 func (s *Sender) Exclude(listeners []netip.AddrPort) { s.listeners = listeners }
 
-// mayDial is the Control of every connection: it sees the address that a name was
-// resolved to, so a name that resolves elsewhere when it is dialled helps nobody.
+// mayDial is the Control function of every connection. It is given the address that the
+// name was resolved to.
 func (s *Sender) mayDial(network, address string, c syscall.RawConn) error {
 	at, err := netip.ParseAddrPort(address)
 	if err != nil || slices.ContainsFunc(s.listeners, func(l netip.AddrPort) bool { return reaches(at, l, isOfThisMachine) }) {
