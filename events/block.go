@@ -13,12 +13,12 @@ var ErrNoBlock = errors.New("events: no such block")
 // BlockFilter narrows a list of blocks. The zero BlockFilter lets all through.
 type BlockFilter struct {
 	From, To time.Time // of Created, inclusive, to the second; zero: open
-	Prefix   string    // of the address, in any case of letters; % stands for anything
+	Prefix   string    // of the address, in upper or lower case; % stands for anything
 	Offset   int
 	Limit    int // 0: no limit
 }
 
-// Finds reports whether an address is one that Prefix tells of.
+// Finds reports whether Prefix matches an address.
 func (f BlockFilter) Finds(email string) bool {
 	first, rest, wild := strings.Cut(strings.ToLower(f.Prefix), "%")
 	email, ok := strings.CutPrefix(strings.ToLower(email), first)
@@ -29,9 +29,9 @@ func (f BlockFilter) Finds(email string) bool {
 	return ok
 }
 
-// BlockStore is the block list. relay/store implements it; rows come into it
-// with the transition that blocked. Addresses are found in any case of
-// letters, and a row keeps the one of the newest block.
+// BlockStore is the block list. relay/store implements it. A row comes into it with the
+// transition that blocks. Upper and lower case make no difference to the address, and a
+// row has the spelling of the newest block.
 type BlockStore interface {
 	// Blocks lists an account's rows, newest first, and says how many rows
 	// match in all.

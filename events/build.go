@@ -11,16 +11,15 @@ func NewProcessed(s Subject, at time.Time) Event {
 	return newEvent(Processed, 0, s, at)
 }
 
-// NewDeferred says that attempt (from 1) failed for a reason that may pass.
-// reply is the host's words, or ours where no host answered.
+// NewDeferred says that attempt (from 1) failed for a reason that may pass. reply is
+// that of the host, or our own text if no host answered.
 func NewDeferred(s Subject, at time.Time, sess Session, attempt int, reply string, reason Reason) Event {
 	e := newEvent(Deferred, attempt, s, at).in(sess)
 	e.Attempt, e.Reply, e.Reason = attempt, reply, reason
 	return e
 }
 
-// NewDelivered says that a host took the mail for a recipient, and in which
-// words.
+// NewDelivered says that a host accepted the mail for a recipient, and with which reply.
 func NewDelivered(s Subject, at time.Time, sess Session, reply string) Event {
 	e := newEvent(Delivered, 0, s, at).in(sess)
 	e.Reply = reply
@@ -56,11 +55,10 @@ func (e Event) in(s Session) Event {
 	return e
 }
 
-// eventID is made of what the event is about and of nothing else, so that an
-// event computed again after a crash has the id it had before: consumers drop
-// duplicates by it. A recipient has one event of each kind, except deferrals,
-// which have one per attempt. The form is SendGrid's: unpadded URL-safe base64
-// of readable text, at most 100 characters.
+// eventID depends on nothing but what the event is about. So an event that is computed
+// again after a crash has the same id, and consumers can drop duplicates by it. A recipient
+// has one event of each kind, but one deferral for each attempt. The form is SendGrid's:
+// unpadded URL-safe base64 of readable text, at most 100 characters.
 func eventID(k Kind, attempt int, message string, recipient int) string {
 	var text [96]byte
 	b := append(text[:0], k...)

@@ -2,8 +2,8 @@ package events
 
 import "strings"
 
-// The values of bounce_classification, as SendGrid's webhook has them: clients fail
-// on others.
+// The values of bounce_classification. They are those of SendGrid's webhook, because
+// clients fail on others.
 const (
 	ClassContent    = "Content"
 	ClassVolume     = "Frequency or Volume Too High"
@@ -14,34 +14,34 @@ const (
 	ClassUnknown    = "Unclassified"
 )
 
-// Refusal is why a recipient is given up, as far as it decides what is told.
+// Refusal is why a recipient is given up, as far as type and class depend on it.
 type Refusal struct {
-	Reply  string // the host's words, or ours
+	Reply  string // the reply of the host, or our own text
 	Status string // enhanced status code; "" or "5.0.0": none
 	Reason Reason
-	// AtRecipient: the host said it of this recipient alone, in answer to RCPT.
+	// AtRecipient: the host answered RCPT so, and means this recipient alone.
 	AtRecipient bool
-	// Shared: the host said it of the message, for several recipients at once.
+	// Shared: one answer was for several recipients at once.
 	Shared bool
 }
 
 // Class sorts a refusal into SendGrid's classes.
 func (r Refusal) Class() string { return Classify(r.Reply, r.Status, r.Reason) }
 
-// Type says whether a permanent failure is told as a bounce or as a block. A
-// bounce is about the address, and consumers send nothing there any more; a
-// block is about this message, its sender or this day.
+// Type says whether a permanent failure is a bounce or a block. A bounce is about the
+// address, and consumers stop sending there. A block is about this message, its sender
+// or the moment.
 //
 //	class                 type
 //	Invalid Address       bounce
-//	Mailbox Unavailable   bounce; blocked where it is full, for it is emptied one day
+//	Mailbox Unavailable   bounce; blocked if the mailbox is full, because it may be emptied
 //	Unclassified          bounce for 5.1.x, 5.2.x, and without a code in answer to RCPT
 //	all others            blocked
 //
-// Nobody can tell which address is meant where one answer is for several.
+// A shared answer is a block, because nobody knows which address it means.
 func (r Refusal) Type() BounceType {
 	if r.Reason == AccountGone {
-		return TypeBounce // nobody is left who could be told, or have a block list
+		return TypeBounce // a deleted account has no webhooks and no block list
 	}
 	if r.Shared {
 		return TypeBlocked
@@ -67,10 +67,9 @@ func (r Refusal) full() bool {
 	return strings.HasSuffix(r.Status, ".2.2") || contains(withoutAddresses(strings.ToLower(r.Reply)), fullWords[:])
 }
 
-// Classify sorts a bounce into SendGrid's classes. Our own reasons are
-// certain, so they come first; then the words of the reply, because hosts
-// choose words with more care than codes (5.7.1 means anything); then the
-// enhanced status code.
+// Classify sorts a bounce into SendGrid's classes. Our own reasons come first, because
+// they are certain. Then comes the text of the reply, because hosts choose it with more
+// care than the code (5.7.1 means anything). The enhanced status code comes last.
 func Classify(reply, status string, reason Reason) string {
 	if c := classOfReason(reason); c != "" {
 		return c
@@ -81,8 +80,8 @@ func Classify(reply, status string, reason Reason) string {
 	return classOfStatus(status)
 }
 
-// classOfReason gives the class of what this relay found out itself, "" where
-// the reply knows better.
+// classOfReason returns the class of a reason that this relay found itself, "" if the
+// reply says more.
 func classOfReason(r Reason) string {
 	switch r {
 	case NoReason, ReplyTemp, ReplyPerm, ReplyMixed, Expired, GreetingFail, EHLOFail:
@@ -95,7 +94,7 @@ func classOfReason(r Reason) string {
 	return ClassTechnical // the TLS reasons, DNS, connections, ourselves
 }
 
-// fullWords tell of a mailbox without room.
+// fullWords say that a mailbox is full.
 var fullWords = [...]string{
 	"quota", "overquota", "mailbox full", "full mailbox", "is full", "exceeded storage", "exceeded its storage",
 	"exceeded its disk", "out of storage", "insufficient storage", "mailbox size limit", "mailbox has exceeded",
@@ -103,17 +102,17 @@ var fullWords = [...]string{
 	"exceed maximum allowed storage", "mailbox would exceed", "space has been used up",
 }
 
-// classWords is read from the top: the first row with a word that occurs in
-// the reply is its class. What names its cause comes before what only says that
-// something was refused; what is about the sender before what may be about the
-// recipient; and last come the words that many replies have.
+// classWords is read from the top: the first row with a word that is in the reply gives
+// the class. Words that name a cause come before words that only say "refused". Words
+// about the sender come before words that may be about the recipient. Words that many
+// replies have come last.
 var classWords = [...]struct {
 	class string
 	words []string
 }{
-	// Ours: the reason of a TLS block that lost its token.
+	// Our own text of a TLS block, where the reason is not known any more.
 	{ClassTechnical, []string{"tls required but not supported"}},
-	// Exchange Online and Domino, of an address that their directory does not have.
+	// Exchange Online and Domino: the address is not in their directory.
 	{ClassAddress, []string{"5.4.1 recipient address rejected", "recipientnotfound", "not listed in domino", "not listed in public name"}},
 	{ClassTechnical, []string{
 		"dmarc", "dkim", "spf", "unauthenticated", "sender verify failed", "sender address rejected: domain not found",
@@ -216,8 +215,8 @@ func containsWord(s, w string) bool {
 	}
 }
 
-// withoutAddresses takes the mail addresses out of a reply, which repeat what
-// the sender wrote: whoever is called spam@ is not therefore refused for spam.
+// withoutAddresses removes the mail addresses from a reply. The sender wrote these, and
+// mail to spam@ is not refused as spam because of that name.
 func withoutAddresses(reply string) string {
 	if !strings.Contains(reply, "@") {
 		return reply
@@ -258,7 +257,7 @@ func classOfStatus(status string) string {
 	switch rest {
 	case "2.3", "1.7", "1.8": // too long for the mailbox; the sender's address is bad
 		return ClassTechnical
-	case "7.1", "7.0": // refused, and the words said nothing
+	case "7.1", "7.0": // refused, and the text does not say why
 		return ClassReputation
 	case "7.25", "7.26", "7.27": // reverse DNS, authentication
 		return ClassTechnical

@@ -9,17 +9,17 @@ import (
 	"tlsrelay/events/jsonobject"
 )
 
-// Common is what all events of one message have in common in their webhook form
-// and the sender of the message chooses. It may be many times as large as the rest,
-// and a message has as many events as recipients and attempts: so the store keeps
-// the events without it ([Event.AppendOwn]), and [Fields.Join] puts it back.
+// Common is the part of the webhook form that all events of a message share and that its
+// sender chooses. It may be many times as large as the rest, and a message has an event
+// for each recipient and attempt. So the store keeps the events without it
+// ([Event.AppendOwn]), and [Fields.Join] puts it back.
 type Common struct {
 	SMTPID     string            // Message-ID of the mail, with < >
 	Category   json.RawMessage   // string or array, as the sender gave it
 	UniqueArgs map[string]string // by name
 }
 
-// Common gives what e has in common with the other events of its message.
+// Common returns what e shares with the other events of its message.
 func (e *Event) Common() *Common {
 	return &Common{SMTPID: e.SMTPID, Category: e.Category, UniqueArgs: e.UniqueArgs}
 }
@@ -33,8 +33,8 @@ func (c *Common) Size() int {
 	return n
 }
 
-// AppendOwn appends the webhook form of e without what it has in common with the
-// other events of its message.
+// AppendOwn appends the webhook form of e without what it shares with the other events of
+// its message.
 func (e *Event) AppendOwn(dst []byte) []byte { return e.appendJSON(dst, nil) }
 
 // Fields is a [Common] in its webhook form: keys with their values, in order.
@@ -72,12 +72,12 @@ func (f Fields) Size() (n int) {
 	return n
 }
 
-// Join appends to dst what Event.AppendJSON gives, made of own, which is of
-// AppendOwn and has at least one field, and of f.
+// Join appends to dst what Event.AppendJSON would: own, which AppendOwn made, with f
+// among its fields. own has at least one field.
 func (f Fields) Join(dst, own []byte) []byte {
 	dst = append(dst, '{')
 	for rest := own[1:]; len(rest) > 0; {
-		// The keys of own are ours: none has an escape in it.
+		// The keys of own are our own. They have no escapes.
 		key := rest[1:]
 		if i := bytes.IndexByte(key, '"'); i >= 0 {
 			key = key[:i]
@@ -97,8 +97,8 @@ func (f Fields) Join(dst, own []byte) []byte {
 	return dst
 }
 
-// fieldLen is how long the field is that b begins with: the key and a value that is
-// a string or a number.
+// fieldLen is the length of the field at the start of b: a key and a value that is a
+// string or a number.
 func fieldLen(b []byte) int {
 	quoted := false
 	for i := 0; i < len(b); i++ {

@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// TLSBlocked is the reason of every block that a demand of the sender's side
-// caused. The words are SendGrid's; bounce parsers match them.
+// TLSBlocked is the reason of every block that a TLS demand of the sender caused. The
+// text is SendGrid's, because bounce parsers match it.
 const TLSBlocked = "TLS required but not supported"
 
-// TLSWaiting stands in its place while the message is still tried.
+// TLSWaiting is the text while the relay still tries the message.
 const TLSWaiting = "TLS requirement not met yet"
 
 // Kind is what happened, by the name that the webhook gives it in "event".
@@ -26,8 +26,8 @@ const (
 // BounceType is the "type" of a [Bounce].
 type BounceType string
 
-// The two bounce types: the address is no good, and a refusal (by policy, of
-// this message, or because time ran out) that says nothing about later mail.
+// The two bounce types: the address is bad, or the message was refused (by policy, by the
+// host, or because its time was over), which says nothing about later mail.
 const (
 	TypeBounce  BounceType = "bounce"
 	TypeBlocked BounceType = "blocked"
@@ -42,7 +42,7 @@ type Event struct {
 	ID   string    `json:"id"` // sg_event_id: unique, and the same on every retry
 	At   time.Time `json:"at"`
 
-	Account   string `json:"account"`    // owner of the webhooks that hear of it
+	Account   string `json:"account"`    // owner of the webhooks that get it
 	MessageID string `json:"message_id"` // the id of the 250 reply
 	Recipient int    `json:"recipient"`  // index in the envelope, from 0
 	Email     string `json:"email"`
@@ -60,26 +60,26 @@ type Event struct {
 	TLS            bool       `json:"tls,omitempty"`
 	CertErr        bool       `json:"cert_err,omitempty"` // the certificate seen would not satisfy require_valid_cert
 
-	// What the webhook has no field for: log line and metrics only.
+	// The webhook has no fields for these: log line and metrics only.
 	Reason     Reason        `json:"token,omitempty"`
 	Host       string        `json:"host,omitempty"`
 	TLSVersion string        `json:"tls_version,omitempty"` // "1.2", or "" in clear
 	CipherName string        `json:"cipher,omitempty"`
 	Age        time.Duration `json:"age,omitempty"` // since the 250
 
-	// Origin is told in the log alone, when it happens; nil: there is nothing to tell.
+	// Origin is only in the log; nil: the log does not say.
 	Origin *Origin `json:"-"`
 }
 
-// Origin is where a message comes from, for its first line in the log, and of every
-// event of a report what it is.
+// Origin is where a message comes from. The first event of a message has it in the log,
+// and every event of a report (a bounce that the relay writes).
 type Origin struct {
 	From     string // the envelope sender in angle brackets
 	Client   string // address of the client
 	Key      string // id of the API key, "" without one
 	Size     int64  // as stored
 	Report   bool   // made by the relay itself
-	ReportOf string // the message that the report tells of
+	ReportOf string // the message that the report is about
 }
 
 // Subject is what all events of one recipient share.
@@ -94,8 +94,8 @@ type Subject struct {
 	Origin     *Origin
 }
 
-// Session is what an event tells of the SMTP session it came from; the zero
-// Session means that no connection was made.
+// Session is what an event says of its SMTP session. The zero Session means that there
+// was no connection.
 type Session struct {
 	LocalIP    string
 	Host       string

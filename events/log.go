@@ -2,9 +2,9 @@ package events
 
 import "go.uber.org/zap/zapcore"
 
-// MarshalLogObject writes the one log line of an event: what the webhook says,
-// and what it has no field for. Empty fields are left out. The id is the
-// message's, so that one filter finds its whole life; reports name it as report_of.
+// MarshalLogObject writes the log line of an event: the fields of the webhook, and those
+// that it does not have. Empty fields are left out. The id is that of the message, so that
+// one filter finds all of its events; a report has it as report_of.
 func (e *Event) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	text := func(key, value string) {
 		if value != "" {

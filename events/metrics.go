@@ -14,7 +14,7 @@ type Metrics struct {
 	recipients *prometheus.CounterVec
 	age        prometheus.Histogram
 
-	// What every delivered message counts, found beforehand.
+	// The counters of every delivered message, looked up beforehand.
 	processed, delivered prometheus.Counter
 }
 
@@ -48,11 +48,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	return m
 }
 
-// otherLabel stands for what a later version may have written into the store.
+// otherLabel stands for values that a later version has written into the store.
 const otherLabel = "other"
 
-// begin makes every series there is: one that is born when it first counts has no
-// increase then, and an alert on it misses the first of what it waits for.
+// begin makes all series. One that appears with its first count shows no increase then,
+// and an alert on it misses that.
 func (m *Metrics) begin() {
 	m.events.WithLabelValues(string(Deferred), "")
 	for _, t := range []BounceType{TypeBounce, TypeBlocked} {
@@ -98,8 +98,8 @@ func versionLabel(v string) string {
 	return otherLabel
 }
 
-// label gives the token for a metric; one outside the closed set, from a
-// store that a later version wrote, is "other".
+// label returns the token for a metric. A token that is not in the closed set, because a
+// later version wrote it, becomes "other".
 func (r Reason) label() string {
 	switch {
 	case r == NoReason:

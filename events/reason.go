@@ -1,9 +1,9 @@
 package events
 
-// Reason is a stable token that names why one host, or one message, did not
-// get through. The set is closed: tokens are metric labels, stand in our own
-// API and in the X-fields of a DSN, and never change meaning. policy/DECISIONS.md
-// has those of TLS with their rows and codes.
+// Reason is a stable token that says why a host did not take a message, or why a message
+// failed. The set is closed, because tokens are metric labels. They are also in the API
+// and in the X-fields of a DSN, and never change their meaning. policy/DECISIONS.md has
+// those of TLS with their rows and codes.
 type Reason string
 
 // The reasons of a TLS requirement that was not met.
@@ -58,7 +58,7 @@ const (
 	AccountGone  Reason = "account_gone"    // the sending account was deleted
 	Internal     Reason = "internal"        // our own fault; always temporary
 
-	// NameRefused is 501 or 504 to EHLO: what is wrong is our own name.
+	// NameRefused is 501 or 504 to EHLO: the host does not like our own name.
 	NameRefused Reason = "ehlo_name_refused"
 )
 

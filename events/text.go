@@ -6,10 +6,10 @@ import (
 	"unicode/utf8"
 )
 
-// Hidden tells the characters that no text of a stranger may bring into a log,
-// a terminal, a page or a report: those that are obeyed there (category Cc),
-// that reorder, join or hide what stands beside them (Cf, and the block of tags
-// that is made of them), and that end lines (Zl, Zp).
+// Hidden reports whether a character may not be in text of a stranger that is shown in a
+// log, a terminal, a page or a report. These are control characters (category Cc),
+// characters that reorder, join or hide their neighbours (Cf, and the block of tags), and
+// those that end lines (Zl, Zp).
 func Hidden(r rune) bool {
 	if r < utf8.RuneSelf {
 		return r < ' ' || r == 0x7f
@@ -17,10 +17,9 @@ func Hidden(r rune) bool {
 	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) || 0xe0000 <= r && r <= 0xe007f
 }
 
-// Printable gives text of a stranger as one line that is safe to show: a blank
-// for each tab and line end, "?" for every other hidden character and for each
-// octet that is not UTF-8. It is the one place where such text is cleaned; what
-// has nothing to clean is returned as it is.
+// Printable returns text of a stranger as one line that is safe to show, with a blank for
+// each tab and line end, and "?" for each other hidden character and each octet that is
+// not UTF-8. No other function cleans such text.
 func Printable(s string) string {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c >= 0x7f {
@@ -50,8 +49,7 @@ func printable(s string, i int) string {
 	return b.String()
 }
 
-// replacement gives what stands in place of a decoded rune of n octets; 0: it
-// may stay.
+// replacement returns what replaces a decoded rune of n octets; 0: the rune may stay.
 func replacement(r rune, n int) byte {
 	switch {
 	case r == utf8.RuneError && n == 1:
@@ -64,12 +62,12 @@ func replacement(r rune, n int) byte {
 	return '?'
 }
 
-// Clip gives at most the first n octets of s, and no part of a character.
+// Clip returns the first n octets of s, or a little less: it cuts no character in two.
 func Clip(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}
-	// Not further back than a character is long: what is no UTF-8 has no start.
+	// Text that is not UTF-8 may have no start of a character at all.
 	for i := n; i >= 0 && i > n-utf8.UTFMax; i-- {
 		if utf8.RuneStart(s[i]) {
 			return s[:i]

@@ -11,17 +11,16 @@ import (
 	"tlsrelay/events/jsonobject"
 )
 
-// AppendJSON appends the webhook form of e, one JSON object, to dst: keys in
-// alphabetical order, unique args flattened among them, escaped as by the Go
-// encoder, as SendGrid's own events are. The result is always valid JSON in valid
-// UTF-8, whatever the strings of e hold: bytes that are not UTF-8 become
-// U+FFFD, and a category that is not a JSON string or array is left out.
+// AppendJSON appends the webhook form of e to dst. It is one JSON object as SendGrid
+// writes it: the keys in alphabetical order, the unique args among them, with the escapes
+// of the Go encoder. The result is valid JSON in valid UTF-8, whatever is in the strings
+// of e: octets that are not UTF-8 become U+FFFD, and a category that is not a JSON string
+// or array is left out.
 func (e Event) AppendJSON(dst []byte) []byte {
 	return e.appendJSON(dst, e.Common())
 }
 
-// appendJSON appends the webhook form of e with what is in c of the fields that
-// all events of a message have in common; nil: without them.
+// appendJSON appends the webhook form of e with the fields of c; nil: without these.
 func (e *Event) appendJSON(dst []byte, c *Common) []byte {
 	o := object{Writer: jsonobject.Begin(dst)}
 	if c != nil {
@@ -73,9 +72,9 @@ func (e *Event) appendJSON(dst []byte, c *Common) []byte {
 	return dst
 }
 
-// AppendBody appends the body of a POST that carries the objects, byte for
-// byte in SendGrid's layout: CRLF after every comma between objects and after
-// the closing bracket. Signatures are over these bytes.
+// AppendBody appends the body of a POST with the objects. Signatures are over its octets,
+// so its layout is SendGrid's: CRLF after every comma between objects and after the
+// closing bracket.
 func AppendBody(dst []byte, objects ...[]byte) []byte {
 	dst = append(dst, '[')
 	for i, o := range objects {
@@ -87,9 +86,9 @@ func AppendBody(dst []byte, objects ...[]byte) []byte {
 	return append(dst, "]\r\n"...)
 }
 
-// isBuiltIn reports whether a key means something to consumers of one kind of
-// event or another. A unique arg of that name is left out of every kind
-// (it loses to the built-in, as at SendGrid), also where the kind lacks the field: a consumer that expects a number in "tls" must not find a string.
+// isBuiltIn reports whether events of some kind have a field of that name. A unique arg
+// with such a name is left out of all kinds, as at SendGrid, because a consumer that expects a
+// number in "tls" must not find a string.
 func isBuiltIn(key string) bool {
 	switch key {
 	case "asm_group_id", "attempt", "bounce_classification", "category", "cert_err", "email", "event", "ip",
@@ -102,7 +101,7 @@ func isBuiltIn(key string) bool {
 
 type arg struct{ key, value string }
 
-// sortedArgs gives the unique args that reach the wire, in order of keys.
+// sortedArgs returns the unique args that go out, in the order of their keys.
 func sortedArgs(m map[string]string) []arg {
 	if len(m) == 0 {
 		return nil
@@ -116,7 +115,7 @@ func sortedArgs(m map[string]string) []arg {
 			to = append(to, arg{k, v})
 		}
 	}
-	// By value too, so that keys made equal by the repair have one winner.
+	// By value, too: of keys that became equal, the same one must always win.
 	slices.SortFunc(to, func(a, b arg) int {
 		return cmp.Or(strings.Compare(a.key, b.key), strings.Compare(a.value, b.value))
 	})
@@ -155,10 +154,9 @@ func (o *object) argsBefore(name string) {
 }
 
 // appendMessageID appends sg_message_id in SendGrid's form,
-// <id>.recvd-<host>-<n>-<hex>-<hex>.<recipient index>. Consumers compare what
-// stands before the first dot with the id of the 250 reply, and some compare
-// the whole between events, so the middle depends on the message alone: in a
-// fleet, another machine may finish what one began.
+// <id>.recvd-<host>-<n>-<hex>-<hex>.<recipient index>. Consumers compare the part before
+// the first dot with the id of the 250 reply. Some compare the whole between events, so
+// the middle depends on the message alone: another machine may finish a message.
 func (e *Event) appendMessageID(dst []byte) []byte {
 	dst = append(dst, '"')
 	dst = jsonobject.AppendEscaped(dst, e.MessageID)

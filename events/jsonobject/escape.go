@@ -9,10 +9,9 @@ func AppendString(dst []byte, s string) []byte {
 	return append(AppendEscaped(append(dst, '"'), s), '"')
 }
 
-// AppendEscaped appends the inside of a JSON string, escaping what the Go
-// encoder escapes by default: besides what RFC 8259 §7 demands, < > & (for
-// JSON inside HTML), U+2028 and U+2029 (for JSON inside JavaScript), and
-// U+FFFD for bytes that are not UTF-8.
+// AppendEscaped appends the inside of a JSON string, with the escapes of the Go encoder.
+// Besides what RFC 8259 §7 demands these are < > & (for JSON inside HTML), U+2028 and
+// U+2029 (for JSON inside JavaScript), and U+FFFD in place of octets that are not UTF-8.
 func AppendEscaped(dst []byte, s string) []byte {
 	start := 0
 	for i := 0; i < len(s); {
@@ -45,7 +44,7 @@ func AppendRaw(dst []byte, raw []byte) []byte {
 	for i := 0; i < len(raw); i++ {
 		switch c := raw[i]; {
 		case inString && c == '\\':
-			i++ // whatever is escaped does not end the string
+			i++ // an escaped quote does not end the string
 		case c == '"':
 			inString = !inString
 		case !inString && (c == ' ' || c == '\t' || c == '\r' || c == '\n'):
@@ -56,8 +55,8 @@ func AppendRaw(dst []byte, raw []byte) []byte {
 	return appendEscapedRaw(dst, raw[start:])
 }
 
-// appendEscapedRaw appends a piece of valid JSON, escaping what may stand
-// unescaped in valid JSON and not in ours.
+// appendEscapedRaw appends a piece of valid JSON, and escapes characters that valid JSON
+// may have as they are.
 func appendEscapedRaw(dst, raw []byte) []byte {
 	start := 0
 	for i := 0; i < len(raw); {
@@ -98,7 +97,7 @@ func appendEscape(dst []byte, c byte) []byte {
 	return append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
 }
 
-// runeEscape gives the escape of a decoded rune of n bytes, "" for none.
+// runeEscape returns the escape of a decoded rune of n octets, "" if it needs none.
 func runeEscape(r rune, n int) string {
 	switch {
 	case r == utf8.RuneError && n == 1:

@@ -1,7 +1,7 @@
-// Package jsonobject writes JSON objects field by field, in the octets of
-// encoding/json and without its reflection, which would be a tenth of all that the
-// relay does for a message. Package events writes the webhook form of an event with
-// it, package relay the records of the store.
+// Package jsonobject writes JSON objects field by field. It writes the octets that
+// encoding/json would, but without reflection, which would cost a tenth of all that the
+// relay does for a message. Package events writes the webhook form of events with it,
+// package relay the records of the store.
 package jsonobject
 
 import (
@@ -21,8 +21,8 @@ type Writer struct {
 // Begin opens an object behind dst.
 func Begin(dst []byte) Writer { return Writer{Octets: append(dst, '{')} }
 
-// End closes the object and gives dst with the object behind it. The error is the
-// first of [Writer.Time] and [Writer.Any].
+// End closes the object and returns dst with the object behind it. The error is the first
+// one of [Writer.Time] and [Writer.Any].
 func (w *Writer) End() ([]byte, error) { return append(w.Octets, '}'), w.err }
 
 func (w *Writer) comma() {
