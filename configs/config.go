@@ -8,8 +8,8 @@
 //	validate.go  what values are possible
 //	warn.go      what is possible and likely wrong
 //
-// Loading is strict: unknown keys, wrong types and impossible values are all
-// reported together. A key is here from the moment something reads it.
+// Loading is strict: it reports all unknown keys, wrong types and impossible values
+// together. There is no key that nothing reads.
 package configs
 
 import (

@@ -8,24 +8,24 @@ import (
 	"strings"
 )
 
-// otherVariables are those of the program that are no keys.
+// otherVariables are the variables of the program that set no key.
 var otherVariables = []string{
 	"TLSRELAY_ADMIN_TOKEN_FILE", "TLSRELAY_ADMIN_URL", "TLSRELAY_BOOTSTRAP_KEY", "TLSRELAY_BOOTSTRAP_KEY_FILE",
 }
 
-// refusedVariables are faults already, unless they are empty.
+// refusedVariables are reported as faults unless they are empty.
 var refusedVariables = []string{"TLSRELAY_STORE", "TLSRELAY_STORE_FILE"}
 
-// injected are variables that Kubernetes and Docker make for a service that is
-// called tlsrelay, or tlsrelay-something: nobody wrote them.
+// injected are variables that nobody wrote: Kubernetes and Docker make them for a service
+// called tlsrelay or tlsrelay-something.
 var (
 	injected     = regexp.MustCompile(`_SERVICE_(HOST|PORT|PORT_\w+)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$`)
 	injectedPort = regexp.MustCompile(`^(tcp|udp|sctp)://`)
 )
 
-// unknown warns of variables that set nothing, for a misspelt one passes for one
-// that is set. names are the variables of all keys, false beside those that cannot
-// come from the environment.
+// unknown warns of variables that set nothing, because a misspelt one looks as if it did.
+// names has the variables of all keys, with false for keys that cannot come from the
+// environment.
 func (l *loader) unknown(vars map[string]string, names map[string]bool) {
 	known := append(slices.Sorted(maps.Keys(names)), otherVariables...)
 	for name, value := range vars {
@@ -41,9 +41,9 @@ func (l *loader) unknown(vars map[string]string, names map[string]bool) {
 	}
 }
 
-// nearest finds the name that is made of this one by the fewest letters put in and
-// taken out. To leave a word out is the easier mistake, so what has to be taken out
-// counts twice: TLSRELAY_RESOLVER is meant for TLSRELAY_DELIVERY_RESOLVER.
+// nearest finds the known name that needs the fewest letters added to this one or removed
+// from it. A removed letter counts twice, because people rather leave out a word than add
+// one: TLSRELAY_RESOLVER means TLSRELAY_DELIVERY_RESOLVER.
 func nearest(name string, known []string) string {
 	return slices.MinFunc(known, func(a, b string) int { return cmp.Compare(distance(name, a), distance(name, b)) })
 }

@@ -61,8 +61,8 @@ func Load(path string, env []string) (Config, error) {
 	return c, err
 }
 
-// Inspect is Load that also gives warnings: what can be used, and is likely not what
-// is meant. There may be some beside an error.
+// Inspect is Load that also returns warnings, of values that can be used and are likely
+// wrong. It may return some together with an error.
 func Inspect(path string, env []string) (c Config, warnings Faults, err error) {
 	var l loader
 	if l.parse(defaultsName, []byte(Defaults)); len(l.faults) > 0 {
@@ -138,7 +138,7 @@ func (l *loader) parse(file string, text []byte) {
 	l.mapping(file, "", doc.Content[0], reflect.ValueOf(&l.config).Elem())
 }
 
-// isNull reports whether a document says nothing, as one that only begins.
+// isNull reports whether a document is empty, such as one that is only "---".
 func isNull(doc yaml.Node) bool {
 	return len(doc.Content) == 0 || doc.Content[0].Tag == "!!null"
 }
@@ -266,8 +266,8 @@ func (l *loader) environment(env []string) {
 	l.unknown(vars, names)
 }
 
-// section sets the fields of a section and gives the names of their variables, false
-// beside those of keys that cannot come from the environment.
+// section sets the fields of a section, and returns the names of their variables, with
+// false for keys that cannot come from the environment.
 func (l *loader) section(prefix string, s reflect.Value, vars map[string]string) map[string]bool {
 	names := make(map[string]bool)
 	for i := range s.NumField() {

@@ -32,8 +32,8 @@ func (l *loader) check(ok bool, key, text string, args ...any) {
 	l.beside(ok, key, key, text, args...)
 }
 
-// beside is check for a key that is at fault, if it is, only beside another one:
-// where key has its default, that one has the line.
+// beside is check for a key that is wrong only together with another one. If key has its
+// default, the fault is at the line of the other key.
 func (l *loader) beside(ok bool, key, other, text string, args ...any) {
 	if ok || l.broken[key] || l.broken[other] {
 		return
@@ -126,7 +126,7 @@ func (l *loader) delivery(d Delivery) {
 		l.check(name == "*" || err == nil, "delivery.ignore_keywords", "%q is neither a host name nor *.domain nor *", name)
 		for _, w := range words {
 			l.check(isKeyword(w), "delivery.ignore_keywords", "%q is no EHLO keyword", w)
-			// Not to believe these would be to give up what an account demands.
+			// An account may demand these, so they cannot be ignored.
 			secure := strings.EqualFold(w, "STARTTLS") || strings.EqualFold(w, "REQUIRETLS")
 			l.check(!secure, "delivery.ignore_keywords", "%s cannot be ignored", strings.ToUpper(w))
 		}
@@ -208,7 +208,7 @@ func (l *loader) certificates(key, file string, text []byte) bool {
 	return found
 }
 
-// readable gives the text of a file that there must be, if one is named.
+// readable returns the text of a file. A named file that cannot be read is a fault.
 func (l *loader) readable(key, file string) []byte {
 	if file == "" {
 		return nil

@@ -13,7 +13,7 @@ import (
 	"tlsrelay/policy/domain"
 )
 
-// name gives the relay the machine's name where it has none of its own.
+// name gives the relay the name of the machine if the configuration has none.
 func (l *loader) name() {
 	if l.config.Hostname != "" {
 		return
@@ -90,8 +90,8 @@ func (l *loader) warnOfDates(key string, chain []*x509.Certificate, now time.Tim
 
 func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
 
-// warnOfCertNames compares the names in certificates with those that clients can
-// know: the hostname for submission, for HTTP any but the machine's own.
+// warnOfCertNames compares the names in certificates with those that clients can know: the
+// hostname for submission; for HTTP any name but one that only the machine itself uses.
 func (l *loader) warnOfCertNames(c *Config) {
 	for section, chain := range l.chains {
 		key, leaf := section+".cert_file", chain[0]
@@ -116,7 +116,7 @@ func (l *loader) warnOfCertNames(c *Config) {
 // bound is one address to listen on, and the key it comes from.
 type bound struct{ key, addr string }
 
-// collisions reports addresses that only one of two listeners can have.
+// collisions reports two listeners that want the same address.
 func (l *loader) collisions(c *Config) {
 	var all []bound
 	for _, a := range c.Submission.Listen {
@@ -133,8 +133,8 @@ func (l *loader) collisions(c *Config) {
 	}
 }
 
-// collide reports whether two listeners cannot have these addresses. On all
-// addresses of the machine, one port is taken on each.
+// collide reports whether two listeners cannot both have these addresses. A listener on
+// all addresses of the machine takes its port on each of them.
 func collide(a, b string) bool {
 	hostA, portA, errA := net.SplitHostPort(a)
 	hostB, portB, errB := net.SplitHostPort(b)

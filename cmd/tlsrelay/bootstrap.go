@@ -12,17 +12,16 @@ import (
 	"tlsrelay/policy/account"
 )
 
-// firstKey is the full-access key of a fresh store, and the file that it was
-// written to. Both are empty when there was a key already, or when the operator
-// brought the key.
+// firstKey is the full-access key of a fresh store, and the file that has it. Both are
+// empty when the store had a key, or when the operator gave the key.
 type firstKey struct{ Secret, File string }
 
-// keyFile is where in the data directory the first key is written.
+// keyFile is the file in the data directory that gets the first key.
 const keyFile = "first-api-key"
 
-// bootstrap makes the parent account and, when the store holds no key at all,
-// its full-access key: the one in TLSRELAY_BOOTSTRAP_KEY(_FILE), else a fresh
-// one, written to a file in dir.
+// bootstrap makes the parent account and, when the store has no key at all, a full-access
+// key of it. The key is the one in TLSRELAY_BOOTSTRAP_KEY(_FILE), or else a new one, which
+// bootstrap writes to a file in dir.
 func bootstrap(ctx context.Context, st account.Store, dir string, getenv func(string) string) (firstKey, error) {
 	if err := ensureParent(ctx, st); err != nil {
 		return firstKey{}, err
@@ -37,7 +36,7 @@ func bootstrap(ctx context.Context, st account.Store, dir string, getenv func(st
 	var made firstKey
 	if secret == "" {
 		secret = account.NewSecret()
-		// Before the store has it: a key that nobody was told is of no use.
+		// First to the file: a key that is only in the store is of no use to anybody.
 		made = firstKey{secret, filepath.Join(dir, keyFile)}
 		if err := writeSecret(made.File, secret); err != nil {
 			return firstKey{}, fmt.Errorf("the first API key: %w", err)
@@ -52,8 +51,8 @@ func bootstrap(ctx context.Context, st account.Store, dir string, getenv func(st
 	})
 }
 
-// writeSecret writes a line that its owner alone may read, in place of what there
-// was.
+// writeSecret writes one line to a file that only its owner may read, and replaces an
+// older file.
 func writeSecret(file, secret string) error {
 	f, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*") // mode 0600
 	if err != nil {
@@ -104,9 +103,9 @@ func givenKey(getenv func(string) string) (string, error) {
 	return getenv("TLSRELAY_BOOTSTRAP_KEY"), nil
 }
 
-// welcome is what the first start prints: where the key is, and the lines to copy
-// for a first message and a first policy change. The key itself is for a terminal
-// alone: other output is kept, in a journal for one.
+// welcome is what the first start prints: where the key is, and lines to copy for a first
+// message and a first policy change. It has the key itself only for a terminal, because
+// other output is kept, in a journal for instance.
 func (k firstKey) welcome(a *app, terminal bool) string {
 	api := "http://" + a.api.addr()
 	if a.config.API.CertFile != "" {
@@ -134,7 +133,7 @@ Make a first policy change (deliver over TLS 1.2 or better, or not at all):
 `, k.File, shown, quoted(k.File), submissionURL(a), api)
 }
 
-// quoted gives a word as a shell takes it.
+// quoted quotes a word for the shell.
 func quoted(word string) string {
 	plain := func(r rune) bool {
 		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("/._-", r)
@@ -145,8 +144,8 @@ func quoted(word string) string {
 	return word
 }
 
-// submissionURL is where mail is taken, as curl wants it: over STARTTLS, or
-// where nothing listens for that, over TLS from the start.
+// submissionURL is where mail is submitted, as arguments of curl: with STARTTLS, or with
+// implicit TLS if no listener offers STARTTLS.
 func submissionURL(a *app) string {
 	if addrs := a.submission.Addrs(); len(addrs) > 0 {
 		return "smtp://" + addrs[0].String() + " --ssl-reqd"

@@ -6,10 +6,10 @@ import (
 	"tlsrelay/configs"
 )
 
-// descriptors is who has how many connections at a time, each of which is an open
-// file. The bounds must fit what the system allows the process: else those who reach
-// theirs take the files of all others, the store's included. A body that is too large
-// for memory has a file of its own, on its way in and on its way out.
+// descriptors are the bounds of connections, each of which is an open file. Together they
+// must fit the files that the process may open. Otherwise one part that reaches its bound
+// leaves no files to the others, the store included. A body that is too large for memory
+// has a file of its own, on its way in and on its way out.
 type descriptors struct {
 	submission, delivery int
 	http                 int // at each of the two listeners
@@ -18,15 +18,16 @@ type descriptors struct {
 // maxHTTP is how many connections an HTTP listener has at a time.
 const maxHTTP = 2000
 
-// otherFiles is what everything else may have open: the tables of the store, lookups,
-// webhooks.
+// otherFiles is how many files everything else may have open: the tables of the store,
+// lookups, webhooks.
 const otherFiles = 1500
 
 // files is how many files all of them have open at most.
 func (d descriptors) files() int { return 2*(d.submission+d.delivery) + 2*d.http }
 
-// within gives the bounds that fit limit open files: those wanted, or as many of each
-// as there is room for beside a quarter for everything else. limit 0: it is not known.
+// within returns bounds that fit limit open files. If the wanted ones do not, each is made
+// smaller by the same factor, and a quarter of the files is left for everything else.
+// limit 0: it is not known.
 func (want descriptors) within(limit int) descriptors {
 	all := want.files()
 	if limit <= 0 || all+otherFiles <= limit {
@@ -37,8 +38,8 @@ func (want descriptors) within(limit int) descriptors {
 	return descriptors{fit(want.submission), fit(want.delivery), fit(want.http)}
 }
 
-// fitted is a configuration whose bounds of connections fit the files that the process
-// may open, and how many connections an HTTP listener has then.
+// fitted returns c with bounds of connections that fit the files that the process may
+// open, and the bound of each HTTP listener.
 func fitted(c configs.Config, limit int, log *zap.Logger) (configs.Config, int) {
 	want := descriptors{c.Submission.MaxConnections, c.Delivery.MaxConnections, maxHTTP}
 	got := want.within(limit)

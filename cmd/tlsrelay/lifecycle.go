@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// part is one long-running piece of the relay. run returns when its context
-// ends, after it has finished what it had begun.
+// part is one long-running part of the relay. run finishes what it has begun and returns
+// when its context ends.
 type part struct {
 	name string
 	run  func(ctx context.Context) error
@@ -17,17 +17,16 @@ type part struct {
 // running is a set of started parts.
 type running struct {
 	stops  []func()
-	failed chan error // receives the first part that ended by itself
+	failed chan error // gets the error of the first part that ended by itself
 	errs   []error
 	mu     sync.Mutex
 }
 
-// startParts starts parts in order. Every part may rely on those before it
-// until it has stopped itself.
+// startParts starts parts in order. A part may use those before it until it has stopped.
 func startParts(ctx context.Context, parts ...part) *running {
 	r := &running{failed: make(chan error, 1)}
 	for _, p := range parts {
-		// Not a child of ctx: the order of stopping is ours.
+		// Not a child of ctx, because stop stops the parts one by one.
 		own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		done := make(chan struct{})
 		go func() {
@@ -56,7 +55,7 @@ func (r *running) report(err error) {
 	}
 }
 
-// stop ends the parts, last in first out, and gives what went wrong with any.
+// stop stops the parts in reverse order and returns their errors.
 func (r *running) stop() error {
 	for i := len(r.stops) - 1; i >= 0; i-- {
 		r.stops[i]()
@@ -66,7 +65,7 @@ func (r *running) stop() error {
 	return errors.Join(r.errs...)
 }
 
-// runParts starts parts for a short task and gives the function that stops them.
+// runParts starts parts for a short task. The function that it returns stops them.
 func runParts(ctx context.Context, parts ...part) (stop func()) {
 	r := startParts(ctx, parts...)
 	return func() { r.stop() }

@@ -14,13 +14,12 @@ import (
 	"tlsrelay/events"
 )
 
-// logLag is how long a line below a warning may take to be written. One
-// write for each of them would be a third of all that the relay makes; a
-// process that is killed takes so much of its log with it.
+// logLag is how long a line below a warning may wait to be written. A write for each line
+// would be a third of all writes of the relay. A process that is killed loses so much of
+// its log.
 const logLag = 200 * time.Millisecond
 
-// newLogger makes the log of a configuration. stop writes what is left of it;
-// nothing may be logged afterwards.
+// newLogger makes the log. stop writes the lines that wait; nothing may be logged after it.
 func newLogger(c configs.Log, to zapcore.WriteSyncer) (log *zap.Logger, stop func() error, err error) {
 	level, err := zapcore.ParseLevel(cmp.Or(c.Level, "info"))
 	if err != nil {
@@ -38,9 +37,9 @@ func newLogger(c configs.Log, to zapcore.WriteSyncer) (log *zap.Logger, stop fun
 	return zap.New(core, zap.AddStacktrace(zap.ErrorLevel), zap.ErrorOutput(lossy{to})), out.Stop, nil
 }
 
-// lossy loses what cannot be written, a full disk or a broken pipe, and goes on
-// with what can be later: a buffer remembers its first error for good. It syncs
-// nothing, for pipes and terminals cannot, and files need not.
+// lossy hides errors of writing (a full disk, a broken pipe), because a buffer that sees
+// one never writes again. It syncs nothing: pipes and terminals cannot, and files need
+// not.
 type lossy struct{ zapcore.WriteSyncer }
 
 // Write implements io.Writer.
@@ -52,9 +51,9 @@ func (l lossy) Write(p []byte) (int, error) {
 // Sync implements zapcore.WriteSyncer.
 func (lossy) Sync() error { return nil }
 
-// shown takes the hidden characters out of lines on their way, whoever's words are
-// in them: the encoders escape what JSON forbids, which is not all that a terminal
-// obeys or hides. Line ends and tabs are the encoders' own here.
+// shown replaces the hidden characters of all lines, whoever's text is in them. The
+// encoders escape what JSON forbids, but a terminal obeys or hides more than that. Line
+// ends and tabs are the encoders' own.
 type shown struct{ zapcore.WriteSyncer }
 
 // Write implements io.Writer.
@@ -75,8 +74,7 @@ func showable(r rune) rune {
 	return r
 }
 
-// promptCore has warnings and worse written at once, and with them what was
-// said before.
+// promptCore writes warnings and errors at once, with the lines that wait before them.
 type promptCore struct{ zapcore.Core }
 
 // With implements zapcore.Core.
@@ -99,8 +97,8 @@ func (c *promptCore) Write(e zapcore.Entry, fields []zap.Field) error {
 	return err
 }
 
-// rfc3339Millis writes the time of a line. The layout with a fraction has no fast
-// way through package time, and every message is two lines.
+// rfc3339Millis writes the time of a line. It adds the fraction itself, because package
+// time formats only the layout without one fast, and each message has two lines.
 func rfc3339Millis(t time.Time, enc zapcore.PrimitiveArrayEncoder) {
 	var room [len("2006-01-02T15:04:05.000Z")]byte
 	b := t.UTC().AppendFormat(room[:0], time.RFC3339)

@@ -1,15 +1,17 @@
-// Command tlsrelay is the relay, and the operator's hands on it.
+// Command tlsrelay runs the relay, and is how an operator looks into a running one and
+// changes it.
 //
 //	main.go       the commands and their exit codes
 //	app.go        builds every part of the relay from a configuration and runs them
 //	bootstrap.go  the parent account and its first key
-//	lifecycle.go  parts stop last in, first out
+//	lifecycle.go  starts the parts in order, and stops them in reverse
+//	descriptors.go  fits the bounds of connections to the files the process may open
 //	http.go log.go  the HTTP listeners; the log
-//	words.go      what was seen of hosts, and what became of mail, for people
+//	words.go      says what hosts did, and what became of mail
 //	client.go     HTTP to the operator's listener of a running relay
 //	serve.go check.go policy.go account.go key.go queue.go blocks.go webhooks.go config.go version.go
 //	              one file per command noun
-//	demo.go demo  the demo's relay, and all else of the demo
+//	demo.go demo/ the relay of the demo; the demo itself
 package main
 
 import (
@@ -30,8 +32,7 @@ const (
 	exitUsage   = 64 // EX_USAGE: wrong words or an unusable configuration
 )
 
-// exitError carries an exit code up to main. Its text, if any, has been
-// printed already.
+// exitError carries an exit code to main. What there is to say was printed before.
 type exitError struct{ code int }
 
 func (e exitError) Error() string { return fmt.Sprintf("exit %d", e.code) }
@@ -86,7 +87,7 @@ func rootCommand() *cobra.Command {
 	return root
 }
 
-// onlyCommands refuses words that name no command, as a usage error.
+// onlyCommands makes an unknown command a usage error.
 func onlyCommands(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return usage("unknown command %q for %q", args[0], cmd.CommandPath())
@@ -94,7 +95,7 @@ func onlyCommands(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// exactly is cobra.ExactArgs as a usage error that names what is wanted.
+// exactly is cobra.ExactArgs with a usage error that names the missing arguments.
 func exactly(what ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != len(what) {

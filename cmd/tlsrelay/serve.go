@@ -37,8 +37,8 @@ func serveCommand() *cobra.Command {
 	return c
 }
 
-// loadConfig loads a configuration; one that cannot be used is told whole and
-// ends the program with the usage code.
+// loadConfig loads a configuration. If it cannot be used, loadConfig prints all of its
+// faults, and the error ends the program with the usage code.
 func loadConfig(file string) (c configs.Config, warnings configs.Faults, err error) {
 	c, warnings, err = configs.Inspect(file, os.Environ())
 	var faults configs.Faults
@@ -49,17 +49,17 @@ func loadConfig(file string) (c configs.Config, warnings configs.Faults, err err
 	return c, warnings, err
 }
 
-// gcPercent keeps the heap small. The store's buffers and cache are most of
-// it and never change, so that a collector at its default would let as much
-// garbage again stand beside them; at half of that it costs some 3 % of the
-// CPU. GOGC in the environment stands above it.
+// gcPercent keeps the heap small. Most of it are the buffers and the cache of the store,
+// which stay. At its default the collector would let the same amount of garbage gather
+// beside them. Half of that costs some 3 % of the CPU. GOGC in the environment overrides
+// it.
 const gcPercent = 50
 
-// diskWaits is how many more goroutines than there are CPUs may run. One that
-// waits for the disk keeps its place until the scheduler takes it away, and the
-// log of the store is synced most of the time: on two CPUs, a sync under way
-// would leave all other work to one of them. GOMAXPROCS in the environment stands
-// above it. A container's quota is looked at once: a later change is not followed.
+// diskWaits is how many more goroutines may run than there are CPUs. A goroutine that
+// waits for the disk keeps its place until the scheduler takes it away, and the log of the
+// store is synced most of the time. With two places on two CPUs a sync would leave all
+// other work to one. GOMAXPROCS in the environment overrides it. The quota of a container
+// is read once, at the start.
 const diskWaits = 2
 
 // tuneRuntime adapts the Go runtime to this program.
@@ -75,9 +75,9 @@ func tuneRuntime() {
 // serve runs the relay until ctx ends.
 func serve(ctx context.Context, c configs.Config, warnings configs.Faults) error {
 	tuneRuntime()
-	// Whoever reads the log may go away; that ends nothing but the log.
+	// When the reader of the log goes away, only the log ends.
 	signal.Ignore(syscall.SIGPIPE)
-	// Caught from here to the very end, for by itself it ends the process.
+	// SIGHUP is caught until the end of serve, because by default it ends the process.
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
@@ -111,7 +111,7 @@ func serve(ctx context.Context, c configs.Config, warnings configs.Faults) error
 	return err
 }
 
-// begin builds a relay, and greets who starts one for the first time.
+// begin builds a relay. At the very first start it prints what to do next.
 func begin(ctx context.Context, c configs.Config, log *zap.Logger) (*app, error) {
 	a, err := newApp(c, log)
 	if err != nil {
@@ -127,7 +127,7 @@ func begin(ctx context.Context, c configs.Config, log *zap.Logger) (*app, error)
 	return a, nil
 }
 
-// heed does what SIGHUP asks for, until ctx ends.
+// heed reads the certificates again at each SIGHUP, until ctx ends.
 func heed(ctx context.Context, hangups <-chan os.Signal, a *app) {
 	for {
 		select {
@@ -139,10 +139,10 @@ func heed(ctx context.Context, hangups <-chan os.Signal, a *app) {
 	}
 }
 
-// watchdog tells systemd that the relay is alive for as long as its queue is,
-// twice in every interval that the unit asks for. A store that cannot write is
-// no reason to be killed: outcomes wait in memory for it, and a new process would
-// not have a better disk. /readyz tells of it.
+// watchdog tells systemd that the relay is alive while its queue responds, twice in every
+// interval that the unit sets. A store that cannot write is no reason to kill the process:
+// outcomes wait for it in memory, and a new process would have the same disk. /readyz
+// reports it.
 func watchdog(ctx context.Context, a *app) {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil || interval == 0 {

@@ -19,7 +19,7 @@ const (
 	inClear
 )
 
-// mannerOf says how mail goes over a connection; false: none goes over it.
+// mannerOf says how mail goes over a connection; false: no mail goes over it.
 func mannerOf(c relay.HostEvidence) (m manner, ok bool) {
 	switch {
 	case c.Stage != policy.StageReady || c.Verdict.Action != policy.Proceed:
@@ -32,8 +32,8 @@ func mannerOf(c relay.HostEvidence) (m manner, ok bool) {
 	return encrypted, true
 }
 
-// verdictWords says what mail to a destination comes to, and how it goes there:
-// whoever reads no further must not take a delivery in clear for a good one.
+// verdictWords says what becomes of mail to a destination, and how it goes there. Many read
+// only this line, so it must not make a delivery in clear look like a good one.
 func verdictWords(r deliver.Report) string {
 	why := ""
 	if r.Failure != nil {
@@ -50,8 +50,8 @@ func verdictWords(r deliver.Report) string {
 	return "could not find out; the mail would wait and be tried again" + why
 }
 
-// handover says how the first host that takes mail gets it, and which of those
-// after it would get it worse.
+// handover says how the first host that takes mail gets it, and which later hosts would
+// get it in a worse way.
 func handover(hosts []deliver.ProbedHost) string {
 	words := ""
 	first := encrypted
@@ -90,13 +90,13 @@ func faults(c policy.Certificate) string {
 	return strings.Join(words, ", ")
 }
 
-// rowWords says what a host did. plain: it was not asked for TLS any more.
+// rowWords says what a host did. plain: the relay did not ask it for TLS.
 func rowWords(v policy.Verdict, plain bool) string {
 	return cmp.Or(v.Words(plain), "did something unheard of")
 }
 
-// hostWords says what a host or a connection amounts to: what it did, the row and
-// the class of that in the decision, and whose demand fails.
+// hostWords says what a host did, which row and class that is in the decision, and whose
+// demand fails.
 func hostWords(v policy.Verdict, plain bool) string {
 	s := fmt.Sprintf("%s (row %s, %s: %s", rowWords(v, plain), v.Row, v.Class, v.Class.Words())
 	if token := cmp.Or(v.Reason, v.Note); token != "" {
@@ -123,8 +123,8 @@ func connectionWords(c relay.HostEvidence) string {
 	return fmt.Sprintf("TLS %s %s, %s", c.TLS.Version, c.TLS.Cipher, cert)
 }
 
-// stateWords says what became of a message, or will: each state with how the mail
-// went there, and how many recipients are in it where there are several.
+// stateWords says what became of a message, or will become of it: each state, with how the
+// mail went and how many recipients have that state if there are several.
 func stateWords(ds []relay.Delivery) string {
 	var order []string
 	count := make(map[string]int)
@@ -162,9 +162,9 @@ func recipientWords(d relay.Delivery, r relay.Recipient) string {
 	return string(r.State)
 }
 
-// lastManner is the worst way in which the last attempt could hand mail over; false:
-// it could not, or more than one attempt has served recipients of the delivery, and
-// how the others were served is in the log alone.
+// lastManner is the worst way in which the last attempt could hand mail over. It is false
+// if the attempt could not, or if earlier attempts have served other recipients of the
+// delivery: how those were served is only in the log.
 func lastManner(d relay.Delivery) (worst manner, seen bool) {
 	if d.Last == nil || d.Attempts > 1 && len(d.Recipients) > 1 && len(d.Waiting()) == 0 {
 		return encrypted, false
