@@ -9,15 +9,15 @@ import (
 	"slices"
 )
 
-// besideScenario is the healthy mail beside what is wrong: many destinations,
-// so that the one with the trouble has neighbours on all sides.
+// besideScenario is the healthy mail beside the trouble. It has many destinations, so that
+// the one with the trouble has neighbours on all sides.
 func besideScenario() scenario {
 	return scenario{TLS: true, Size: 10 * kib, Domains: manyCount}
 }
 
-// besides are two relays that differ by one thing: the second one's world has
-// trouble in it, or the first is of another build. They take turns, so that a
-// machine whose speed changes does so for both.
+// besides are two relays with one difference: the world of the second has trouble in it,
+// or the first is another build. They take turns, so that changes in the speed of the
+// machine affect both.
 type besides struct {
 	names        [2]string
 	rigs         [2]*rig
@@ -26,7 +26,7 @@ type besides struct {
 	fast, steady [2][]row
 }
 
-// turns is how many there are: -repeat, or enough to tell chance.
+// turns is how many turns there are: -repeat, or enough to see what is chance.
 func (o options) turns() int { return max(o.repeat, 3) }
 
 // newBesides starts both relays, the first with the given program. The hosts
@@ -109,8 +109,8 @@ func (b *besides) measure(to *[]row, g *rig, name string, rate float64) error {
 	return nil
 }
 
-// compare tells how the second relay's figures relate to the first one's of
-// the same turn: the median, and the range.
+// compare reports the ratios of the second relay's figures to the first one's in the same
+// turn: the median and the range.
 func (b *besides) compare(what string, of func(row) float64) {
 	for _, kind := range []struct {
 		name string

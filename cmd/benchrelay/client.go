@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// client is one submitting connection. It writes by hand what a mail library
-// would, and little else: the machine is shared with the relay.
+// client is one submitting connection. It does by hand the little that is needed of a mail
+// library, because it shares the machine with the relay.
 type client struct {
 	conn    net.Conn
 	br      *bufio.Reader
@@ -84,7 +84,7 @@ func (c *client) flush() error {
 	return err
 }
 
-// refused is a reply other than the one that was due.
+// refused is a reply that is not the expected one.
 type refused string
 
 func (r refused) Error() string { return "refused: " + string(r) }

@@ -1,9 +1,9 @@
 //go:build linux
 
-// Command benchrelay measures a relay from the outside, as its users meet it:
-// a generator submits over SMTP, bin/tlsrelay takes and delivers, receiving
-// hosts with their DNS take the mail. Each is a process of its own, all on
-// loopback, so that what the relay costs is the relay's and nobody else's.
+// Command benchrelay measures a relay from the outside: a generator submits mail over
+// SMTP, bin/tlsrelay delivers it, and a sink with receiving hosts and their DNS takes it.
+// Each is a process of its own, so that the CPU time of the relay is its own. All are on
+// loopback.
 //
 //	main.go      flags; the same program again as `sink` and as `generate`
 //	scenario.go  what can be measured

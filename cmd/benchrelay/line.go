@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// delayLine passes writes on a fixed time after they were made, in order: a
-// host that answers every command so much later, however many came at once.
+// delayLine passes writes on in order, each a fixed time after it was made. With it a host
+// answers every command so much later, however many came at once.
 type delayLine struct {
 	delay time.Duration
 	queue chan delayed

@@ -124,8 +124,8 @@ func (g *rig) burst(s RunSpec) (sent RunResult, got ArrivalStats, err error) {
 	return sent, got, g.sink.ask("Stats", 0, &got)
 }
 
-// settle is how long after the last arrival the subject's clock is read, so
-// that what it does after a delivery counts as well.
+// settle is how long after the last arrival the CPU time is read, so that it includes what
+// the subject does after a delivery.
 const settle = 100 * time.Millisecond
 
 // measure makes one measurement of an open, warm rig.

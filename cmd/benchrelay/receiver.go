@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// receiver is one receiving host. It takes everything, keeps nothing but the
-// time, and costs as little as it can: the machine is shared with the relay.
+// receiver is one receiving host. It accepts everything and notes only the time. It costs as
+// little as it can, because it shares the machine with the relay.
 type receiver struct {
 	sink  *sink
 	name  string
@@ -79,8 +79,8 @@ func (c *conversation) over(conn net.Conn) {
 	}
 }
 
-// trap never lets go of a client: it says nothing at all, or one octet a
-// second. The client's patience is the only bound.
+// trap never answers a client: it says nothing at all, or one octet a second, until the
+// client gives up.
 func (r *receiver) trap(raw net.Conn) {
 	if r.pit == pitSilent {
 		io.Copy(io.Discard, raw)
