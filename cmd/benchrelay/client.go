@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"crypto/tls"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -84,11 +83,6 @@ func (c *client) flush() error {
 	return err
 }
 
-// refused is a reply that is not the expected one.
-type refused string
-
-func (r refused) Error() string { return "refused: " + string(r) }
-
 // expect reads one reply.
 func (c *client) expect(code int) error {
 	for {
@@ -103,7 +97,7 @@ func (c *client) expect(code int) error {
 			continue
 		}
 		if got, _ := strconv.Atoi(string(line[:3])); got != code {
-			return refused(bytes.TrimSpace(line))
+			return fmt.Errorf("refused: %s", bytes.TrimSpace(line))
 		}
 		return nil
 	}
@@ -124,23 +118,17 @@ func (c *client) send(token int64) error {
 	return c.round(250)
 }
 
-// round sends what is gathered and reads the replies to all of it. A refusal
-// does not end the transaction's other replies.
+// round sends what is gathered and reads the replies to all of it.
 func (c *client) round(codes ...int) error {
 	if err := c.flush(); err != nil {
 		return err
 	}
-	var first error
 	for _, code := range codes {
-		err := c.expect(code)
-		if r := refused(""); err != nil && !errors.As(err, &r) {
+		if err := c.expect(code); err != nil {
 			return err
 		}
-		if first == nil {
-			first = err
-		}
 	}
-	return first
+	return nil
 }
 
 // message makes a message of size octets, CRLFs included, and the final dot

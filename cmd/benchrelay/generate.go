@@ -39,10 +39,8 @@ type RunResult struct {
 	Start    int64   // Unix time in ns
 	End      int64   // of the last 250
 	Offered  int     // tokens used
-	Accepted []int64 // Unix time in ns of the 250, by token - base; 0: refused
+	Accepted []int64 // Unix time in ns of the 250, by token - base; 0: none
 	Taken    int     // how many got their 250
-	Refused  int
-	Refusal  string // one of them
 }
 
 // Open is open for the parent.
@@ -94,11 +92,9 @@ func (p *pacer) token() (int64, bool) {
 	return i, p.Duration == 0 || time.Since(p.start) < p.Duration
 }
 
-// share is what one connection did in a run.
-type share struct {
+// part is what one connection did in a run.
+type part struct {
 	tokens, times []int64
-	refused       int
-	refusal       string
 	err           error
 }
 
@@ -107,14 +103,14 @@ func (g *generator) run(s RunSpec) (RunResult, error) {
 		return RunResult{}, errors.New("a run without end")
 	}
 	p := &pacer{RunSpec: s, start: time.Now()}
-	shares := make([]share, len(g.clients))
+	parts := make([]part, len(g.clients))
 	var wg sync.WaitGroup
 	for i, c := range g.clients {
-		wg.Go(func() { shares[i] = c.work(p) })
+		wg.Go(func() { parts[i] = c.work(p) })
 	}
 	wg.Wait()
 	r := RunResult{Start: p.start.UnixNano()}
-	for _, sh := range shares {
+	for _, sh := range parts {
 		if sh.err != nil {
 			return r, sh.err
 		}
@@ -126,12 +122,8 @@ func (g *generator) run(s RunSpec) (RunResult, error) {
 	return r, nil
 }
 
-func (r *RunResult) add(sh share) {
+func (r *RunResult) add(sh part) {
 	r.Taken += len(sh.tokens)
-	r.Refused += sh.refused
-	if sh.refusal != "" {
-		r.Refusal = sh.refusal
-	}
 	for i, t := range sh.tokens {
 		for int(t) >= len(r.Accepted) {
 			r.Accepted = append(r.Accepted, make([]int64, 4096)...)
@@ -142,30 +134,17 @@ func (r *RunResult) add(sh share) {
 	}
 }
 
-// maxRefusals is how many refusals one connection takes before it gives up.
-const maxRefusals = 20
-
-func (c *client) work(p *pacer) (sh share) {
+// work submits until the pacer has no more tokens. A refusal is an error.
+func (c *client) work(p *pacer) (sh part) {
 	for {
 		t, more := p.token()
 		if !more {
 			return sh
 		}
-		err := c.send(p.Base + t)
-		if r := refused(""); errors.As(err, &r) {
-			sh.refusal = string(r)
-			if sh.refused++; sh.refused == maxRefusals {
-				sh.err = err
-				return sh
-			}
-			err = c.command("RSET", 250)
-		} else if err == nil {
-			sh.tokens = append(sh.tokens, t)
-			sh.times = append(sh.times, time.Now().UnixNano())
-		}
-		if err != nil {
-			sh.err = err
+		if sh.err = c.send(p.Base + t); sh.err != nil {
 			return sh
 		}
+		sh.tokens = append(sh.tokens, t)
+		sh.times = append(sh.times, time.Now().UnixNano())
 	}
 }

@@ -32,8 +32,7 @@ type row struct {
 	PeakConnections                  int64
 	PerConnection                    float64 // messages per second for each of PeakConnections
 
-	Lost, Duplicates, Refused int
-	Refusal                   string
+	Lost, Duplicates int
 }
 
 // rig is everything that is needed to measure one subject in one world.
@@ -117,7 +116,7 @@ func (g *rig) burst(s RunSpec) (sent RunResult, got ArrivalStats, err error) {
 	if err = g.gen.ask("Run", s, &sent); err != nil {
 		return
 	}
-	g.next += int64(sent.Offered) + int64(g.o.connections) + maxRefusals*int64(g.o.connections)
+	g.next += int64(sent.Offered) + int64(g.o.connections)
 	if err = g.sink.ask("Wait", WaitSpec{sent.Taken, drainLimit}, nil); err != nil {
 		return
 	}
@@ -186,7 +185,6 @@ func (r *row) count(sent RunResult, got ArrivalStats) {
 		last = max(last, got.Arrivals[i])
 	}
 	r.Messages, r.Duplicates = len(latencies), got.Duplicates
-	r.Refused, r.Refusal = sent.Refused, sent.Refusal
 	r.Seconds = float64(last-sent.Start) / 1e9
 	r.PerSecond = float64(r.Messages) / r.Seconds
 	r.P50, r.P99 = percentile(latencies, 50), percentile(latencies, 99)

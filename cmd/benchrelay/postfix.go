@@ -182,8 +182,8 @@ func (p *postfixProcess) resetPeak()                   {}
 // peak is the memory of all processes now, what they share counted once:
 // peaks of single processes do not add up.
 func (p *postfixProcess) peak() (sum int64) {
-	for _, pid := range tree(p.master.Process.Pid) {
-		sum += memory(pid, "smaps_rollup", "Pss")
+	for _, s := range tree(p.master.Process.Pid) {
+		sum += share(s.PID)
 	}
 	return sum
 }

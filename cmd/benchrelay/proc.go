@@ -3,101 +3,72 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/prometheus/procfs"
 )
 
-// tick is the unit of CPU time in /proc/<pid>/stat: USER_HZ is 100 on every
-// Linux that Go runs on.
-const tick = 10 * time.Millisecond
-
-// procStat is what is read of /proc/<pid>/stat (proc(5)).
-type procStat struct {
-	parent   int
-	own      time.Duration // user and system time
-	children time.Duration // of children that have ended and been waited for
-}
-
-func readStat(pid int) (procStat, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return procStat{}, err
-	}
-	// The name of the program, in parentheses, may hold anything.
-	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
-	if len(fields) < 15 {
-		return procStat{}, fmt.Errorf("/proc/%d/stat: %d fields", pid, len(fields))
-	}
-	n := func(i int) int { v, _ := strconv.Atoi(string(fields[i])); return v }
-	return procStat{
-		parent:   n(1),
-		own:      time.Duration(n(11)+n(12)) * tick,
-		children: time.Duration(n(13)+n(14)) * tick,
-	}, nil
-}
-
-// cpu gives the CPU time of one process so far.
+// cpu is the CPU time of one process so far; 0 when it has ended.
 func cpu(pid int) time.Duration {
-	s, err := readStat(pid)
-	if err != nil {
+	p, err1 := procfs.NewProc(pid)
+	s, err2 := p.Stat()
+	if err1 != nil || err2 != nil {
 		return 0
 	}
-	return s.own
+	return time.Duration(s.CPUTime() * float64(time.Second))
 }
 
-// tree gives the pids of a process and of everything it started that lives.
-func tree(root int) []int {
-	dirs, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		return nil
-	}
-	children := map[int][]int{}
-	for _, d := range dirs {
-		pid, err := strconv.Atoi(filepath.Base(d))
-		if err != nil {
-			continue
-		}
-		if s, err := readStat(pid); err == nil {
-			children[s.parent] = append(children[s.parent], pid)
+// tree gives a process and everything it started that lives.
+func tree(root int) (all []procfs.ProcStat) {
+	procs, _ := procfs.AllProcs()
+	children := map[int][]procfs.ProcStat{}
+	for _, p := range procs {
+		if s, err := p.Stat(); err == nil {
+			children[s.PPID] = append(children[s.PPID], s)
+			if s.PID == root {
+				all = append(all, s)
+			}
 		}
 	}
-	all := []int{root}
 	for i := 0; i < len(all); i++ {
-		all = append(all, children[all[i]]...)
+		all = append(all, children[all[i].PID]...)
 	}
 	return all
 }
 
-// cpuOfTree gives the CPU time of a process and its descendants so far, those
-// that have ended included.
+// cpuOfTree is the CPU time of a process and its descendants so far, those that have
+// ended included.
 func cpuOfTree(root int) (sum time.Duration) {
-	for _, pid := range tree(root) {
-		if s, err := readStat(pid); err == nil {
-			sum += s.own + s.children
-		}
+	const tick = 10 * time.Millisecond // USER_HZ is 100 on every Linux that Go runs on
+	for _, s := range tree(root) {
+		sum += tick * time.Duration(int(s.UTime+s.STime)+s.CUTime+s.CSTime)
 	}
 	return sum
 }
 
-// memory reads a line such as VmHWM of /proc/<pid>/<file>, in bytes.
-func memory(pid int, file, key string) int64 {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))
-	if err != nil {
+// memory is the memory of a process in octets, at its peak and now.
+func memory(pid int) (peak, resident int64) {
+	p, err1 := procfs.NewProc(pid)
+	s, err2 := p.NewStatus()
+	if err1 != nil || err2 != nil {
+		return 0, 0
+	}
+	return int64(s.VmHWM), int64(s.VmRSS)
+}
+
+// share is the memory of a process in octets, with its part of what it shares.
+func share(pid int) int64 {
+	p, err1 := procfs.NewProc(pid)
+	s, err2 := p.ProcSMapsRollup()
+	if err1 != nil || err2 != nil {
 		return 0
 	}
-	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, key+":"); ok {
-			n, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-			return n << 10
-		}
-	}
-	return 0
+	return int64(s.Pss)
 }
 
 // resetPeak makes VmHWM begin anew, where that is allowed.

@@ -176,8 +176,16 @@ func (r *relayProcess) name() string                 { return "tlsrelay" }
 func (r *relayProcess) submission() (string, string) { return r.smtp, r.secret }
 func (r *relayProcess) cpu() time.Duration           { return cpu(r.pid()) }
 func (r *relayProcess) resetPeak()                   { resetPeak(r.pid()) }
-func (r *relayProcess) peak() int64                  { return memory(r.pid(), "status", "VmHWM") }
-func (r *relayProcess) resident() int64              { return memory(r.pid(), "status", "VmRSS") }
+
+func (r *relayProcess) peak() int64 {
+	peak, _ := memory(r.pid())
+	return peak
+}
+
+func (r *relayProcess) resident() int64 {
+	_, now := memory(r.pid())
+	return now
+}
 
 // stopLimit is how long a subject may take to finish what has begun: the
 // relay lets submissions and then deliveries go on for half a minute each.

@@ -67,7 +67,7 @@ func (x row) trouble() string {
 	for _, t := range []struct {
 		n    int
 		what string
-	}{{x.Lost, "not arrived"}, {x.Duplicates, "twice"}, {x.Refused, "refused"}} {
+	}{{x.Lost, "not arrived"}, {x.Duplicates, "twice"}} {
 		if t.n > 0 {
 			all = append(all, fmt.Sprintf("%d %s", t.n, t.what))
 		}
