@@ -9,9 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -130,38 +128,11 @@ func (p *postfixProcess) configure(g *rig, s scenario) error {
 			return err
 		}
 	}
-	return errors.Join(os.Chmod(p.dir, 0o755), p.folders())
-}
-
-// folders makes what `postfix check` would make.
-func (p *postfixProcess) folders() error {
-	owner, err := user.Lookup("postfix")
-	if err != nil {
+	if err := errors.Join(os.Chmod(p.dir, 0o755), os.MkdirAll(filepath.Join(p.dir, "queue"), 0o755)); err != nil {
 		return err
 	}
-	group, err := user.LookupGroup("postdrop")
-	if err != nil {
-		return err
-	}
-	uid, _ := strconv.Atoi(owner.Uid)
-	gid, _ := strconv.Atoi(group.Gid)
-	if err := os.MkdirAll(filepath.Join(p.dir, "queue", "pid"), 0o755); err != nil {
-		return err
-	}
-	for name, mode := range map[string]os.FileMode{
-		"data": 0o700, "queue/incoming": 0o700, "queue/active": 0o700, "queue/deferred": 0o700,
-		"queue/bounce": 0o700, "queue/defer": 0o700, "queue/trace": 0o700, "queue/flush": 0o700,
-		"queue/saved": 0o700, "queue/corrupt": 0o700, "queue/hold": 0o700, "queue/private": 0o700,
-		"queue/maildrop": 0o730, "queue/public": 0o710,
-	} {
-		path := filepath.Join(p.dir, name)
-		group := -1
-		if mode != 0o700 {
-			group = gid
-		}
-		if err := errors.Join(os.Mkdir(path, mode), os.Chown(path, uid, group), os.Chmod(path, mode)); err != nil {
-			return err
-		}
+	if out, err := exec.Command("postfix", "-c", p.dir, "check").CombinedOutput(); err != nil { // makes its folders
+		return fmt.Errorf("postfix check: %w: %s", err, out)
 	}
 	return nil
 }
