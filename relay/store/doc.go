@@ -16,8 +16,7 @@
 //
 // Beside it: operate.go is the operator's hands on the queue; accounts.go,
 // endpoints.go, overrides.go and blocks.go keep what the API changes. keys.go
-// is the layout of the database, records.go the form of its values, upgrade.go
-// the way from the layout before it. tally.go counts what waits, for whom and
+// is the layout of the database, records.go the form of its values. tally.go counts what waits, for whom and
 // where; cuts.go says where the tables end, and warm.go keeps the bodies that
 // are wanted at once. room.go is who may write how much, ballast.go what is kept for
 // an opening of the database on a full disk.

@@ -253,6 +253,26 @@ func TestUnreadableDelivery(t *testing.T) {
 	}
 }
 
+// A delivery that cannot be read keeps the body of its message: somebody has to look
+// at it before the message may go.
+func TestUnreadableDeliveryKeepsTheBody(t *testing.T) {
+	s := open(t, options(vfs.NewMem()))
+	now := time.Now()
+	m, ds := storetest.NewMessage(now, "a@one.example", "a@two.example")
+	if err := storetest.Accept(t.Context(), s, m, ds, []byte("x\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Spoil(ds[0].Key); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(t.Context(), storetest.Delivered(relay.Claimed{Message: m, Delivery: ds[1]}, now)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := storetest.ReadBody(t.Context(), s, m.ID); err != nil {
+		t.Errorf("the body: %v", err)
+	}
+}
+
 // Evidence goes with the retention, and nothing else does.
 func TestSweep(t *testing.T) {
 	s := open(t, store.Options{Dir: t.TempDir(), Retention: 24 * time.Hour})

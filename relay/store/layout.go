@@ -7,26 +7,21 @@ import (
 )
 
 // layout is the number of the arrangement of keys and records in keys.go and
-// records.go. Who changes what older data means gives it the next number, and
-// tells here how the older one is brought over.
+// records.go. Whoever changes what older data means gives it the next number, and
+// says here how the older one is read.
+//
+// Layout 3 differs from layout 2 by rows of the outbox that an older program would
+// send as they are (rows.go). The rows of layout 2 are read as ever.
 const layout = 3
 
-// Layout 3 differs from layout 2 by rows of the outbox that an older program would
-// send as they are (rows.go); the rows of layout 2 are read as ever.
-//
-// upgrading stands for layout while data of layout 1 is brought over: an older
-// program, which would take no notice of what has been, refuses it.
-const (
-	counterLayout = pCounter + "layout"
-	upgrading     = "1 to 2"
-)
+const counterLayout = pCounter + "layout"
 
 // errLayout is the error of a data directory that this program must not touch.
 var errLayout = errors.New("store: the data directory is of another version of the program")
 
-// checkLayout brings older data over and refuses what it does not know: read
-// with the wrong eyes it would look empty, and its mail lost. An empty database
-// becomes ours.
+// checkLayout refuses a database of a layout that it does not know: read by the
+// wrong rules it would look empty, and its mail lost. An empty database becomes
+// ours.
 func (s *Store) checkLayout(en *engine) error {
 	v, found, err := en.get([]byte(counterLayout))
 	if err != nil {
@@ -38,9 +33,6 @@ func (s *Store) checkLayout(en *engine) error {
 			return nil
 		case "2":
 			return en.stamp(strconv.Itoa(layout))
-		case "1", upgrading:
-			s.log.Info("bringing the data over from layout 1; an older version of the program will not read it any more")
-			return s.upgrade(en)
 		}
 		return fmt.Errorf("%w: layout %q, not %d", errLayout, v, layout)
 	}
@@ -53,17 +45,6 @@ func (s *Store) checkLayout(en *engine) error {
 	}
 	if !empty {
 		return fmt.Errorf("%w: it names no layout", errLayout)
-	}
-	return en.stamp(strconv.Itoa(layout))
-}
-
-// upgrade brings layout 1 over, and says so before and after.
-func (s *Store) upgrade(en *engine) error {
-	if err := en.stamp(upgrading); err != nil {
-		return err
-	}
-	if err := s.fromLayout1(en); err != nil {
-		return err
 	}
 	return en.stamp(strconv.Itoa(layout))
 }
