@@ -13,6 +13,7 @@ import (
 	"tlsrelay/events"
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/layout"
 )
 
 // Accept makes a message, its deliveries and their first events durable, in
@@ -110,7 +111,7 @@ func (w *write) room(d *draft) int64 {
 // the other.
 func (w *write) body(id relay.MessageID, d *draft) error {
 	if d.file == nil {
-		return w.set(bodyKey(id), d.buf)
+		return w.set(layout.BodyKey(id), d.buf)
 	}
 	if err := d.keep(id); err != nil {
 		return err
@@ -118,17 +119,17 @@ func (w *write) body(id relay.MessageID, d *draft) error {
 	// Before anybody can see the message and want its body.
 	w.s.spooled.add(id)
 	w.spooled = append(w.spooled, id)
-	return w.set(spooledKey(id), nil)
+	return w.set(layout.SpooledKey(id), nil)
 }
 
 // message adds the record of a message to w.
 func (w *write) message(m *relay.Message) error {
-	v, err := appendMessage((*w.scratch)[:0], m)
+	v, err := layout.AppendMessage((*w.scratch)[:0], m)
 	if err != nil {
 		return err
 	}
 	*w.scratch = v
-	return w.set(messageKey(m.ID), v)
+	return w.set(layout.MessageKey(m.ID), v)
 }
 
 // enqueue adds a delivery to w, with its place in the queue.
@@ -137,7 +138,7 @@ func (w *write) enqueue(id relay.MessageID, d *relay.Delivery) error {
 		return fmt.Errorf("store: delivery %s is not of message %s", d.Key, id)
 	}
 	if d.Attempts == 1 && !d.Held {
-		w.claimed = append(w.claimed, indexEntry{key: d.Key, due: d.Due})
+		w.claimed = append(w.claimed, layout.IndexEntry{Key: d.Key, Due: d.Due})
 	}
 	if err := w.record(d, false); err != nil {
 		return err
@@ -147,40 +148,40 @@ func (w *write) enqueue(id relay.MessageID, d *relay.Delivery) error {
 
 // record adds the record of a delivery to w.
 func (w *write) record(d *relay.Delivery, done bool) error {
-	v, err := appendDelivery((*w.scratch)[:0], d, done)
+	v, err := layout.AppendDelivery((*w.scratch)[:0], d, done)
 	if err != nil {
 		return err
 	}
 	*w.scratch = v
-	return w.set(deliveryKey(d.Key), v)
+	return w.set(layout.DeliveryKey(d.Key), v)
 }
 
 // index adds the index entry that a delivery's state calls for.
 func (w *write) index(d relay.Delivery) error {
-	e := entryOf(d)
-	n := waitingRecipients(&d)
+	e := layout.EntryOf(d)
+	n := layout.WaitingRecipients(&d)
 	w.move(d, 1, n)
 	if d.Held {
 		w.held++
-		return w.set(e.encode(pHeld), indexValue(n))
+		return w.set(e.Encode(layout.Held), layout.IndexValue(n))
 	}
 	w.waiting++
-	key := e.encode(pReady)
+	key := e.Encode(layout.Ready)
 	w.inserted = append(w.inserted, key)
-	return w.set(key, indexValue(n))
+	return w.set(key, layout.IndexValue(n))
 }
 
 // unindex takes the index entry of a delivery in state st away.
-func (w *write) unindex(d relay.Delivery, st state) error {
-	e := entryOf(d)
-	e.due = st.due
-	w.move(d, -1, -waitingRecipients(&d))
-	if st.held {
+func (w *write) unindex(d relay.Delivery, st layout.State) error {
+	e := layout.EntryOf(d)
+	e.Due = st.Due
+	w.move(d, -1, -layout.WaitingRecipients(&d))
+	if st.Held {
 		w.held--
-		return w.batch.Delete(e.encode(pHeld), nil)
+		return w.batch.Delete(e.Encode(layout.Held), nil)
 	}
 	w.waiting--
-	return w.batch.Delete(e.encode(pReady), nil)
+	return w.batch.Delete(e.Encode(layout.Ready), nil)
 }
 
 // move notes a change of what waits. What only changes its place in the index
@@ -207,10 +208,6 @@ func (w *write) weigh(who account.ID, octets int64) {
 	w.moved = append(w.moved, move{who: who, octets: octets})
 }
 
-func entryOf(d relay.Delivery) indexEntry {
-	return indexEntry{lane: d.Lane, who: d.Account, due: d.Due, key: d.Key}
-}
-
 // write is one batch in the making, and what follows in memory when it has
 // been committed.
 type write struct {
@@ -225,7 +222,7 @@ type write struct {
 	moved                   []move
 	boxes                   []boxMove
 	inserted                [][]byte
-	claimed                 []indexEntry
+	claimed                 []layout.IndexEntry
 	spooled                 []relay.MessageID // messages whose bodies are in spool files, until they are committed
 	ticket                  *ticket
 }
@@ -264,7 +261,7 @@ func (w *write) commit(sync bool) error {
 	}
 	w.noteBoxes()
 	for _, e := range w.claimed {
-		w.s.flight.add(e.key, e.due)
+		w.s.flight.add(e.Key, e.Due)
 	}
 	w.spooled = nil
 	for _, key := range w.inserted {
@@ -341,7 +338,7 @@ func (s *Store) Body(_ context.Context, id relay.MessageID) (relay.Body, error) 
 	if body := s.warm.get(id); body != nil {
 		return body, nil
 	}
-	v, found, err := en.get(bodyKey(id))
+	v, found, err := en.get(layout.BodyKey(id))
 	switch {
 	case err != nil:
 		return nil, err

@@ -15,6 +15,7 @@ import (
 	"tlsrelay/events/webhook"
 	"tlsrelay/policy/account"
 	"tlsrelay/policy/domain"
+	"tlsrelay/relay/store/layout"
 )
 
 // memory is a copy of what every message asks for, so that reading it costs
@@ -70,24 +71,22 @@ func (m *memory) deleteKey(id string) {
 	delete(m.keys, id)
 }
 
-const counterAccounts = pCounter + "accounts" // the highest id given out
-
 // loadMemory reads the copy anew, all of it or nothing: while the database
 // cannot be read, what was known before goes on being known.
 func (s *Store) loadMemory(en *engine) error {
-	accounts, err := loadAll(en, pAccount, func(a account.Account) account.ID { return a.ID })
+	accounts, err := loadAll(en, layout.Accounts, func(a account.Account) account.ID { return a.ID })
 	if err != nil {
 		return err
 	}
-	keys, err := loadAll(en, pKey, func(k account.Key) string { return k.ID })
+	keys, err := loadAll(en, layout.Keys, func(k account.Key) string { return k.ID })
 	if err != nil {
 		return err
 	}
-	overrides, err := loadAll(en, pOverride, idOfOverride)
+	overrides, err := loadAll(en, layout.Overrides, idOfOverride)
 	if err != nil {
 		return err
 	}
-	endpoints, err := loadAll(en, pEndpoint, func(e webhook.Endpoint) string { return e.ID })
+	endpoints, err := loadAll(en, layout.Endpoints, func(e webhook.Endpoint) string { return e.ID })
 	if err != nil {
 		return err
 	}
@@ -117,19 +116,19 @@ func (s *Store) loadMemory(en *engine) error {
 
 // resumeOutbox finds the highest sequence number in use.
 func (s *Store) resumeOutbox(en *engine) error {
-	it, err := en.db.NewIter(&pebble.IterOptions{LowerBound: []byte(pOutbox), UpperBound: after([]byte(pOutbox))})
+	it, err := en.db.NewIter(&pebble.IterOptions{LowerBound: []byte(layout.Outbox), UpperBound: layout.After([]byte(layout.Outbox))})
 	if err != nil {
 		return en.readError(err)
 	}
 	next := uint64(1)
 	for ok := it.First(); ok; {
-		id, _, err := parseOutboxKey(it.Key())
+		id, _, err := layout.ParseRowKey(it.Key())
 		if err != nil {
 			return errors.Join(err, it.Close())
 		}
-		end := after(outboxPrefix(id))
+		end := layout.After(layout.RowsPrefix(id))
 		if it.SeekLT(end) {
-			_, seq, err := parseOutboxKey(it.Key())
+			_, seq, err := layout.ParseRowKey(it.Key())
 			if err != nil {
 				return errors.Join(err, it.Close())
 			}
@@ -144,7 +143,7 @@ func (s *Store) resumeOutbox(en *engine) error {
 func loadAll[K comparable, V any](en *engine, prefix string, id func(V) K) (map[K]V, error) {
 	all := make(map[K]V)
 	err := en.eachPrefix([]byte(prefix), func(_, value []byte) (bool, error) {
-		v, err := decode[V](value)
+		v, err := layout.Decode[V](value)
 		if err != nil {
 			return false, err
 		}
@@ -181,7 +180,7 @@ func (s *Store) change(fill func(b *pebble.Batch) error, apply func(m *memory), 
 
 // put is change for one record.
 func (s *Store) put(key []byte, v any, apply func(m *memory)) error {
-	text, err := encode(v)
+	text, err := layout.Encode(v)
 	if err != nil {
 		return err
 	}
@@ -244,14 +243,14 @@ func (s *Store) CreateAccount(_ context.Context, a account.Account) (account.Acc
 		last++
 		a.ID = account.ID(strconv.FormatUint(last, 10))
 	}
-	text, err := encode(a)
+	text, err := layout.Encode(a)
 	if err != nil {
 		return account.Account{}, err
 	}
 	err = s.change(func(b *pebble.Batch) error {
 		return errors.Join(
-			b.Set([]byte(counterAccounts), strconv.AppendUint(nil, last, 10), nil),
-			b.Set(accountKey(a.ID), text, nil),
+			b.Set([]byte(layout.CounterAccounts), strconv.AppendUint(nil, last, 10), nil),
+			b.Set(layout.AccountKey(a.ID), text, nil),
 		)
 	}, func(m *memory) { m.putAccount(a) })
 	if err != nil {
@@ -266,8 +265,6 @@ func (s *Store) countAccounts() int {
 	return len(s.mem.accounts)
 }
 
-func accountKey(id account.ID) []byte { return append([]byte(pAccount), id...) }
-
 // lastAccount is the highest number given out; the parent's is always taken.
 func (s *Store) lastAccount() (uint64, error) {
 	en, err := s.enter()
@@ -275,13 +272,13 @@ func (s *Store) lastAccount() (uint64, error) {
 		return 0, err
 	}
 	defer s.leave()
-	v, found, err := en.get([]byte(counterAccounts))
+	v, found, err := en.get([]byte(layout.CounterAccounts))
 	if err != nil || !found {
 		return number(account.Parent), err
 	}
 	last, err := strconv.ParseUint(string(v), 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("%w: counter: %w", errRecord, err)
+		return 0, fmt.Errorf("%w: counter: %w", layout.ErrRecord, err)
 	}
 	return max(last, number(account.Parent)), nil
 }
@@ -315,7 +312,7 @@ func (s *Store) UpdateAccount(ctx context.Context, id account.ID, change func(*a
 	if err := s.nameFree(a); err != nil {
 		return account.Account{}, err
 	}
-	if err := s.put(accountKey(id), a, func(m *memory) { m.putAccount(a) }); err != nil {
+	if err := s.put(layout.AccountKey(id), a, func(m *memory) { m.putAccount(a) }); err != nil {
 		return account.Account{}, err
 	}
 	return a, nil
@@ -342,16 +339,16 @@ func (s *Store) DeleteAccount(ctx context.Context, id account.ID) error {
 		gone = append(gone, p.ID)
 	}
 	return s.change(func(b *pebble.Batch) error {
-		errs := []error{b.Delete(accountKey(id), nil)}
+		errs := []error{b.Delete(layout.AccountKey(id), nil)}
 		for _, k := range keys {
-			errs = append(errs, b.Delete(keyKey(k.ID), nil))
+			errs = append(errs, b.Delete(layout.KeyKey(k.ID), nil))
 		}
 		for _, p := range points {
 			errs = append(errs, deleteEndpoint(b, p.ID))
 		}
-		for _, prefix := range []string{pOverride, pBlock, pBlockTime} {
-			own := scopedKey(prefix, string(id), "")
-			errs = append(errs, b.DeleteRange(own, after(own), nil))
+		for _, prefix := range []string{layout.Overrides, layout.Blocks, layout.BlockTimes} {
+			own := layout.ScopedKey(prefix, string(id), "")
+			errs = append(errs, b.DeleteRange(own, layout.After(own), nil))
 		}
 		return errors.Join(errs...)
 	}, func(m *memory) {
@@ -368,8 +365,6 @@ func (s *Store) DeleteAccount(ctx context.Context, id account.ID) error {
 		delete(m.overrides, id)
 	}, gone...)
 }
-
-func keyKey(id string) []byte { return append([]byte(pKey), id...) }
 
 // Key finds a key by the public part of its secret.
 func (s *Store) Key(_ context.Context, id string) (account.Key, error) {
@@ -417,7 +412,7 @@ func (s *Store) PutKey(ctx context.Context, k account.Key) error {
 		return account.ErrTooMany
 	}
 	k = copyKey(k)
-	return s.put(keyKey(k.ID), k, func(m *memory) { m.putKey(k) })
+	return s.put(layout.KeyKey(k.ID), k, func(m *memory) { m.putKey(k) })
 }
 
 // UpdateKey changes a key and returns it as stored.
@@ -434,7 +429,7 @@ func (s *Store) UpdateKey(ctx context.Context, id string, change func(*account.K
 	}
 	k.ID, k.Hash, k.Owner = was.ID, was.Hash, was.Owner
 	k = copyKey(k)
-	if err := s.put(keyKey(id), k, func(m *memory) { m.putKey(k) }); err != nil {
+	if err := s.put(layout.KeyKey(id), k, func(m *memory) { m.putKey(k) }); err != nil {
 		return account.Key{}, err
 	}
 	return copyKey(k), nil
@@ -448,7 +443,7 @@ func (s *Store) DeleteKey(ctx context.Context, id string) error {
 		return err
 	}
 	return s.change(
-		func(b *pebble.Batch) error { return b.Delete(keyKey(id), nil) },
+		func(b *pebble.Batch) error { return b.Delete(layout.KeyKey(id), nil) },
 		func(m *memory) { m.deleteKey(id) },
 	)
 }

@@ -11,6 +11,7 @@ import (
 
 	"tlsrelay/events"
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/layout"
 )
 
 // errNoBlock answers in the words of both packages that ask.
@@ -30,26 +31,26 @@ func (w *write) putBlock(row events.Block) error {
 		if old.Created.After(row.Created) {
 			return nil
 		}
-		if err := w.batch.Delete(blockTimeKey(old.Account, old.Email, old.Created), nil); err != nil {
+		if err := w.batch.Delete(layout.BlockTimeKey(old.Account, old.Email, old.Created), nil); err != nil {
 			return err
 		}
 	}
-	text, err := encode(row)
+	text, err := layout.Encode(row)
 	if err != nil {
 		return err
 	}
 	return errors.Join(
-		w.set(blockKey(row.Account, row.Email), text),
-		w.set(blockTimeKey(row.Account, row.Email, row.Created), nil),
+		w.set(layout.BlockKey(row.Account, row.Email), text),
+		w.set(layout.BlockTimeKey(row.Account, row.Email, row.Created), nil),
 	)
 }
 
 func (en *engine) block(who, email string) (b events.Block, found bool, err error) {
-	v, found, err := en.get(blockKey(who, email))
+	v, found, err := en.get(layout.BlockKey(who, email))
 	if err != nil || !found {
 		return b, false, err
 	}
-	b, err = decode[events.Block](v)
+	b, err = layout.Decode[events.Block](v)
 	return b, err == nil, err
 }
 
@@ -61,14 +62,14 @@ func (s *Store) Blocks(ctx context.Context, who string, f events.BlockFilter) (r
 		return nil, 0, err
 	}
 	defer s.leave()
-	prefix := scopedKey(pBlockTime, who, "")
-	lower, upper := prefix, after(prefix)
+	prefix := layout.ScopedKey(layout.BlockTimes, who, "")
+	lower, upper := prefix, layout.After(prefix)
 	// The index is in falling order of time.
 	if !f.From.IsZero() {
-		upper = after(invertTime(appendTime(bytes.Clone(prefix), f.From.Truncate(time.Second))))
+		upper = layout.After(layout.InvertTime(layout.AppendTime(bytes.Clone(prefix), f.From.Truncate(time.Second))))
 	}
 	if !f.To.IsZero() {
-		lower = invertTime(appendTime(bytes.Clone(prefix), f.To.Truncate(time.Second).Add(time.Second-1)))
+		lower = layout.InvertTime(layout.AppendTime(bytes.Clone(prefix), f.To.Truncate(time.Second).Add(time.Second-1)))
 	}
 	if bytes.Compare(lower, upper) >= 0 {
 		return nil, 0, nil
@@ -78,7 +79,7 @@ func (s *Store) Blocks(ctx context.Context, who string, f events.BlockFilter) (r
 		if looked++; looked%256 == 0 {
 			runtime.Gosched() // a list may be as long as its account likes
 		}
-		_, email, err := parseBlockTimeKey(key, prefix)
+		_, email, err := layout.ParseBlockTimeKey(key, prefix)
 		if err != nil {
 			return false, err
 		}
@@ -129,8 +130,8 @@ func (s *Store) DeleteBlock(_ context.Context, who, email string) error {
 	}
 	b := en.db.NewBatch()
 	err = errors.Join(
-		b.Delete(blockKey(who, email), nil),
-		b.Delete(blockTimeKey(who, row.Email, row.Created), nil),
+		b.Delete(layout.BlockKey(who, email), nil),
+		b.Delete(layout.BlockTimeKey(who, row.Email, row.Created), nil),
 	)
 	if err != nil {
 		return err
@@ -147,9 +148,9 @@ func (s *Store) DeleteBlocks(_ context.Context, who string) error {
 	defer s.leave()
 	defer s.lockBlocks(who)()
 	b := en.db.NewBatch()
-	for _, prefix := range []string{pBlock, pBlockTime} {
-		own := scopedKey(prefix, who, "")
-		if err := b.DeleteRange(own, after(own), nil); err != nil {
+	for _, prefix := range []string{layout.Blocks, layout.BlockTimes} {
+		own := layout.ScopedKey(prefix, who, "")
+		if err := b.DeleteRange(own, layout.After(own), nil); err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"go.uber.org/zap"
+
+	"tlsrelay/relay/store/layout"
 )
 
 // What waits in the outbox is bounded by account, all its endpoints together: past
@@ -125,8 +127,8 @@ func (s *Store) countOutbox(ctx context.Context, en *engine, snap *pebble.Snapsh
 		}
 		s.countRows(en, endpoint, run.rows, run.octets)
 	}
-	err := en.eachIn(snap, []byte(pOutbox), after([]byte(pOutbox)), func(key, v []byte) (bool, error) {
-		id, _, err := parseOutboxKey(key)
+	err := en.eachIn(snap, []byte(layout.Outbox), layout.After([]byte(layout.Outbox)), func(key, v []byte) (bool, error) {
+		id, _, err := layout.ParseRowKey(key)
 		if err != nil {
 			return false, err
 		}
@@ -238,8 +240,8 @@ func (s *Store) firstRow(en *engine, endpoint string, limit uint64) (seq uint64,
 	if from >= limit {
 		return 0, false, nil
 	}
-	err = en.each(outboxKey(endpoint, from), outboxKey(endpoint, limit), func(key, _ []byte) (bool, error) {
-		_, seq, err = parseOutboxKey(key)
+	err = en.each(layout.RowKey(endpoint, from), layout.RowKey(endpoint, limit), func(key, _ []byte) (bool, error) {
+		_, seq, err = layout.ParseRowKey(key)
 		ok = err == nil
 		return false, err
 	})

@@ -13,6 +13,7 @@ import (
 
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/layout"
 )
 
 // backlogChunk is how many backlogs are gathered before they are yielded: the
@@ -23,7 +24,7 @@ const backlogChunk = 1024
 // seeks from one to the next, so its cost is theirs and not that of the
 // deliveries in them.
 func (s *Store) Backlogs(ctx context.Context, yield func(relay.Backlog) bool) error {
-	from := []byte(pReady)
+	from := []byte(layout.Ready)
 	for from != nil {
 		var chunk []relay.Backlog
 		var err error
@@ -47,20 +48,20 @@ func (s *Store) backlogs(ctx context.Context, from []byte) (got []relay.Backlog,
 		return nil, nil, err
 	}
 	defer s.leave()
-	it, err := en.db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: after([]byte(pReady))})
+	it, err := en.db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: layout.After([]byte(layout.Ready))})
 	if err != nil {
 		return nil, nil, en.readError(err)
 	}
 	for ok := it.First(); ok; ok = it.SeekGE(next) {
-		e, err := parseIndexKey(it.Key())
+		e, err := layout.ParseIndexKey(it.Key())
 		if err == nil {
 			err = ctx.Err()
 		}
 		if err != nil {
 			return nil, nil, errors.Join(err, it.Close())
 		}
-		got = append(got, relay.Backlog{Lane: e.lane, Account: e.who, Due: e.due})
-		next = after(bytes.Clone(indexHead(it.Key())))
+		got = append(got, relay.Backlog{Lane: e.Lane, Account: e.Who, Due: e.Due})
+		next = layout.After(bytes.Clone(layout.IndexHead(it.Key())))
 		if len(got) == backlogChunk {
 			return got, next, it.Close()
 		}
@@ -84,22 +85,22 @@ func (s *Store) Claim(ctx context.Context, lane relay.Lane, who account.ID, now 
 		return nil, next, err
 	}
 	defer s.leave()
-	prefix := queuePrefix(pReady, lane, who)
+	prefix := layout.QueuePrefix(layout.Ready, lane, who)
 	low := s.lows.begin(prefix)
 	var first []byte // the first entry left behind
 
-	err = en.each(low.from, after(prefix), func(key, _ []byte) (bool, error) {
-		e, err := parseIndexKey(key)
+	err = en.each(low.from, layout.After(prefix), func(key, _ []byte) (bool, error) {
+		e, err := layout.ParseIndexKey(key)
 		if err != nil {
 			return false, err
 		}
-		if e.due.After(now) || len(got) >= n {
-			if next = e.due; first == nil {
+		if e.Due.After(now) || len(got) >= n {
+			if next = e.Due; first == nil {
 				first = bytes.Clone(key)
 			}
 			return false, nil
 		}
-		if inHand != nil && inHand(e.key) {
+		if inHand != nil && inHand(e.Key) {
 			if first == nil {
 				first = bytes.Clone(key)
 			}
@@ -131,27 +132,27 @@ func (s *Store) Claim(ctx context.Context, lane relay.Lane, who account.ID, now 
 
 // unclaimable reports an index entry that leads nowhere; the others of its
 // lane go on.
-func (s *Store) unclaimable(e indexEntry, err error) {
-	s.log.Error("a queued delivery cannot be claimed", zap.Stringer("delivery", e.key), zap.Error(err))
+func (s *Store) unclaimable(e layout.IndexEntry, err error) {
+	s.log.Error("a queued delivery cannot be claimed", zap.Stringer("delivery", e.Key), zap.Error(err))
 }
 
 // claim takes one delivery, nil if it went another way since it was seen.
-func (s *Store) claim(en *engine, e indexEntry, lease func(attempts int) time.Time) (*relay.Claimed, error) {
-	defer s.lockMessage(e.key.Message)()
-	v, st, err := en.waiting(e.key)
+func (s *Store) claim(en *engine, e layout.IndexEntry, lease func(attempts int) time.Time) (*relay.Claimed, error) {
+	defer s.lockMessage(e.Key.Message)()
+	v, st, err := en.waiting(e.Key)
 	if errors.Is(err, relay.ErrNotFound) {
 		return nil, nil
 	}
-	if err != nil || st.held || timeBits(st.due) != timeBits(e.due) {
+	if err != nil || st.Held || layout.TimeBits(st.Due) != layout.TimeBits(e.Due) {
 		return nil, err
 	}
-	st.attempts++
-	return s.reclaim(en, v, st, lease(st.attempts))
+	st.Attempts++
+	return s.reclaim(en, v, st, lease(st.Attempts))
 }
 
 // reclaim gives the delivery recorded in v the attempts of st and a lease.
-func (s *Store) reclaim(en *engine, v []byte, st state, lease time.Time) (*relay.Claimed, error) {
-	d, was, err := decodeDelivery(v)
+func (s *Store) reclaim(en *engine, v []byte, st layout.State, lease time.Time) (*relay.Claimed, error) {
+	d, was, err := layout.DecodeDelivery(v)
 	if err != nil {
 		return nil, err
 	}
@@ -161,17 +162,17 @@ func (s *Store) reclaim(en *engine, v []byte, st state, lease time.Time) (*relay
 	}
 	w := s.newWrite(en)
 	defer w.close()
-	st.due = lease
-	d.Attempts, d.Due = st.attempts, lease
+	st.Due = lease
+	d.Attempts, d.Due = st.Attempts, lease
 	err = errors.Join(
 		w.unindex(d, was),
 		w.index(d),
-		w.set(deliveryKey(d.Key), withState(v, st)),
+		w.set(layout.DeliveryKey(d.Key), layout.WithState(v, st)),
 	)
 	if err != nil {
 		return nil, err
 	}
-	w.claimed = append(w.claimed, indexEntry{key: d.Key, due: lease})
+	w.claimed = append(w.claimed, layout.IndexEntry{Key: d.Key, Due: lease})
 	if err := w.commit(false); err != nil {
 		return nil, err
 	}
@@ -180,19 +181,19 @@ func (s *Store) reclaim(en *engine, v []byte, st state, lease time.Time) (*relay
 
 // waiting reads the record of a queued delivery; relay.ErrNotFound when there
 // is none, or it has finished.
-func (en *engine) waiting(k relay.DeliveryKey) (v []byte, st state, err error) {
-	v, found, err := en.get(deliveryKey(k))
+func (en *engine) waiting(k relay.DeliveryKey) (v []byte, st layout.State, err error) {
+	v, found, err := en.get(layout.DeliveryKey(k))
 	if found {
-		st, err = decodeState(v)
+		st, err = layout.DecodeState(v)
 	}
 	return v, st, stillQueued(k, found, st, err)
 }
 
 // standing reads the state of a queued delivery, as waiting does, and no more of
 // its record than that.
-func (en *engine) standing(k relay.DeliveryKey) (st state, err error) {
-	found, err := en.read(deliveryKey(k), func(v []byte) (err error) {
-		st, err = decodeState(v)
+func (en *engine) standing(k relay.DeliveryKey) (st layout.State, err error) {
+	found, err := en.read(layout.DeliveryKey(k), func(v []byte) (err error) {
+		st, err = layout.DecodeState(v)
 		return err
 	})
 	return st, stillQueued(k, found, st, err)
@@ -200,8 +201,8 @@ func (en *engine) standing(k relay.DeliveryKey) (st state, err error) {
 
 // stillQueued is the error of having read the state of a delivery: err, or
 // relay.ErrNotFound when it is not queued.
-func stillQueued(k relay.DeliveryKey, found bool, st state, err error) error {
-	if err == nil && (!found || st.done) {
+func stillQueued(k relay.DeliveryKey, found bool, st layout.State, err error) error {
+	if err == nil && (!found || st.Done) {
 		return fmt.Errorf("%w: delivery %s", relay.ErrNotFound, k)
 	}
 	return err
@@ -209,8 +210,8 @@ func stillQueued(k relay.DeliveryKey, found bool, st state, err error) error {
 
 // queues reports whether a delivery of a message is queued that counts.
 func (en *engine) queues(id relay.MessageID, counts func(relay.DeliveryKey) bool) (found bool, err error) {
-	err = en.eachPrefix(deliveriesPrefix(id), func(key, v []byte) (bool, error) {
-		k, err := parseDeliveryKey(key)
+	err = en.eachPrefix(layout.DeliveriesPrefix(id), func(key, v []byte) (bool, error) {
+		k, err := layout.ParseDeliveryKey(key)
 		found = err == nil && counts(k) && isQueued(v)
 		return err == nil && !found, err
 	})
@@ -220,20 +221,20 @@ func (en *engine) queues(id relay.MessageID, counts func(relay.DeliveryKey) bool
 // isQueued reports whether a delivery record says that it waits. One that says
 // nothing readable does: somebody has to look before the message may go.
 func isQueued(v []byte) bool {
-	st, err := decodeState(v)
-	return err != nil || !st.done
+	st, err := layout.DecodeState(v)
+	return err != nil || !st.Done
 }
 
 // message reads a message's record.
 func (en *engine) message(id relay.MessageID) (m relay.Message, err error) {
-	v, found, err := en.get(messageKey(id))
+	v, found, err := en.get(layout.MessageKey(id))
 	if err != nil {
 		return m, err
 	}
 	if !found {
 		return m, fmt.Errorf("%w: message %s", relay.ErrNotFound, id)
 	}
-	return decode[relay.Message](v)
+	return layout.Decode[relay.Message](v)
 }
 
 // flight knows the deliveries that somebody is at work on, and until when at
@@ -272,7 +273,7 @@ func (f *flight) is(k relay.DeliveryKey, until time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	due, ok := f.due[k]
-	return ok && timeBits(due) == timeBits(until)
+	return ok && layout.TimeBits(due) == layout.TimeBits(until)
 }
 
 func (f *flight) has(k relay.DeliveryKey, now time.Time) bool {
@@ -339,7 +340,7 @@ func (l *lows) end(prefix []byte, was low, first []byte, well bool) {
 		return
 	}
 	if first == nil {
-		first = after(prefix)
+		first = layout.After(prefix)
 	}
 	e.from = lower(first, e.added)
 }
@@ -356,7 +357,7 @@ func (l *lows) forget() {
 func (l *lows) lower(key []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if e := l.at[string(indexHead(key))]; e != nil {
+	if e := l.at[string(layout.IndexHead(key))]; e != nil {
 		e.from = lower(e.from, key)
 		e.added = lower(key, e.added)
 	}

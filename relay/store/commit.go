@@ -10,6 +10,7 @@ import (
 
 	"tlsrelay/events"
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/layout"
 )
 
 // Commit makes a transition happen: the delivery's new state, the events, the
@@ -118,22 +119,22 @@ func (s *Store) refused(w *write, t relay.Transition, err error) error {
 // The record tells: it has the attempt in it, and claims and operators only
 // touch the state before the text.
 func (w *write) happened(t relay.Transition) (bool, error) {
-	v, found, err := w.en.get(deliveryKey(t.Before.Key))
+	v, found, err := w.en.get(layout.DeliveryKey(t.Before.Key))
 	if err != nil || !found {
 		return false, err
 	}
-	st, err := decodeState(v)
-	if err != nil || st.done != t.Done {
+	st, err := layout.DecodeState(v)
+	if err != nil || st.Done != t.Done {
 		return false, err
 	}
 	for _, held := range []bool{t.After.Held, true} { // see advance
 		d := t.After
 		d.Held = held
-		want, err := encodeDelivery(d, t.Done)
+		want, err := layout.EncodeDelivery(d, t.Done)
 		if err != nil {
 			return false, err
 		}
-		if bytes.Equal(v[stateLen:], want[stateLen:]) {
+		if bytes.Equal(v[layout.StateLen:], want[layout.StateLen:]) {
 			return true, nil
 		}
 	}
@@ -187,12 +188,12 @@ func (w *write) giveUp(t relay.Transition) (held bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if !st.same(stateOf(t.Before)) {
+	if !st.Same(layout.StateOf(t.Before)) {
 		if lost, err := w.claimLost(t); err != nil || !lost {
 			return false, cmp.Or(err, fmt.Errorf("%w: %s", relay.ErrStale, t.Before.Key))
 		}
 	}
-	return st.held && !t.Before.Held, w.unindex(t.Before, st)
+	return st.Held && !t.Before.Held, w.unindex(t.Before, st)
 }
 
 // claimLost reports whether a delivery is not as claimed because the record of
@@ -246,9 +247,9 @@ func (w *write) end(id relay.MessageID, m relay.Message) error {
 	w.messages--
 	w.weigh(m.Account, -m.Size)
 	if w.s.spooled.has(id) {
-		return w.batch.Delete(spooledKey(id), nil)
+		return w.batch.Delete(layout.SpooledKey(id), nil)
 	}
-	return w.batch.Delete(bodyKey(id), nil)
+	return w.batch.Delete(layout.BodyKey(id), nil)
 }
 
 // report accepts a message of our own making.

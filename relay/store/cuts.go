@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"tlsrelay/relay/store/layout"
 )
 
 // greatLane is how many index entries give a destination tables of its own;
@@ -45,23 +47,23 @@ func (c *cuts) note(destination string, was, now int) {
 // policy implements pebble.SpanPolicyFunc: the table that begins at start ends
 // before end.
 func (c *cuts) policy(start []byte) (_ pebble.SpanPolicy, end []byte, _ error) {
-	if len(start) < len(pReady) {
+	if len(start) < len(layout.Ready) {
 		return // none of our keys
 	}
-	prefix := string(start[:len(pReady)])
-	end = after([]byte(prefix))
-	if prefix != pReady && prefix != pHeld {
+	prefix := string(start[:len(layout.Ready)])
+	end = layout.After([]byte(prefix))
+	if prefix != layout.Ready && prefix != layout.Held {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, destination := range c.great {
-		own := destinationPrefix(prefix, destination)
+		own := layout.DestinationPrefix(prefix, destination)
 		if bytes.Compare(start, own) < 0 {
 			return pebble.SpanPolicy{}, own, nil
 		}
 		if bytes.HasPrefix(start, own) {
-			return pebble.SpanPolicy{}, after(own), nil
+			return pebble.SpanPolicy{}, layout.After(own), nil
 		}
 	}
 	return

@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/layout"
 )
 
 func TestCuts(t *testing.T) {
@@ -54,9 +55,9 @@ func TestTablesAreCut(t *testing.T) {
 	en.tally.add(move{"1", "dead.example", greatLane, greatLane, 0})
 	for range 3 {
 		for _, name := range []string{"a.example", "dead.example", "z.example"} {
-			e := indexEntry{lane: relay.Lane{Destination: name, Class: "o"}, who: "1", due: time.Now()}
-			e.key.Message = relay.NewMessageID(time.Now())
-			for _, key := range [][]byte{messageKey(e.key.Message), e.encode(pReady), e.encode(pHeld)} {
+			e := layout.IndexEntry{Lane: relay.Lane{Destination: name, Class: "o"}, Who: "1", Due: time.Now()}
+			e.Key.Message = relay.NewMessageID(time.Now())
+			for _, key := range [][]byte{layout.MessageKey(e.Key.Message), e.Encode(layout.Ready), e.Encode(layout.Held)} {
 				if err := en.db.Set(key, nil, pebble.NoSync); err != nil {
 					t.Fatal(err)
 				}

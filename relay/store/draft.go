@@ -13,6 +13,7 @@ import (
 
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/layout"
 )
 
 // inlineLimit is the largest body that goes into the database. Larger ones
@@ -252,8 +253,8 @@ func (s *Store) sweepDrafts() error {
 // message without its file should not exist; it is reported and kept.
 func (s *Store) sweepSpool(en *engine) error {
 	named := make(map[relay.MessageID]struct{})
-	if err := en.eachPrefix([]byte(pSpooled), func(key, _ []byte) (bool, error) {
-		id, err := parseSpooledKey(key)
+	if err := en.eachPrefix([]byte(layout.Spooled), func(key, _ []byte) (bool, error) {
+		id, err := layout.ParseSpooledKey(key)
 		named[id] = struct{}{}
 		return err == nil, err
 	}); err != nil {

@@ -11,9 +11,8 @@ import (
 
 	"tlsrelay/events/webhook"
 	"tlsrelay/policy/account"
+	"tlsrelay/relay/store/layout"
 )
-
-func endpointKey(id string) []byte { return append([]byte(pEndpoint), id...) }
 
 // copyEndpoint keeps the caller's hands off the memory.
 func copyEndpoint(e webhook.Endpoint) webhook.Endpoint {
@@ -98,7 +97,7 @@ func (s *Store) ChangeEndpoint(ctx context.Context, who string, change func(all 
 	}
 	e.Account = who
 	e = copyEndpoint(e)
-	if err := s.put(endpointKey(e.ID), e, func(m *memory) { m.putEndpoint(e) }); err != nil {
+	if err := s.put(layout.EndpointKey(e.ID), e, func(m *memory) { m.putEndpoint(e) }); err != nil {
 		return webhook.Endpoint{}, err
 	}
 	return copyEndpoint(e), nil
@@ -125,9 +124,9 @@ func (s *Store) DeleteEndpoint(ctx context.Context, account, id string) error {
 }
 
 func deleteEndpoint(b *pebble.Batch, id string) error {
-	rows := outboxPrefix(id)
+	rows := layout.RowsPrefix(id)
 	return errors.Join(
-		b.Delete(endpointKey(id), nil),
-		b.DeleteRange(rows, after(rows), nil),
+		b.Delete(layout.EndpointKey(id), nil),
+		b.DeleteRange(rows, layout.After(rows), nil),
 	)
 }

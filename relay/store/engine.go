@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/layout"
 )
 
 // engine is one instance of the database, from its opening to its failure.
@@ -222,7 +223,7 @@ func (en *engine) eachIn(r pebble.Reader, lower, upper []byte, visit func(key, v
 
 // eachPrefix is each for all keys that begin with prefix.
 func (en *engine) eachPrefix(prefix []byte, visit func(key, value []byte) (bool, error)) error {
-	return en.each(prefix, after(prefix), visit)
+	return en.each(prefix, layout.After(prefix), visit)
 }
 
 // close ends the instance; the caller knows that nobody is in it.
@@ -254,9 +255,9 @@ func (s *Store) count(ctx context.Context, en *engine) {
 	if snap == nil {
 		return
 	}
-	err := en.countIndex(ctx, snap, pReady, &en.depth.waiting)
+	err := en.countIndex(ctx, snap, layout.Ready, &en.depth.waiting)
 	if err == nil {
-		err = en.countIndex(ctx, snap, pHeld, &en.depth.held)
+		err = en.countIndex(ctx, snap, layout.Held, &en.depth.held)
 	}
 	if err == nil {
 		err = s.countOutbox(ctx, en, snap)
@@ -276,28 +277,28 @@ func (s *Store) count(ctx context.Context, en *engine) {
 // countIndex counts the deliveries of one index, and the messages whose first
 // queued delivery is among them.
 func (en *engine) countIndex(ctx context.Context, snap *pebble.Snapshot, prefix string, to *atomic.Int64) error {
-	it, err := snap.NewIter(&pebble.IterOptions{LowerBound: []byte(prefix), UpperBound: after([]byte(prefix))})
+	it, err := snap.NewIter(&pebble.IterOptions{LowerBound: []byte(prefix), UpperBound: layout.After([]byte(prefix))})
 	if err != nil {
 		return err
 	}
 	var run move // of one destination and account
 	var n, messages int64
 	for ok := it.First(); ok && err == nil; ok = it.Next() {
-		var e indexEntry
-		if e, err = parseIndexKey(it.Key()); err != nil {
+		var e layout.IndexEntry
+		if e, err = layout.ParseIndexKey(it.Key()); err != nil {
 			break
 		}
-		if e.lane.Destination != run.destination || e.who != run.who {
+		if e.Lane.Destination != run.destination || e.Who != run.who {
 			en.tally.add(run)
-			run = move{who: e.who, destination: e.lane.Destination}
+			run = move{who: e.Who, destination: e.Lane.Destination}
 		}
 		var first bool
-		if first, err = isFirst(snap, e.key); first {
+		if first, err = isFirst(snap, e.Key); first {
 			messages++
-			run.octets += sizeOf(snap, e.key.Message)
+			run.octets += sizeOf(snap, e.Key.Message)
 		}
 		run.entries++
-		run.recipients += recipientsOf(snap, it, e.key)
+		run.recipients += recipientsOf(snap, it, e.Key)
 		if n++; n%4096 == 0 && err == nil {
 			err = cmp.Or(ctx.Err(), en.failure())
 		}
@@ -312,27 +313,27 @@ func (en *engine) countIndex(ctx context.Context, snap *pebble.Snapshot, prefix 
 // for. One of an older program does not say.
 func recipientsOf(r pebble.Reader, it *pebble.Iterator, k relay.DeliveryKey) int {
 	if v, err := it.ValueAndErr(); err == nil {
-		if n, known := parseIndexValue(v); known {
+		if n, known := layout.ParseIndexValue(v); known {
 			return n
 		}
 	}
-	v, closer, err := r.Get(deliveryKey(k))
+	v, closer, err := r.Get(layout.DeliveryKey(k))
 	if err != nil {
 		return 0 // whoever wants the delivery will say so
 	}
 	defer closer.Close()
-	d, _, _ := decodeDelivery(v)
-	return waitingRecipients(&d)
+	d, _, _ := layout.DecodeDelivery(v)
+	return layout.WaitingRecipients(&d)
 }
 
 // sizeOf gives the octets of a message's body.
 func sizeOf(r pebble.Reader, id relay.MessageID) int64 {
-	v, closer, err := r.Get(messageKey(id))
+	v, closer, err := r.Get(layout.MessageKey(id))
 	if err != nil {
 		return 0 // whoever wants the message will say so
 	}
 	defer closer.Close()
-	m, _ := decode[relay.Message](v)
+	m, _ := layout.Decode[relay.Message](v)
 	return m.Size
 }
 
@@ -340,7 +341,7 @@ func sizeOf(r pebble.Reader, id relay.MessageID) int64 {
 // queued.
 func isFirst(r pebble.Reader, k relay.DeliveryKey) (bool, error) {
 	for n := range k.Number {
-		v, closer, err := r.Get(deliveryKey(relay.DeliveryKey{Message: k.Message, Number: n}))
+		v, closer, err := r.Get(layout.DeliveryKey(relay.DeliveryKey{Message: k.Message, Number: n}))
 		if errors.Is(err, pebble.ErrNotFound) {
 			continue
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/layout"
 )
 
 // Verify checks that the records and the indexes of the database agree.
@@ -35,27 +36,27 @@ func (s *Store) Verify() error {
 		}
 	}
 	queued, want := make(map[relay.MessageID]int), tally{}
-	each(pMessage, func(key, v []byte) error {
-		if !isDelivery(key) {
+	each(layout.Messages, func(key, v []byte) error {
+		if !layout.IsDelivery(key) {
 			return nil
 		}
-		d, st, err := decodeDelivery(v)
+		d, st, err := layout.DecodeDelivery(v)
 		if err != nil {
 			return err
 		}
-		must(messageKey(d.Key.Message), "delivery %s has no message", d.Key)
-		if st.done {
+		must(layout.MessageKey(d.Key.Message), "delivery %s has no message", d.Key)
+		if st.Done {
 			return nil
 		}
 		queued[d.Key.Message]++
-		prefix := pReady
+		prefix := layout.Ready
 		if d.Held {
-			prefix = pHeld
+			prefix = layout.Held
 		}
-		n := waitingRecipients(&d)
+		n := layout.WaitingRecipients(&d)
 		want.add(move{d.Account, d.Lane.Destination, 1, n, 0})
-		v, ok, err := en.get(entryOf(d).encode(prefix))
-		if got, known := parseIndexValue(v); err != nil || !ok || known && got != n {
+		v, ok, err := en.get(layout.EntryOf(d).Encode(prefix))
+		if got, known := layout.ParseIndexValue(v); err != nil || !ok || known && got != n {
 			fault("delivery %s is not in the index for %d recipients, %t %v: %v", d.Key, n, ok, v, err)
 		}
 		return nil
@@ -65,13 +66,13 @@ func (s *Store) Verify() error {
 		fault("counted is %s, not %s", got, want)
 	}
 	var rows boxes
-	each(pOutbox, func(key, v []byte) error {
-		id, _, err := parseOutboxKey(key)
+	each(layout.Outbox, func(key, v []byte) error {
+		id, _, err := layout.ParseRowKey(key)
 		if p, there, _ := s.Endpoint(context.Background(), id); there {
 			rows.add(p.Account, id, 1, int64(len(key)+len(v)))
 		}
-		if m, ok := rowMessage(v); ok {
-			must(messageKey(m), "a row of %s needs message %s", id, m)
+		if r, _ := layout.ParseRow(v); r.Shared {
+			must(layout.MessageKey(r.Message), "a row of %s needs message %s", id, r.Message)
 		}
 		return err
 	})
@@ -80,32 +81,32 @@ func (s *Store) Verify() error {
 	}
 	for id := range queued {
 		if !s.spooled.has(id) {
-			must(bodyKey(id), "message %s has no body", id)
+			must(layout.BodyKey(id), "message %s has no body", id)
 		} else if _, err := s.fs.Stat(s.spoolFile(id)); err != nil {
 			fault("message %s has no spool file: %w", id, err)
 		}
 	}
-	for _, prefix := range []string{pReady, pHeld} {
+	for _, prefix := range []string{layout.Ready, layout.Held} {
 		each(prefix, func(key, _ []byte) error {
-			e, err := parseIndexKey(key)
+			e, err := layout.ParseIndexKey(key)
 			if err == nil {
-				_, _, err = en.waiting(e.key)
+				_, _, err = en.waiting(e.Key)
 			}
 			return err
 		})
 	}
-	each(pMessage, func(key, _ []byte) error {
-		id := relay.MessageID(key[len(pMessage):idEnd])
+	each(layout.Messages, func(key, _ []byte) error {
+		id := relay.MessageID(key[len(layout.Messages):])
 		switch {
-		case len(key) == idEnd:
-			must(append(deliveriesPrefix(id), 0, 0), "message %s has no deliveries", id)
-		case key[idEnd] == kindBody && queued[id] == 0:
+		case bytes.Equal(key, layout.MessageKey(id)):
+			must(layout.DeliveryKey(relay.DeliveryKey{Message: id}), "message %s has no deliveries", id)
+		case bytes.Equal(key, layout.BodyKey(id)) && queued[id] == 0:
 			fault("the body of %s belongs to no message", id)
 		}
 		return nil
 	})
-	each(pSpooled, func(key, _ []byte) error {
-		id, err := parseSpooledKey(key)
+	each(layout.Spooled, func(key, _ []byte) error {
+		id, err := layout.ParseSpooledKey(key)
 		if err == nil && queued[id] == 0 {
 			fault("the spool file of %s belongs to no message", id)
 		}
@@ -202,7 +203,7 @@ func (s *Store) Spoil(k relay.DeliveryKey) (restore func() error, err error) {
 		return nil, err
 	}
 	defer s.leave()
-	key := deliveryKey(k)
+	key := layout.DeliveryKey(k)
 	v, _, err := en.get(key)
 	if err != nil {
 		return nil, err
@@ -218,7 +219,7 @@ func (s *Store) AgeIndex() error {
 	}
 	defer s.leave()
 	var keys [][]byte
-	for _, prefix := range []string{pReady, pHeld} {
+	for _, prefix := range []string{layout.Ready, layout.Held} {
 		if err := en.eachPrefix([]byte(prefix), func(k, _ []byte) (bool, error) {
 			keys = append(keys, bytes.Clone(k))
 			return true, nil

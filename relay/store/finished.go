@@ -12,6 +12,7 @@ import (
 
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/layout"
 )
 
 // Message gives a message and its deliveries, waiting and finished.
@@ -26,8 +27,8 @@ func (s *Store) Message(_ context.Context, id relay.MessageID) (relay.Message, [
 		return m, nil, err
 	}
 	var ds []relay.Delivery
-	err = en.eachPrefix(deliveriesPrefix(id), func(_, v []byte) (bool, error) {
-		d, _, err := decodeDelivery(v)
+	err = en.eachPrefix(layout.DeliveriesPrefix(id), func(_, v []byte) (bool, error) {
+		d, _, err := layout.DecodeDelivery(v)
 		ds = append(ds, d)
 		return err == nil, err
 	})
@@ -45,7 +46,7 @@ const (
 // Finished calls yield with the finished deliveries of an account ("" means
 // all) whose messages were accepted at since or later, oldest first.
 func (s *Store) Finished(ctx context.Context, who account.ID, since time.Time, yield func(relay.Delivery) bool) error {
-	from := messageKey(idAt(since))
+	from := layout.MessageKey(layout.IDAt(since))
 	for from != nil {
 		var chunk []relay.Delivery
 		var err error
@@ -68,23 +69,23 @@ func (s *Store) finished(ctx context.Context, who account.ID, from []byte) (got 
 	}
 	defer s.leave()
 	passed := 0
-	err = en.each(from, after([]byte(pMessage)), func(key, v []byte) (bool, error) {
+	err = en.each(from, layout.After([]byte(layout.Messages)), func(key, v []byte) (bool, error) {
 		if passed++; passed > stayChunk {
 			next = bytes.Clone(key)
 			return false, nil
 		}
-		if !isDelivery(key) {
+		if !layout.IsDelivery(key) {
 			return true, nil
 		}
-		st, err := decodeState(v)
-		if err != nil || !st.done {
+		st, err := layout.DecodeState(v)
+		if err != nil || !st.Done {
 			return err == nil, errors.Join(err, ctx.Err())
 		}
-		owner, _, err := owner(v)
+		owner, _, err := layout.Owner(v)
 		if err != nil || who != "" && owner != who {
 			return err == nil, errors.Join(err, ctx.Err())
 		}
-		d, _, err := decodeDelivery(v)
+		d, _, err := layout.DecodeDelivery(v)
 		if err != nil {
 			return false, err
 		}
@@ -120,7 +121,7 @@ func (s *Store) sweepLoop(ctx context.Context) {
 // retention, but for those that are still queued or have events waiting that need
 // their record. Run does it every hour.
 func (s *Store) Sweep(ctx context.Context, now time.Time) error {
-	limit := idAt(now.Add(-s.o.Retention))
+	limit := layout.IDAt(now.Add(-s.o.Retention))
 	if old, err := s.hasBefore(limit); err != nil || !old {
 		return err
 	}
@@ -135,9 +136,9 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 		return err
 	}
 	b := en.db.NewBatch()
-	from := []byte(pMessage)
+	from := []byte(layout.Messages)
 	for _, id := range append(spared, limit) {
-		to := messageKey(id)
+		to := layout.MessageKey(id)
 		some, err := en.hasAny(from, to)
 		if err == nil && some {
 			// One tombstone for all up to the next that stays, however many.
@@ -146,7 +147,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 		if err != nil {
 			return err
 		}
-		from = after(to)
+		from = layout.After(to)
 	}
 	if err := en.apply(b, false); err != nil {
 		return err
@@ -162,7 +163,7 @@ func (s *Store) hasBefore(limit relay.MessageID) (bool, error) {
 		return false, err
 	}
 	defer s.leave()
-	return en.hasAny([]byte(pMessage), messageKey(limit))
+	return en.hasAny([]byte(layout.Messages), layout.MessageKey(limit))
 }
 
 // hasAny reports whether there is a key from lower to below upper.
@@ -208,16 +209,16 @@ func (en *engine) neededBefore(ctx context.Context, limit relay.MessageID) (ids 
 		}
 	}
 	for prefix, visit := range map[string]func(key, v []byte) error{
-		pReady: func(key, _ []byte) error { return needIndexed(key, need) },
-		pHeld:  func(key, _ []byte) error { return needIndexed(key, need) },
-		pOutbox: func(_, v []byte) error {
-			if id, ok := rowMessage(v); ok {
-				need(id)
+		layout.Ready: func(key, _ []byte) error { return needIndexed(key, need) },
+		layout.Held:  func(key, _ []byte) error { return needIndexed(key, need) },
+		layout.Outbox: func(_, v []byte) error {
+			if r, err := layout.ParseRow(v); err == nil && r.Shared {
+				need(r.Message)
 			}
 			return nil
 		},
 	} {
-		if err := en.eachIn(snap, []byte(prefix), after([]byte(prefix)), func(key, v []byte) (bool, error) {
+		if err := en.eachIn(snap, []byte(prefix), layout.After([]byte(prefix)), func(key, v []byte) (bool, error) {
 			err := errors.Join(visit(key, v), ctx.Err())
 			return err == nil, err
 		}); err != nil {
@@ -230,9 +231,9 @@ func (en *engine) neededBefore(ctx context.Context, limit relay.MessageID) (ids 
 
 // needIndexed needs the message of an index key.
 func needIndexed(key []byte, need func(relay.MessageID)) error {
-	e, err := parseIndexKey(key)
+	e, err := layout.ParseIndexKey(key)
 	if err == nil {
-		need(e.key.Message)
+		need(e.Key.Message)
 	}
 	return err
 }

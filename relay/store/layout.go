@@ -4,17 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+
+	"tlsrelay/relay/store/layout"
 )
-
-// layout is the number of the arrangement of keys and records in keys.go and
-// records.go. Whoever changes what older data means gives it the next number, and
-// says here how the older one is read.
-//
-// Layout 3 differs from layout 2 by rows of the outbox that an older program would
-// send as they are (rows.go). The rows of layout 2 are read as ever.
-const layout = 3
-
-const counterLayout = pCounter + "layout"
 
 // errLayout is the error of a data directory that this program must not touch.
 var errLayout = errors.New("store: the data directory is of another version of the program")
@@ -23,18 +15,18 @@ var errLayout = errors.New("store: the data directory is of another version of t
 // wrong rules it would look empty, and its mail lost. An empty database becomes
 // ours.
 func (s *Store) checkLayout(en *engine) error {
-	v, found, err := en.get([]byte(counterLayout))
+	v, found, err := en.get([]byte(layout.CounterLayout))
 	if err != nil {
 		return err
 	}
 	if found {
 		switch string(v) {
-		case strconv.Itoa(layout):
+		case strconv.Itoa(layout.Version):
 			return nil
 		case "2":
-			return en.stamp(strconv.Itoa(layout))
+			return en.stamp(strconv.Itoa(layout.Version))
 		}
-		return fmt.Errorf("%w: layout %q, not %d", errLayout, v, layout)
+		return fmt.Errorf("%w: layout %q, not %d", errLayout, v, layout.Version)
 	}
 	empty := true
 	if err := en.each(nil, nil, func(_, _ []byte) (bool, error) {
@@ -46,11 +38,11 @@ func (s *Store) checkLayout(en *engine) error {
 	if !empty {
 		return fmt.Errorf("%w: it names no layout", errLayout)
 	}
-	return en.stamp(strconv.Itoa(layout))
+	return en.stamp(strconv.Itoa(layout.Version))
 }
 
-// stamp marks the data as of a layout.
-func (en *engine) stamp(layout string) error {
+// stamp marks the data with the number of a layout.
+func (en *engine) stamp(number string) error {
 	b := en.db.NewBatch()
-	return errors.Join(b.Set([]byte(counterLayout), []byte(layout), nil), en.apply(b, true))
+	return errors.Join(b.Set([]byte(layout.CounterLayout), []byte(number), nil), en.apply(b, true))
 }

@@ -12,6 +12,7 @@ import (
 	"tlsrelay/events"
 	"tlsrelay/events/webhook"
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/layout"
 )
 
 // A directory of another layout is left alone, with an error that says so.
@@ -23,9 +24,9 @@ func TestForeignLayoutIsRefused(t *testing.T) {
 	}
 	name := s.db
 	for _, change := range []func(*pebble.DB) error{
-		func(db *pebble.DB) error { return db.Set([]byte(counterLayout), []byte("4"), pebble.Sync) },
+		func(db *pebble.DB) error { return db.Set([]byte(layout.CounterLayout), []byte("4"), pebble.Sync) },
 		func(db *pebble.DB) error { // as before there was a stamp
-			return errors.Join(db.Delete([]byte(counterLayout), pebble.Sync), db.Set([]byte("m/x"), nil, pebble.Sync))
+			return errors.Join(db.Delete([]byte(layout.CounterLayout), pebble.Sync), db.Set([]byte("m/x"), nil, pebble.Sync))
 		},
 	} {
 		if err := s.Close(); err != nil {
@@ -53,10 +54,10 @@ func TestRowsOfLayout2(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := time.Now().UTC().Round(0)
-	row := append(appendTime(nil, at), `{"email":"a@b.example"}`...)
+	row := append(layout.AppendTime(nil, at), `{"email":"a@b.example"}`...)
 	if err := errors.Join(
-		s.engine.db.Set(outboxKey("e", 1), row, nil),
-		s.engine.db.Set([]byte(counterLayout), []byte("2"), pebble.Sync),
+		s.engine.db.Set(layout.RowKey("e", 1), row, nil),
+		s.engine.db.Set([]byte(layout.CounterLayout), []byte("2"), pebble.Sync),
 		s.Close(),
 	); err != nil {
 		t.Fatal(err)
@@ -68,7 +69,7 @@ func TestRowsOfLayout2(t *testing.T) {
 	if err != nil || len(rows) != 1 || !rows[0].At.Equal(at) || string(rows[0].Object) != `{"email":"a@b.example"}` {
 		t.Errorf("%v, %v", rows, err)
 	}
-	stamp, _, err := s.engine.get([]byte(counterLayout))
+	stamp, _, err := s.engine.get([]byte(layout.CounterLayout))
 	if err := errors.Join(err, s.Close()); err != nil || string(stamp) != "3" {
 		t.Errorf("layout %q, %v", stamp, err)
 	}
@@ -82,9 +83,9 @@ func TestRowWithoutItsMessage(t *testing.T) {
 	}
 	m := relay.Message{ID: relay.NewMessageID(time.Now()), UniqueArgs: map[string]string{"much": strings.Repeat("x", 1000)}}
 	e := m.Processed([]relay.Recipient{{}})[0]
-	form := rowFormOf(&m, []events.Event{e})
+	form := layout.RowFormOf(&m, []events.Event{e})
 	s.tickets.resume(2)
-	if err := s.engine.db.Set(outboxKey("e", 1), form.append(nil, &e), pebble.Sync); err != nil {
+	if err := s.engine.db.Set(layout.RowKey("e", 1), form.Append(nil, &e), pebble.Sync); err != nil {
 		t.Fatal(err)
 	}
 	rows, err := s.Rows(t.Context(), "e", webhook.From(0), 1)

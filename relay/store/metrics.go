@@ -1,8 +1,6 @@
 package store
 
-import (
-	"github.com/prometheus/client_golang/prometheus"
-)
+import "github.com/prometheus/client_golang/prometheus"
 
 // collector shows how deep the queue is and how the store does. It is asked
 // when somebody looks, so nothing has to be kept up to date.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/layout"
 )
 
 // defaultListed is how many rows a list has unless told.
@@ -24,12 +25,12 @@ func (s *Store) Queue(ctx context.Context, sel relay.Selection, offset, limit in
 		limit = defaultListed
 	}
 	var got []relay.Queued
-	err = en.selected(ctx, sel, nil, func(e indexEntry, _ []byte) (bool, error) {
+	err = en.selected(ctx, sel, nil, func(e layout.IndexEntry, _ []byte) (bool, error) {
 		if offset > 0 {
 			offset--
 			return true, nil
 		}
-		q, err := en.queued(e.key)
+		q, err := en.queued(e.Key)
 		if errors.Is(err, relay.ErrNotFound) {
 			return true, nil // it has ended since the index was read
 		}
@@ -49,7 +50,7 @@ func (s *Store) Count(ctx context.Context, sel relay.Selection, offset, most int
 	if most <= 0 {
 		return 0, nil
 	}
-	err = en.selected(ctx, sel, nil, func(indexEntry, []byte) (bool, error) {
+	err = en.selected(ctx, sel, nil, func(layout.IndexEntry, []byte) (bool, error) {
 		if offset > 0 {
 			offset--
 			return true, nil
@@ -65,7 +66,7 @@ func (en *engine) queued(k relay.DeliveryKey) (q relay.Queued, err error) {
 	if err != nil {
 		return q, err
 	}
-	if q.Delivery, _, err = decodeDelivery(v); err != nil {
+	if q.Delivery, _, err = layout.DecodeDelivery(v); err != nil {
 		return q, err
 	}
 	q.Message, err = en.message(k.Message)
@@ -74,17 +75,17 @@ func (en *engine) queued(k relay.DeliveryKey) (q relay.Queued, err error) {
 
 // selected calls visit with the index entries that sel picks, from the key
 // from on (nil: all), until it returns false.
-func (en *engine) selected(ctx context.Context, sel relay.Selection, from []byte, visit func(e indexEntry, key []byte) (bool, error)) error {
-	prefixes := []string{pReady, pHeld}
+func (en *engine) selected(ctx context.Context, sel relay.Selection, from []byte, visit func(e layout.IndexEntry, key []byte) (bool, error)) error {
+	prefixes := []string{layout.Ready, layout.Held}
 	if sel.Held {
 		prefixes = prefixes[1:]
 	}
 	for _, prefix := range prefixes {
 		lower := []byte(prefix)
 		if sel.Destination != "" {
-			lower = destinationPrefix(prefix, sel.Destination)
+			lower = layout.DestinationPrefix(prefix, sel.Destination)
 		}
-		upper := after(lower)
+		upper := layout.After(lower)
 		if bytes.Compare(from, upper) >= 0 {
 			continue
 		}
@@ -93,7 +94,7 @@ func (en *engine) selected(ctx context.Context, sel relay.Selection, from []byte
 		}
 		stopped := false
 		err := en.each(lower, upper, func(key, _ []byte) (bool, error) {
-			e, err := parseIndexKey(key)
+			e, err := layout.ParseIndexKey(key)
 			if err != nil || ctx.Err() != nil {
 				return false, errors.Join(err, ctx.Err())
 			}
@@ -111,10 +112,10 @@ func (en *engine) selected(ctx context.Context, sel relay.Selection, from []byte
 	return nil
 }
 
-func picks(sel relay.Selection, e indexEntry) bool {
-	return (sel.Account == "" || sel.Account == e.who) &&
-		(sel.Message == relay.MessageID{} || sel.Message == e.key.Message) &&
-		(sel.Destination == "" || sel.Destination == e.lane.Destination)
+func picks(sel relay.Selection, e layout.IndexEntry) bool {
+	return (sel.Account == "" || sel.Account == e.Who) &&
+		(sel.Message == relay.MessageID{} || sel.Message == e.Key.Message) &&
+		(sel.Destination == "" || sel.Destination == e.Lane.Destination)
 }
 
 // actChunk is how many deliveries are changed in one stay in the store.
@@ -151,21 +152,21 @@ func (s *Store) Act(ctx context.Context, a relay.Act, sel relay.Selection, now t
 }
 
 // stateChange gives the new state of a delivery; ok is false to leave it.
-type stateChange func(k relay.DeliveryKey, st state) (to state, ok bool)
+type stateChange func(k relay.DeliveryKey, st layout.State) (to layout.State, ok bool)
 
 func (s *Store) changeOf(a relay.Act, now time.Time) (stateChange, error) {
 	switch a {
 	case relay.ActRetry:
-		return func(k relay.DeliveryKey, st state) (state, bool) {
-			ok := !st.held && st.due.After(now) && !s.flight.has(k, now)
-			st.due = now
+		return func(k relay.DeliveryKey, st layout.State) (layout.State, bool) {
+			ok := !st.Held && st.Due.After(now) && !s.flight.has(k, now)
+			st.Due = now
 			return st, ok
 		}, nil
 	case relay.ActHold, relay.ActRelease:
 		hold := a == relay.ActHold
-		return func(_ relay.DeliveryKey, st state) (state, bool) {
-			ok := st.held != hold
-			st.held = hold
+		return func(_ relay.DeliveryKey, st layout.State) (layout.State, bool) {
+			ok := st.Held != hold
+			st.Held = hold
 			return st, ok
 		}, nil
 	}
@@ -180,8 +181,8 @@ func (s *Store) someKeys(ctx context.Context, sel relay.Selection, from []byte) 
 		return nil, nil, err
 	}
 	defer s.leave()
-	err = en.selected(ctx, sel, from, func(e indexEntry, key []byte) (bool, error) {
-		keys = append(keys, e.key)
+	err = en.selected(ctx, sel, from, func(e layout.IndexEntry, key []byte) (bool, error) {
+		keys = append(keys, e.Key)
 		if len(keys) == actChunk {
 			next = append(bytes.Clone(key), 0)
 			return false, nil
@@ -199,9 +200,9 @@ func (s *Store) keysOf(sel relay.Selection) (keys []relay.DeliveryKey, err error
 		return nil, err
 	}
 	defer s.leave()
-	err = en.eachPrefix(deliveriesPrefix(sel.Message), func(_, v []byte) (bool, error) {
-		d, st, err := decodeDelivery(v)
-		if err == nil && !st.done && picks(sel, entryOf(d)) && (d.Held || !sel.Held) {
+	err = en.eachPrefix(layout.DeliveriesPrefix(sel.Message), func(_, v []byte) (bool, error) {
+		d, st, err := layout.DecodeDelivery(v)
+		if err == nil && !st.Done && picks(sel, layout.EntryOf(d)) && (d.Held || !sel.Held) {
 			keys = append(keys, d.Key)
 		}
 		return err == nil, err
@@ -240,7 +241,7 @@ func (s *Store) changeState(en *engine, k relay.DeliveryKey, change stateChange)
 	if err != nil {
 		return false, err
 	}
-	d, _, err := decodeDelivery(v)
+	d, _, err := layout.DecodeDelivery(v)
 	if err != nil {
 		return false, err
 	}
@@ -250,11 +251,11 @@ func (s *Store) changeState(en *engine, k relay.DeliveryKey, change stateChange)
 	}
 	w := s.newWrite(en)
 	defer w.close()
-	d.Held, d.Due = st.held, st.due
+	d.Held, d.Due = st.Held, st.Due
 	err = errors.Join(
 		w.unindex(d, was),
 		w.index(d),
-		w.set(deliveryKey(k), withState(v, st)),
+		w.set(layout.DeliveryKey(k), layout.WithState(v, st)),
 	)
 	if err != nil {
 		return false, err
@@ -274,7 +275,7 @@ func (s *Store) Take(_ context.Context, key relay.DeliveryKey, lease time.Time) 
 	if err != nil {
 		return relay.Claimed{}, err
 	}
-	if timeBits(lease) == timeBits(st.due) {
+	if layout.TimeBits(lease) == layout.TimeBits(st.Due) {
 		lease = lease.Add(1) // it must not look like the claim it ends
 	}
 	c, err := s.reclaim(en, v, st, lease)

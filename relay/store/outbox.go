@@ -10,6 +10,7 @@ import (
 	"tlsrelay/events"
 	"tlsrelay/events/webhook"
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/layout"
 )
 
 // The outbox has one row for every event and every endpoint that wants it,
@@ -140,13 +141,13 @@ func (w *write) tell(m *relay.Message, evs []events.Event) {
 		return
 	}
 	w.ticket = w.s.tickets.begin(len(rows))
-	form := rowFormOf(m, evs)
+	form := layout.RowFormOf(m, evs)
 	for i, r := range rows {
 		e := &evs[r.event]
 		if i == 0 || r.event != rows[i-1].event {
-			*w.scratch = form.append((*w.scratch)[:0], e)
+			*w.scratch = form.Append((*w.scratch)[:0], e)
 		}
-		key := outboxKey(r.endpoint, w.ticket.first+uint64(i))
+		key := layout.RowKey(r.endpoint, w.ticket.first+uint64(i))
 		// A batch of ours has no reason to refuse a key.
 		_ = w.set(key, *w.scratch)
 		w.ticket.endpoint(r.endpoint)
@@ -196,7 +197,7 @@ func (s *Store) Pending(context.Context) ([]string, error) {
 	}
 	defer s.leave()
 	var ids []string
-	from, limit := []byte(pOutbox), after([]byte(pOutbox))
+	from, limit := []byte(layout.Outbox), layout.After([]byte(layout.Outbox))
 	for from != nil {
 		var key []byte
 		err := en.each(from, limit, func(k, _ []byte) (bool, error) {
@@ -206,12 +207,12 @@ func (s *Store) Pending(context.Context) ([]string, error) {
 		if err != nil || key == nil {
 			return ids, err
 		}
-		id, _, err := parseOutboxKey(key)
+		id, _, err := layout.ParseRowKey(key)
 		if err != nil {
 			return nil, err
 		}
 		ids = append(ids, id)
-		from = after(outboxPrefix(id))
+		from = layout.After(layout.RowsPrefix(id))
 	}
 	return ids, nil
 }
@@ -233,8 +234,8 @@ func (s *Store) Rows(_ context.Context, endpoint string, span webhook.Span, maxB
 	var rows []webhook.Row
 	size := 0
 	read := rowReader{s: s, en: en}
-	err = en.each(outboxKey(endpoint, first), outboxKey(endpoint, end), func(key, v []byte) (bool, error) {
-		_, seq, err := parseOutboxKey(key)
+	err = en.each(layout.RowKey(endpoint, first), layout.RowKey(endpoint, end), func(key, v []byte) (bool, error) {
+		_, seq, err := layout.ParseRowKey(key)
 		if err != nil {
 			return false, err
 		}
@@ -245,7 +246,7 @@ func (s *Store) Rows(_ context.Context, endpoint string, span webhook.Span, maxB
 		if size += r.size(); size > maxBytes && len(rows) > 0 {
 			return false, nil
 		}
-		rows = append(rows, webhook.Row{Seq: seq, At: r.at, Object: r.object()})
+		rows = append(rows, webhook.Row{Seq: seq, At: r.At, Object: r.object()})
 		return true, nil
 	})
 	if err != nil {
@@ -298,8 +299,8 @@ func (s *Store) removeRows(en *engine, endpoint string, first, end uint64, octet
 	if lower >= end {
 		return gone, nil
 	}
-	err = en.each(outboxKey(endpoint, lower), outboxKey(endpoint, end), func(key, v []byte) (bool, error) {
-		_, seq, err := parseOutboxKey(key)
+	err = en.each(layout.RowKey(endpoint, lower), layout.RowKey(endpoint, end), func(key, v []byte) (bool, error) {
+		_, seq, err := layout.ParseRowKey(key)
 		if err != nil {
 			return false, err
 		}
@@ -308,7 +309,8 @@ func (s *Store) removeRows(en *engine, endpoint string, first, end uint64, octet
 			return false, nil
 		}
 		if gone.rows == 0 {
-			gone.oldest, _ = rowTime(v)
+			r, _ := layout.ParseRow(v)
+			gone.oldest = r.At
 		}
 		gone.rows++
 		gone.octets += int64(len(key) + len(v))
@@ -318,7 +320,7 @@ func (s *Store) removeRows(en *engine, endpoint string, first, end uint64, octet
 		return gone, err
 	}
 	b := en.db.NewBatch()
-	if err := b.DeleteRange(outboxKey(endpoint, lower), outboxKey(endpoint, end), nil); err != nil {
+	if err := b.DeleteRange(layout.RowKey(endpoint, lower), layout.RowKey(endpoint, end), nil); err != nil {
 		return gone, err
 	}
 	if err := en.apply(b, false); err != nil {

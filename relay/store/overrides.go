@@ -9,6 +9,7 @@ import (
 
 	"tlsrelay/policy/account"
 	"tlsrelay/policy/domain"
+	"tlsrelay/relay/store/layout"
 )
 
 // overrideID names an override.
@@ -20,7 +21,7 @@ type overrideID struct {
 func idOfOverride(o account.Override) overrideID { return overrideID{o.Account, o.Domain} }
 
 func (id overrideID) key() []byte {
-	return scopedKey(pOverride, string(id.who), id.domain.String())
+	return layout.ScopedKey(layout.Overrides, string(id.who), id.domain.String())
 }
 
 // Override finds an account's rule for a recipient domain.

@@ -9,6 +9,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/layout"
 )
 
 // An overview counts at least leastCounted deliveries of each destination; of
@@ -28,7 +29,7 @@ func (s *Store) Overview(ctx context.Context, now time.Time, after string, limit
 	defer s.leave()
 	o := overview{en: en, now: now, age: relay.AgeBuckets()}
 	defer func() { err = errors.Join(err, o.close()) }()
-	for i, prefix := range []string{pReady, pHeld} {
+	for i, prefix := range []string{layout.Ready, layout.Held} {
 		if err := o.open(i, prefix, after); err != nil {
 			return nil, 0, err
 		}
@@ -59,7 +60,7 @@ type overview struct {
 type index struct {
 	prefix string
 	it     *pebble.Iterator
-	at     indexEntry
+	at     layout.IndexEntry
 	valid  bool
 }
 
@@ -67,10 +68,10 @@ func (o *overview) open(i int, prefix, behind string) (err error) {
 	x := &o.indexes[i]
 	lower := []byte(prefix)
 	if behind != "" {
-		lower = after(destinationPrefix(prefix, behind))
+		lower = layout.After(layout.DestinationPrefix(prefix, behind))
 	}
 	x.prefix = prefix
-	if x.it, err = o.en.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: after([]byte(prefix))}); err != nil {
+	if x.it, err = o.en.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: layout.After([]byte(prefix))}); err != nil {
 		return o.en.readError(err)
 	}
 	return x.read(x.it.First())
@@ -79,7 +80,7 @@ func (o *overview) open(i int, prefix, behind string) (err error) {
 // read takes in the entry that the iterator has come to, if it has.
 func (x *index) read(ok bool) (err error) {
 	if x.valid = ok; ok {
-		x.at, err = parseIndexKey(x.it.Key())
+		x.at, err = layout.ParseIndexKey(x.it.Key())
 	}
 	return err
 }
@@ -100,7 +101,7 @@ func (o *overview) close() error {
 // next counts the next destination.
 func (o *overview) next(ctx context.Context) (row relay.QueueRow, found bool, err error) {
 	for _, x := range o.indexes {
-		if name := x.at.lane.Destination; x.valid && (!found || name < row.Destination) {
+		if name := x.at.Lane.Destination; x.valid && (!found || name < row.Destination) {
 			row.Destination, found = name, true
 		}
 	}
@@ -115,16 +116,16 @@ func (o *overview) next(ctx context.Context) (row relay.QueueRow, found bool, er
 
 // scan counts what one index has of the row's destination.
 func (o *overview) scan(ctx context.Context, x *index, row *relay.QueueRow) error {
-	for x.valid && x.at.lane.Destination == row.Destination {
+	for x.valid && x.at.Lane.Destination == row.Destination {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		ok := false
 		if row.Waiting+row.Held >= leastCounted && o.counted >= maxCounted {
 			row.More = true
-			ok = x.it.SeekGE(after(destinationPrefix(x.prefix, row.Destination)))
+			ok = x.it.SeekGE(layout.After(layout.DestinationPrefix(x.prefix, row.Destination)))
 		} else {
-			o.add(row, x.at, x.prefix == pHeld)
+			o.add(row, x.at, x.prefix == layout.Held)
 			o.counted++
 			ok = x.it.Next()
 		}
@@ -135,8 +136,8 @@ func (o *overview) scan(ctx context.Context, x *index, row *relay.QueueRow) erro
 	return nil
 }
 
-func (o *overview) add(row *relay.QueueRow, e indexEntry, held bool) {
-	accepted := e.key.Message.Time()
+func (o *overview) add(row *relay.QueueRow, e layout.IndexEntry, held bool) {
+	accepted := e.Key.Message.Time()
 	bucket := 0
 	for bucket < len(o.age) && o.now.Sub(accepted) >= o.age[bucket] {
 		bucket++
@@ -151,8 +152,8 @@ func (o *overview) add(row *relay.QueueRow, e indexEntry, held bool) {
 	} else {
 		row.Waiting++
 		// The index is by account within a lane, so an earlier one may follow.
-		if row.Due.IsZero() || e.due.Before(row.Due) {
-			row.Due, first = e.due, true
+		if row.Due.IsZero() || e.Due.Before(row.Due) {
+			row.Due, first = e.Due, true
 		}
 	}
 	if first {
@@ -162,12 +163,12 @@ func (o *overview) add(row *relay.QueueRow, e indexEntry, held bool) {
 
 // explain takes the reason from a delivery. Every account of the destination
 // asks for at most one to be read: those before it in its lane are due first.
-func (o *overview) explain(row *relay.QueueRow, e indexEntry) {
-	v, _, err := o.en.waiting(e.key)
+func (o *overview) explain(row *relay.QueueRow, e layout.IndexEntry) {
+	v, _, err := o.en.waiting(e.Key)
 	if err != nil {
 		return
 	}
-	if d, _, err := decodeDelivery(v); err == nil {
+	if d, _, err := layout.DecodeDelivery(v); err == nil {
 		reason, reply := d.LastReason()
 		row.Reason, row.Reply = string(reason), reply
 	}

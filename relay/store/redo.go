@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/layout"
 )
 
 // unsynced are the outcomes that were committed without waiting for stable
@@ -71,7 +72,7 @@ func (s *Store) redoOne(en *engine, t relay.Transition) error {
 	switch {
 	case errors.Is(err, relay.ErrNotFound):
 		return nil // it had got there
-	case errors.Is(err, errRecord):
+	case errors.Is(err, layout.ErrRecord):
 		s.log.Error("a delivered message stays queued", zap.Stringer("delivery", t.Before.Key), zap.Error(err))
 		return nil // one bad record must not keep the store shut
 	}

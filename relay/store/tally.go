@@ -1,7 +1,6 @@
 package store
 
 import (
-	"encoding/binary"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -221,37 +220,4 @@ func (s *Store) Admit(who account.ID) error {
 		return err
 	}
 	return nil // that there is no room at all others tell, and better
-}
-
-// The value of an index entry is how many recipients of the delivery wait. Before
-// that was written it was nothing.
-
-func indexValue(recipients int) []byte {
-	if recipients < len(fewRecipients) {
-		return fewRecipients[recipients : recipients+1 : recipients+1]
-	}
-	return binary.AppendUvarint(nil, uint64(recipients))
-}
-
-// fewRecipients are the values of one octet.
-var fewRecipients = func() (b [128]byte) {
-	for i := range b {
-		b[i] = byte(i)
-	}
-	return b
-}()
-
-func parseIndexValue(v []byte) (recipients int, known bool) {
-	n, size := binary.Uvarint(v)
-	return int(n), size > 0
-}
-
-// waitingRecipients counts the recipients of d that wait.
-func waitingRecipients(d *relay.Delivery) (n int) {
-	for i := range d.Recipients {
-		if d.Recipients[i].State == relay.Waiting {
-			n++
-		}
-	}
-	return n
 }

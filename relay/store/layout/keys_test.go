@@ -1,4 +1,4 @@
-package store
+package layout
 
 import (
 	"bytes"
@@ -23,12 +23,12 @@ func TestIndexKeyOrder(t *testing.T) {
 			for _, who := range []account.ID{"1", "12", "2"} {
 				for _, due := range []time.Time{{}, time.Unix(-5, 0).UTC(), now, now.Add(1), now.Add(time.Hour)} {
 					for n := range uint16(2) {
-						e := indexEntry{
-							lane: relay.Lane{Destination: dest, Class: class}, who: who,
-							due: due, key: relay.DeliveryKey{Number: n},
+						e := IndexEntry{
+							Lane: relay.Lane{Destination: dest, Class: class}, Who: who,
+							Due: due, Key: relay.DeliveryKey{Number: n},
 						}
-						key := e.encode(pReady)
-						got, err := parseIndexKey(key)
+						key := e.Encode(Ready)
+						got, err := ParseIndexKey(key)
 						if err != nil || got != e {
 							t.Fatalf("%+v: read back as %+v, %v", e, got, err)
 						}
@@ -57,12 +57,12 @@ func TestTimesBeyondKeys(t *testing.T) {
 	}
 	var before []byte
 	for _, when := range at {
-		key := appendTime(nil, when)
+		key := AppendTime(nil, when)
 		if bytes.Compare(before, key) > 0 {
 			t.Errorf("%v sorts before an earlier time", when)
 		}
 		before = key
-		if got := parseTime(key); got.IsZero() != when.IsZero() {
+		if got := ParseTime(key); got.IsZero() != when.IsZero() {
 			t.Errorf("%v reads back as %v", when, got)
 		}
 	}
@@ -70,7 +70,7 @@ func TestTimesBeyondKeys(t *testing.T) {
 
 func TestAfter(t *testing.T) {
 	for _, c := range [][2]string{{"q/", "q0"}, {"a\xff", "b"}, {"a\x00", "a\x01"}, {"\xff\xff", ""}} {
-		if got := after([]byte(c[0])); string(got) != c[1] {
+		if got := After([]byte(c[0])); string(got) != c[1] {
 			t.Errorf("after %q: %q, want %q", c[0], got, c[1])
 		}
 	}
@@ -78,16 +78,16 @@ func TestAfter(t *testing.T) {
 
 func TestStateRecord(t *testing.T) {
 	d := relay.Delivery{Attempts: 3, Due: time.Now().UTC().Round(0), Held: true, Account: "7"}
-	v, err := encodeDelivery(d, false)
+	v, err := EncodeDelivery(d, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	moved := state{attempts: 4, due: d.Due.Add(time.Hour)}
-	got, _, err := decodeDelivery(withState(v, moved))
-	if err != nil || got.Attempts != 4 || got.Held || !got.Due.Equal(moved.due) || got.Account != "7" {
+	moved := State{Attempts: 4, Due: d.Due.Add(time.Hour)}
+	got, _, err := DecodeDelivery(WithState(v, moved))
+	if err != nil || got.Attempts != 4 || got.Held || !got.Due.Equal(moved.Due) || got.Account != "7" {
 		t.Fatalf("%+v, %v", got, err)
 	}
-	if moved.same(stateOf(d)) || !stateOf(d).same(state{attempts: 3, due: d.Due}) {
+	if moved.Same(StateOf(d)) || !StateOf(d).Same(State{Attempts: 3, Due: d.Due}) {
 		t.Fatal("a claim ends by attempts or due, not by a hold")
 	}
 }
@@ -99,7 +99,7 @@ func TestUnrecordableDelivery(t *testing.T) {
 		"evidence": {Last: &relay.Attempt{Hosts: []relay.HostEvidence{host}}},
 		"account":  {Account: account.ID(bytes.Repeat([]byte("1"), 256))},
 	} {
-		if _, err := encodeDelivery(d, true); !errors.Is(err, relay.ErrUnrecordable) {
+		if _, err := EncodeDelivery(d, true); !errors.Is(err, relay.ErrUnrecordable) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -107,27 +107,27 @@ func TestUnrecordableDelivery(t *testing.T) {
 
 // Whatever stands in the database, reading it is an error at worst.
 func FuzzParse(f *testing.F) {
-	e := indexEntry{due: time.Now(), who: "1", lane: relay.Lane{Destination: "a.example", Class: "t"}}
-	f.Add(e.encode(pReady))
-	f.Add(outboxKey("e", 7))
-	f.Add(blockTimeKey("1", "a@example.com", time.Now()))
-	v, _ := encodeDelivery(relay.Delivery{Account: "1"}, true)
+	e := IndexEntry{Due: time.Now(), Who: "1", Lane: relay.Lane{Destination: "a.example", Class: "t"}}
+	f.Add(e.Encode(Ready))
+	f.Add(RowKey("e", 7))
+	f.Add(BlockTimeKey("1", "a@example.com", time.Now()))
+	v, _ := EncodeDelivery(relay.Delivery{Account: "1"}, true)
 	f.Add(v)
-	f.Add(deliveryKey(relay.DeliveryKey{Number: 3}))
+	f.Add(DeliveryKey(relay.DeliveryKey{Number: 3}))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if e, err := parseIndexKey(b); err == nil && !bytes.Equal(e.encode(string(b[:2])), b) {
-			t.Errorf("index key %q reads back as %q", b, e.encode(string(b[:2])))
+		if e, err := ParseIndexKey(b); err == nil && !bytes.Equal(e.Encode(string(b[:2])), b) {
+			t.Errorf("index key %q reads back as %q", b, e.Encode(string(b[:2])))
 		}
-		if id, seq, err := parseOutboxKey(b); err == nil && !bytes.Equal(outboxKey(id, seq)[2:], b[2:]) {
+		if id, seq, err := ParseRowKey(b); err == nil && !bytes.Equal(RowKey(id, seq)[2:], b[2:]) {
 			t.Errorf("outbox key %q", b)
 		}
-		if k, err := parseDeliveryKey(b); err == nil && !bytes.Equal(deliveryKey(k)[2:], b[2:]) {
+		if k, err := ParseDeliveryKey(b); err == nil && !bytes.Equal(DeliveryKey(k)[2:], b[2:]) {
 			t.Errorf("delivery key %q", b)
 		}
-		parseSpooledKey(b)
-		parseBlockTimeKey(b, []byte("t/1\x00"))
-		decodeDelivery(b)
-		owner(b)
-		after(b)
+		ParseSpooledKey(b)
+		ParseBlockTimeKey(b, []byte("t/1\x00"))
+		DecodeDelivery(b)
+		Owner(b)
+		After(b)
 	})
 }
