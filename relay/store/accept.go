@@ -13,6 +13,7 @@ import (
 	"tlsrelay/events"
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/engine"
 	"tlsrelay/relay/store/layout"
 )
 
@@ -31,30 +32,30 @@ func (s *Store) Accept(ctx context.Context, m relay.Message, ds []relay.Delivery
 		d.Discard()
 		return err
 	}
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		d.Discard()
 		return err
 	}
-	defer s.leave()
-	if err := s.admits(en, &m, ds); err != nil {
+	defer s.engine.Leave()
+	if err := s.admits(db, &m, ds); err != nil {
 		d.Discard()
 		return err
 	}
 	defer d.end()
-	w := s.newWrite(en)
+	w := s.newWrite(db)
 	defer w.close()
 	if err := w.accept(m, ds, d); err != nil {
 		d.Discard()
 		return err
 	}
 	w.tell(&m, evs)
-	room, err := s.reserveIn(en, m.Account, w.room(d))
+	room, err := s.reserve(m.Account, w.room(d))
 	if err != nil {
 		d.Discard()
 		return err
 	}
-	defer room.end()
+	defer room.End()
 	if err := w.body(m.ID, d); err != nil {
 		return err
 	}
@@ -71,12 +72,12 @@ func (s *Store) Accept(ctx context.Context, m relay.Message, ds []relay.Delivery
 
 // admits says whether the account of a message may have it. Reports come by
 // Commit, and are never refused.
-func (s *Store) admits(en *engine, m *relay.Message, ds []relay.Delivery) error {
+func (s *Store) admits(db *engine.DB, m *relay.Message, ds []relay.Delivery) error {
 	n := 0
 	for i := range ds {
 		n += len(ds[i].Recipients)
 	}
-	return en.tally.admits(&s.bounds, m.Account, ds, n)
+	return s.tally.admits(&s.bounds, m.Account, ds, n)
 }
 
 // accept adds a message to w, all but its body.
@@ -212,7 +213,7 @@ func (w *write) weigh(who account.ID, octets int64) {
 // been committed.
 type write struct {
 	s     *Store
-	en    *engine
+	db    *engine.DB
 	batch *pebble.Batch
 	keys  [][]byte // that are set
 
@@ -232,9 +233,9 @@ const maxScratch = 64 << 10
 
 var scratches = sync.Pool{New: func() any { b := make([]byte, 0, 1<<10); return &b }}
 
-func (s *Store) newWrite(en *engine) *write {
+func (s *Store) newWrite(db *engine.DB) *write {
 	return &write{
-		s: s, en: en, batch: en.db.NewBatch(), keys: make([][]byte, 0, 4),
+		s: s, db: db, batch: db.NewBatch(), keys: make([][]byte, 0, 4),
 		scratch: scratches.Get().(*[]byte),
 	}
 }
@@ -246,18 +247,18 @@ func (w *write) set(key, value []byte) error {
 
 // commit applies the batch and then what it means in memory.
 func (w *write) commit(sync bool) error {
-	err := w.en.apply(w.batch, sync)
+	err := w.db.Apply(w.batch, sync)
 	w.s.tickets.end(w.ticket)
 	w.ticket = nil
 	if err != nil {
 		return err
 	}
 	w.batch = nil
-	w.en.depth.messages.Add(w.messages)
-	w.en.depth.waiting.Add(w.waiting)
-	w.en.depth.held.Add(w.held)
+	w.s.depth.messages.Add(w.messages)
+	w.s.depth.waiting.Add(w.waiting)
+	w.s.depth.held.Add(w.held)
 	for _, m := range w.moved {
-		w.en.tally.add(m)
+		w.s.tally.add(m)
 	}
 	w.noteBoxes()
 	for _, e := range w.claimed {
@@ -278,7 +279,7 @@ func (w *write) close() {
 		w.s.spooled.drop(id)
 	}
 	w.spooled = nil
-	if w.batch != nil && w.en.failure() == nil {
+	if w.batch != nil && w.db.Failure() == nil {
 		w.batch.Close()
 	}
 	w.batch = nil
@@ -305,19 +306,19 @@ func (w *write) doubt() {
 }
 
 // settleDoubts takes out what was not acknowledged.
-func (s *Store) settleDoubts(en *engine) error {
+func (s *Store) settleDoubts(db *engine.DB) error {
 	s.doubts.mu.Lock()
 	defer s.doubts.mu.Unlock()
 	if len(s.doubts.keys) == 0 {
 		return nil
 	}
-	b := en.db.NewBatch()
+	b := db.NewBatch()
 	for _, key := range s.doubts.keys {
 		if err := b.Delete(key, nil); err != nil {
 			return err
 		}
 	}
-	if err := en.apply(b, true); err != nil {
+	if err := db.Apply(b, true); err != nil {
 		return err
 	}
 	s.doubts.keys = nil
@@ -327,25 +328,25 @@ func (s *Store) settleDoubts(en *engine) error {
 // Body opens the stored content of a message: relay.ErrNotFound when the
 // message has left the queue, relay.ErrNoBody when it is there without it.
 func (s *Store) Body(_ context.Context, id relay.MessageID) (relay.Body, error) {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return nil, err
 	}
-	defer s.leave()
+	defer s.engine.Leave()
 	if s.spooled.has(id) {
 		return s.openSpool(id)
 	}
 	if body := s.warm.get(id); body != nil {
 		return body, nil
 	}
-	v, found, err := en.get(layout.BodyKey(id))
+	v, found, err := db.Get(layout.BodyKey(id))
 	switch {
 	case err != nil:
 		return nil, err
 	case found:
 		return inlineBody(v), nil
 	}
-	queued, err := en.queues(id, func(relay.DeliveryKey) bool { return true })
+	queued, err := queues(db, id, func(relay.DeliveryKey) bool { return true })
 	switch {
 	case err != nil:
 		return nil, err
@@ -361,12 +362,12 @@ func (s *Store) openSpool(id relay.MessageID) (relay.Body, error) {
 		return nil, fmt.Errorf("%w: %s", relay.ErrNoBody, id)
 	}
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, engine.Unavailable(err)
 	}
 	info, err := file.Stat()
 	if err != nil {
 		file.Close()
-		return nil, unavailable(err)
+		return nil, engine.Unavailable(err)
 	}
 	return spoolBody{file: file, size: info.Size()}, nil
 }

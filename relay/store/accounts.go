@@ -15,6 +15,7 @@ import (
 	"tlsrelay/events/webhook"
 	"tlsrelay/policy/account"
 	"tlsrelay/policy/domain"
+	"tlsrelay/relay/store/engine"
 	"tlsrelay/relay/store/layout"
 )
 
@@ -73,24 +74,24 @@ func (m *memory) deleteKey(id string) {
 
 // loadMemory reads the copy anew, all of it or nothing: while the database
 // cannot be read, what was known before goes on being known.
-func (s *Store) loadMemory(en *engine) error {
-	accounts, err := loadAll(en, layout.Accounts, func(a account.Account) account.ID { return a.ID })
+func (s *Store) loadMemory(db *engine.DB) error {
+	accounts, err := loadAll(db, layout.Accounts, func(a account.Account) account.ID { return a.ID })
 	if err != nil {
 		return err
 	}
-	keys, err := loadAll(en, layout.Keys, func(k account.Key) string { return k.ID })
+	keys, err := loadAll(db, layout.Keys, func(k account.Key) string { return k.ID })
 	if err != nil {
 		return err
 	}
-	overrides, err := loadAll(en, layout.Overrides, idOfOverride)
+	overrides, err := loadAll(db, layout.Overrides, idOfOverride)
 	if err != nil {
 		return err
 	}
-	endpoints, err := loadAll(en, layout.Endpoints, func(e webhook.Endpoint) string { return e.ID })
+	endpoints, err := loadAll(db, layout.Endpoints, func(e webhook.Endpoint) string { return e.ID })
 	if err != nil {
 		return err
 	}
-	if err := s.resumeOutbox(en); err != nil {
+	if err := s.resumeOutbox(db); err != nil {
 		return err
 	}
 	m := &s.mem
@@ -115,10 +116,10 @@ func (s *Store) loadMemory(en *engine) error {
 }
 
 // resumeOutbox finds the highest sequence number in use.
-func (s *Store) resumeOutbox(en *engine) error {
-	it, err := en.db.NewIter(&pebble.IterOptions{LowerBound: []byte(layout.Outbox), UpperBound: layout.After([]byte(layout.Outbox))})
+func (s *Store) resumeOutbox(db *engine.DB) error {
+	it, err := db.NewIter([]byte(layout.Outbox), layout.After([]byte(layout.Outbox)))
 	if err != nil {
-		return en.readError(err)
+		return db.ReadError(err)
 	}
 	next := uint64(1)
 	for ok := it.First(); ok; {
@@ -140,9 +141,9 @@ func (s *Store) resumeOutbox(en *engine) error {
 	return it.Close()
 }
 
-func loadAll[K comparable, V any](en *engine, prefix string, id func(V) K) (map[K]V, error) {
+func loadAll[K comparable, V any](db *engine.DB, prefix string, id func(V) K) (map[K]V, error) {
 	all := make(map[K]V)
-	err := en.eachPrefix([]byte(prefix), func(_, value []byte) (bool, error) {
+	err := db.EachPrefix([]byte(prefix), func(_, value []byte) (bool, error) {
 		v, err := layout.Decode[V](value)
 		if err != nil {
 			return false, err
@@ -157,23 +158,23 @@ func loadAll[K comparable, V any](en *engine, prefix string, id func(V) K) (map[
 // with the memory locked. The rows of the endpoints that are gone by that are
 // counted no more. The caller holds s.writing.
 func (s *Store) change(fill func(b *pebble.Batch) error, apply func(m *memory), gone ...string) error {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return err
 	}
-	defer s.leave()
-	b := en.db.NewBatch()
+	defer s.engine.Leave()
+	b := db.NewBatch()
 	if err := fill(b); err != nil {
 		return errors.Join(err, b.Close())
 	}
-	if err := en.apply(b, true); err != nil {
+	if err := db.Apply(b, true); err != nil {
 		return err
 	}
 	s.mem.mu.Lock()
 	apply(&s.mem)
 	s.mem.mu.Unlock()
 	for _, endpoint := range gone {
-		en.boxes.drop(endpoint)
+		s.boxes.drop(endpoint)
 	}
 	return nil
 }
@@ -267,12 +268,12 @@ func (s *Store) countAccounts() int {
 
 // lastAccount is the highest number given out; the parent's is always taken.
 func (s *Store) lastAccount() (uint64, error) {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return 0, err
 	}
-	defer s.leave()
-	v, found, err := en.get([]byte(layout.CounterAccounts))
+	defer s.engine.Leave()
+	v, found, err := db.Get([]byte(layout.CounterAccounts))
 	if err != nil || !found {
 		return number(account.Parent), err
 	}

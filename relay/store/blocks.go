@@ -11,6 +11,7 @@ import (
 
 	"tlsrelay/events"
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/engine"
 	"tlsrelay/relay/store/layout"
 )
 
@@ -23,7 +24,7 @@ func sameRow(a, b events.Block) bool {
 
 // putBlock adds a row, or replaces an older one. The caller holds lockBlocks.
 func (w *write) putBlock(row events.Block) error {
-	old, found, err := w.en.block(row.Account, row.Email)
+	old, found, err := block(w.db, row.Account, row.Email)
 	if err != nil {
 		return err
 	}
@@ -45,8 +46,8 @@ func (w *write) putBlock(row events.Block) error {
 	)
 }
 
-func (en *engine) block(who, email string) (b events.Block, found bool, err error) {
-	v, found, err := en.get(layout.BlockKey(who, email))
+func block(db *engine.DB, who, email string) (b events.Block, found bool, err error) {
+	v, found, err := db.Get(layout.BlockKey(who, email))
 	if err != nil || !found {
 		return b, false, err
 	}
@@ -57,11 +58,11 @@ func (en *engine) block(who, email string) (b events.Block, found bool, err erro
 // Blocks lists an account's rows, newest first, and says how many match in
 // all.
 func (s *Store) Blocks(ctx context.Context, who string, f events.BlockFilter) (rows []events.Block, total int, err error) {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return nil, 0, err
 	}
-	defer s.leave()
+	defer s.engine.Leave()
 	prefix := layout.ScopedKey(layout.BlockTimes, who, "")
 	lower, upper := prefix, layout.After(prefix)
 	// The index is in falling order of time.
@@ -75,7 +76,7 @@ func (s *Store) Blocks(ctx context.Context, who string, f events.BlockFilter) (r
 		return nil, 0, nil
 	}
 	looked := 0
-	err = en.each(lower, upper, func(key, _ []byte) (bool, error) {
+	err = db.Each(lower, upper, func(key, _ []byte) (bool, error) {
 		if looked++; looked%256 == 0 {
 			runtime.Gosched() // a list may be as long as its account likes
 		}
@@ -90,7 +91,7 @@ func (s *Store) Blocks(ctx context.Context, who string, f events.BlockFilter) (r
 		if total <= f.Offset || f.Limit > 0 && len(rows) == f.Limit {
 			return true, ctx.Err()
 		}
-		row, found, err := en.block(who, email)
+		row, found, err := block(db, who, email)
 		if found {
 			rows = append(rows, row)
 		}
@@ -101,12 +102,12 @@ func (s *Store) Blocks(ctx context.Context, who string, f events.BlockFilter) (r
 
 // Block finds the row of one address.
 func (s *Store) Block(_ context.Context, who, email string) (events.Block, error) {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return events.Block{}, err
 	}
-	defer s.leave()
-	b, found, err := en.block(who, email)
+	defer s.engine.Leave()
+	b, found, err := block(db, who, email)
 	if err == nil && !found {
 		err = errNoBlock
 	}
@@ -115,20 +116,20 @@ func (s *Store) Block(_ context.Context, who, email string) (events.Block, error
 
 // DeleteBlock removes one row.
 func (s *Store) DeleteBlock(_ context.Context, who, email string) error {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.engine.Leave()
 	defer s.lockBlocks(who)()
-	row, found, err := en.block(who, email)
+	row, found, err := block(db, who, email)
 	if err != nil {
 		return err
 	}
 	if !found {
 		return errNoBlock
 	}
-	b := en.db.NewBatch()
+	b := db.NewBatch()
 	err = errors.Join(
 		b.Delete(layout.BlockKey(who, email), nil),
 		b.Delete(layout.BlockTimeKey(who, row.Email, row.Created), nil),
@@ -136,23 +137,23 @@ func (s *Store) DeleteBlock(_ context.Context, who, email string) error {
 	if err != nil {
 		return err
 	}
-	return en.apply(b, true)
+	return db.Apply(b, true)
 }
 
 // DeleteBlocks removes all rows of an account.
 func (s *Store) DeleteBlocks(_ context.Context, who string) error {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.engine.Leave()
 	defer s.lockBlocks(who)()
-	b := en.db.NewBatch()
+	b := db.NewBatch()
 	for _, prefix := range []string{layout.Blocks, layout.BlockTimes} {
 		own := layout.ScopedKey(prefix, who, "")
 		if err := b.DeleteRange(own, layout.After(own), nil); err != nil {
 			return err
 		}
 	}
-	return en.apply(b, true)
+	return db.Apply(b, true)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"go.uber.org/zap"
 
+	"tlsrelay/relay/store/engine"
 	"tlsrelay/relay/store/layout"
 )
 
@@ -47,14 +48,19 @@ type box struct {
 	octets  int64
 }
 
+// reset forgets all, for another instance of the database.
+func (b *boxes) reset(bound int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.of, b.accounts, b.full = make(map[string]*box), make(map[string]int64), make(map[string]struct{})
+	b.total, b.bound = box{}, bound
+}
+
 // add takes in that an endpoint has more rows, or less, and reports whether its
 // account has too many by that.
 func (b *boxes) add(account, endpoint string, rows int, octets int64) (full bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.of == nil {
-		b.of, b.accounts, b.full = make(map[string]*box), make(map[string]int64), make(map[string]struct{})
-	}
 	at := b.of[endpoint]
 	if at == nil {
 		at = &box{account: account}
@@ -117,7 +123,7 @@ func (b *boxes) takeFull() (accounts []string) {
 }
 
 // countOutbox adds what was in the outbox at the opening.
-func (s *Store) countOutbox(ctx context.Context, en *engine, snap *pebble.Snapshot) error {
+func (s *Store) countOutbox(ctx context.Context, db *engine.DB, at pebble.Reader) error {
 	var run box
 	var endpoint string
 	n := 0
@@ -125,9 +131,9 @@ func (s *Store) countOutbox(ctx context.Context, en *engine, snap *pebble.Snapsh
 		if run.rows == 0 {
 			return
 		}
-		s.countRows(en, endpoint, run.rows, run.octets)
+		s.countRows(endpoint, run.rows, run.octets)
 	}
-	err := en.eachIn(snap, []byte(layout.Outbox), layout.After([]byte(layout.Outbox)), func(key, v []byte) (bool, error) {
+	err := db.EachIn(at, []byte(layout.Outbox), layout.After([]byte(layout.Outbox)), func(key, v []byte) (bool, error) {
 		id, _, err := layout.ParseRowKey(key)
 		if err != nil {
 			return false, err
@@ -139,7 +145,7 @@ func (s *Store) countOutbox(ctx context.Context, en *engine, snap *pebble.Snapsh
 		run.rows++
 		run.octets += int64(len(key) + len(v))
 		if n++; n%4096 == 0 {
-			err = errors.Join(ctx.Err(), en.failure())
+			err = errors.Join(ctx.Err(), db.Failure())
 		}
 		return err == nil, err
 	})
@@ -149,10 +155,10 @@ func (s *Store) countOutbox(ctx context.Context, en *engine, snap *pebble.Snapsh
 
 // countRows takes in that an endpoint has more rows, or less. The rows of one that is
 // gone count for nothing: whoever deletes it drops what there is of them afterwards.
-func (s *Store) countRows(en *engine, endpoint string, rows int, octets int64) {
+func (s *Store) countRows(endpoint string, rows int, octets int64) {
 	s.mem.mu.RLock()
 	defer s.mem.mu.RUnlock()
-	if p, ok := s.mem.endpoints[endpoint]; ok && en.boxes.add(p.Account, endpoint, rows, octets) {
+	if p, ok := s.mem.endpoints[endpoint]; ok && s.boxes.add(p.Account, endpoint, rows, octets) {
 		signal(s.overfull)
 	}
 }
@@ -174,12 +180,10 @@ func (s *Store) shedLoop(ctx context.Context) {
 }
 
 func (s *Store) fullAccounts() []string {
-	en, err := s.enter()
-	if err != nil {
+	if s.engine.Ready() != nil {
 		return nil
 	}
-	defer s.leave()
-	return en.boxes.takeFull()
+	return s.boxes.takeFull()
 }
 
 // shedAccount gives up the oldest events of an account, until it has room again.
@@ -202,25 +206,33 @@ func (s *Store) shedAccount(ctx context.Context, account string) error {
 	return nil
 }
 
+// signal wakes whoever waits for c; it never blocks.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
 // shedPart gives up some of an account's oldest events, none when it has room.
 func (s *Store) shedPart(ctx context.Context, account string) (gone removed, err error) {
 	points, err := s.Endpoints(ctx, account)
 	if err != nil {
 		return gone, err
 	}
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return gone, err
 	}
-	defer s.leave()
-	excess := en.boxes.excess(account)
+	defer s.engine.Leave()
+	excess := s.boxes.excess(account)
 	if excess <= 0 {
 		return gone, nil
 	}
 	limit := s.tickets.limit()
 	oldest, first := "", uint64(math.MaxUint64)
 	for _, p := range points {
-		seq, ok, err := s.firstRow(en, p.ID, limit)
+		seq, ok, err := s.firstRow(db, p.ID, limit)
 		if err != nil {
 			return gone, err
 		}
@@ -231,16 +243,16 @@ func (s *Store) shedPart(ctx context.Context, account string) (gone removed, err
 	if oldest == "" {
 		return gone, nil
 	}
-	return s.removeRows(en, oldest, 0, limit, min(excess, s.o.MaxEvents/shedParts))
+	return s.removeRows(db, oldest, 0, limit, min(excess, s.o.MaxEvents/shedParts))
 }
 
 // firstRow gives the number of the oldest row of an endpoint below limit.
-func (s *Store) firstRow(en *engine, endpoint string, limit uint64) (seq uint64, ok bool, err error) {
+func (s *Store) firstRow(db *engine.DB, endpoint string, limit uint64) (seq uint64, ok bool, err error) {
 	from := s.mem.sent.get(endpoint)
 	if from >= limit {
 		return 0, false, nil
 	}
-	err = en.each(layout.RowKey(endpoint, from), layout.RowKey(endpoint, limit), func(key, _ []byte) (bool, error) {
+	err = db.Each(layout.RowKey(endpoint, from), layout.RowKey(endpoint, limit), func(key, _ []byte) (bool, error) {
 		_, seq, err = layout.ParseRowKey(key)
 		ok = err == nil
 		return false, err
@@ -279,6 +291,6 @@ type boxMove struct {
 // noteBoxes takes in what a batch has added.
 func (w *write) noteBoxes() {
 	for _, r := range w.boxes {
-		w.s.countRows(w.en, r.endpoint, r.rows, r.octets)
+		w.s.countRows(r.endpoint, r.rows, r.octets)
 	}
 }

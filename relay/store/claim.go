@@ -8,11 +8,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"go.uber.org/zap"
 
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/engine"
 	"tlsrelay/relay/store/layout"
 )
 
@@ -43,14 +43,14 @@ func (s *Store) Backlogs(ctx context.Context, yield func(relay.Backlog) bool) er
 // backlogs gathers some from key from on; next is where it stopped, nil at
 // the end.
 func (s *Store) backlogs(ctx context.Context, from []byte) (got []relay.Backlog, next []byte, err error) {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return nil, nil, err
 	}
-	defer s.leave()
-	it, err := en.db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: layout.After([]byte(layout.Ready))})
+	defer s.engine.Leave()
+	it, err := db.NewIter(from, layout.After([]byte(layout.Ready)))
 	if err != nil {
-		return nil, nil, en.readError(err)
+		return nil, nil, db.ReadError(err)
 	}
 	for ok := it.First(); ok; ok = it.SeekGE(next) {
 		e, err := layout.ParseIndexKey(it.Key())
@@ -67,7 +67,7 @@ func (s *Store) backlogs(ctx context.Context, from []byte) (got []relay.Backlog,
 		}
 	}
 	if err := it.Close(); err != nil {
-		return nil, nil, en.readError(err)
+		return nil, nil, db.ReadError(err)
 	}
 	return got, nil, nil
 }
@@ -80,16 +80,16 @@ func (s *Store) backlogs(ctx context.Context, from []byte) (got []relay.Backlog,
 // a crash loop from storming a receiver, not to keep a promise; when it is
 // lost, an attempt goes uncounted.
 func (s *Store) Claim(ctx context.Context, lane relay.Lane, who account.ID, now time.Time, n int, lease func(attempts int) time.Time, inHand func(relay.DeliveryKey) bool) (got []relay.Claimed, next time.Time, err error) {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return nil, next, err
 	}
-	defer s.leave()
+	defer s.engine.Leave()
 	prefix := layout.QueuePrefix(layout.Ready, lane, who)
 	low := s.lows.begin(prefix)
 	var first []byte // the first entry left behind
 
-	err = en.each(low.from, layout.After(prefix), func(key, _ []byte) (bool, error) {
+	err = db.Each(low.from, layout.After(prefix), func(key, _ []byte) (bool, error) {
 		e, err := layout.ParseIndexKey(key)
 		if err != nil {
 			return false, err
@@ -106,10 +106,10 @@ func (s *Store) Claim(ctx context.Context, lane relay.Lane, who account.ID, now 
 			}
 			return true, ctx.Err()
 		}
-		c, err := s.claim(en, e, lease)
+		c, err := s.claim(db, e, lease)
 		if err != nil {
 			s.unclaimable(e, err)
-			if failed := en.failure(); failed != nil {
+			if failed := db.Failure(); failed != nil {
 				return false, failed
 			}
 			if first == nil {
@@ -124,7 +124,7 @@ func (s *Store) Claim(ctx context.Context, lane relay.Lane, who account.ID, now 
 	})
 	s.lows.end(prefix, low, first, err == nil)
 	if len(got) > 0 {
-		signal(s.urgent)
+		s.engine.SyncNow()
 		err = nil // what has been claimed is the caller's
 	}
 	return got, next, err
@@ -137,9 +137,9 @@ func (s *Store) unclaimable(e layout.IndexEntry, err error) {
 }
 
 // claim takes one delivery, nil if it went another way since it was seen.
-func (s *Store) claim(en *engine, e layout.IndexEntry, lease func(attempts int) time.Time) (*relay.Claimed, error) {
+func (s *Store) claim(db *engine.DB, e layout.IndexEntry, lease func(attempts int) time.Time) (*relay.Claimed, error) {
 	defer s.lockMessage(e.Key.Message)()
-	v, st, err := en.waiting(e.Key)
+	v, st, err := waiting(db, e.Key)
 	if errors.Is(err, relay.ErrNotFound) {
 		return nil, nil
 	}
@@ -147,20 +147,20 @@ func (s *Store) claim(en *engine, e layout.IndexEntry, lease func(attempts int) 
 		return nil, err
 	}
 	st.Attempts++
-	return s.reclaim(en, v, st, lease(st.Attempts))
+	return s.reclaim(db, v, st, lease(st.Attempts))
 }
 
 // reclaim gives the delivery recorded in v the attempts of st and a lease.
-func (s *Store) reclaim(en *engine, v []byte, st layout.State, lease time.Time) (*relay.Claimed, error) {
+func (s *Store) reclaim(db *engine.DB, v []byte, st layout.State, lease time.Time) (*relay.Claimed, error) {
 	d, was, err := layout.DecodeDelivery(v)
 	if err != nil {
 		return nil, err
 	}
-	m, err := en.message(d.Key.Message)
+	m, err := message(db, d.Key.Message)
 	if err != nil {
 		return nil, err
 	}
-	w := s.newWrite(en)
+	w := s.newWrite(db)
 	defer w.close()
 	st.Due = lease
 	d.Attempts, d.Due = st.Attempts, lease
@@ -181,8 +181,8 @@ func (s *Store) reclaim(en *engine, v []byte, st layout.State, lease time.Time) 
 
 // waiting reads the record of a queued delivery; relay.ErrNotFound when there
 // is none, or it has finished.
-func (en *engine) waiting(k relay.DeliveryKey) (v []byte, st layout.State, err error) {
-	v, found, err := en.get(layout.DeliveryKey(k))
+func waiting(db *engine.DB, k relay.DeliveryKey) (v []byte, st layout.State, err error) {
+	v, found, err := db.Get(layout.DeliveryKey(k))
 	if found {
 		st, err = layout.DecodeState(v)
 	}
@@ -191,8 +191,8 @@ func (en *engine) waiting(k relay.DeliveryKey) (v []byte, st layout.State, err e
 
 // standing reads the state of a queued delivery, as waiting does, and no more of
 // its record than that.
-func (en *engine) standing(k relay.DeliveryKey) (st layout.State, err error) {
-	found, err := en.read(layout.DeliveryKey(k), func(v []byte) (err error) {
+func standing(db *engine.DB, k relay.DeliveryKey) (st layout.State, err error) {
+	found, err := db.Read(layout.DeliveryKey(k), func(v []byte) (err error) {
 		st, err = layout.DecodeState(v)
 		return err
 	})
@@ -209,8 +209,8 @@ func stillQueued(k relay.DeliveryKey, found bool, st layout.State, err error) er
 }
 
 // queues reports whether a delivery of a message is queued that counts.
-func (en *engine) queues(id relay.MessageID, counts func(relay.DeliveryKey) bool) (found bool, err error) {
-	err = en.eachPrefix(layout.DeliveriesPrefix(id), func(key, v []byte) (bool, error) {
+func queues(db *engine.DB, id relay.MessageID, counts func(relay.DeliveryKey) bool) (found bool, err error) {
+	err = db.EachPrefix(layout.DeliveriesPrefix(id), func(key, v []byte) (bool, error) {
 		k, err := layout.ParseDeliveryKey(key)
 		found = err == nil && counts(k) && isQueued(v)
 		return err == nil && !found, err
@@ -226,8 +226,8 @@ func isQueued(v []byte) bool {
 }
 
 // message reads a message's record.
-func (en *engine) message(id relay.MessageID) (m relay.Message, err error) {
-	v, found, err := en.get(layout.MessageKey(id))
+func message(db *engine.DB, id relay.MessageID) (m relay.Message, err error) {
+	v, found, err := db.Get(layout.MessageKey(id))
 	if err != nil {
 		return m, err
 	}

@@ -26,18 +26,18 @@ import (
 // have happened or not. Another Commit of the same transition finds out: it makes it
 // happen, or returns nil because it had.
 func (s *Store) Commit(_ context.Context, t relay.Transition) error {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.engine.Leave()
 	if len(t.Blocks) > 0 {
 		defer s.lockBlocks(t.Blocks[0].Account)() // all are of the message's
 	}
 	id := t.Before.Key.Message
 	defer s.lockMessage(id)()
 
-	w := s.newWrite(en)
+	w := s.newWrite(db)
 	defer w.close()
 	held, err := w.giveUp(t)
 	if err != nil {
@@ -63,7 +63,7 @@ func (s *Store) Commit(_ context.Context, t relay.Transition) error {
 	}
 	if !sync {
 		s.unsynced.add(t)
-		signal(s.soon)
+		s.engine.SyncSoon()
 	}
 	if !gone {
 		return nil
@@ -119,7 +119,7 @@ func (s *Store) refused(w *write, t relay.Transition, err error) error {
 // The record tells: it has the attempt in it, and claims and operators only
 // touch the state before the text.
 func (w *write) happened(t relay.Transition) (bool, error) {
-	v, found, err := w.en.get(layout.DeliveryKey(t.Before.Key))
+	v, found, err := w.db.Get(layout.DeliveryKey(t.Before.Key))
 	if err != nil || !found {
 		return false, err
 	}
@@ -184,7 +184,7 @@ func renews(t relay.Transition) bool {
 // giveUp checks that the delivery is as claimed and takes its place in the
 // queue away. held is whether it was held since.
 func (w *write) giveUp(t relay.Transition) (held bool, err error) {
-	st, err := w.en.standing(t.Before.Key)
+	st, err := standing(w.db, t.Before.Key)
 	if err != nil {
 		return false, err
 	}
@@ -239,7 +239,7 @@ func (w *write) others(t relay.Transition) (bool, error) {
 	if t.Message.Deliveries == 1 {
 		return false, nil
 	}
-	return w.en.queues(t.Before.Key.Message, func(k relay.DeliveryKey) bool { return k != t.Before.Key })
+	return queues(w.db, t.Before.Key.Message, func(k relay.DeliveryKey) bool { return k != t.Before.Key })
 }
 
 // end takes a message out of the queue: its body goes.

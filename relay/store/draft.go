@@ -13,6 +13,7 @@ import (
 
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/engine"
 	"tlsrelay/relay/store/layout"
 )
 
@@ -43,8 +44,8 @@ type draft struct {
 	size  int64
 	err   error
 	ended bool
-	ours  bool        // of a report, which is part of what was promised: it asks for no room
-	room  reservation // on the disk, for what is written next
+	ours  bool               // of a report, which is part of what was promised: it asks for no room
+	room  engine.Reservation // on the disk, for what is written next
 }
 
 // drafts gives spool files names that are unique in this process and reuses
@@ -105,7 +106,7 @@ func (d *draft) write(p []byte) error {
 	for len(p) > 0 {
 		n := copy(d.buf[:cap(d.buf)], p)
 		if _, err := d.file.Write(d.buf[:n]); err != nil {
-			return unavailable(err)
+			return engine.Unavailable(err)
 		}
 		p = p[n:]
 	}
@@ -117,8 +118,8 @@ func (d *draft) reserve(n int64) (err error) {
 	if d.ours {
 		return nil
 	}
-	d.room.end()
-	d.room, err = d.s.reserveFor(d.who, int64(len(d.buf))+n+checkEvery)
+	d.room.End()
+	d.room, err = d.s.reserve(d.who, int64(len(d.buf))+n+checkEvery)
 	return err
 }
 
@@ -130,11 +131,11 @@ func (d *draft) spill() error {
 	d.s.drafts.mu.Unlock()
 	file, err := d.s.fs.Create(d.name, vfs.WriteCategoryUnspecified)
 	if err != nil {
-		return unavailable(err)
+		return engine.Unavailable(err)
 	}
 	d.file = file
 	if _, err := file.Write(d.buf); err != nil {
-		return unavailable(err)
+		return engine.Unavailable(err)
 	}
 	// A large body comes in for as long as its client likes. It needs no more of the
 	// memory than to copy through.
@@ -170,7 +171,7 @@ func (d *draft) end() {
 		return
 	}
 	d.ended = true
-	d.room.end()
+	d.room.End()
 	if buf := d.buf; cap(buf) > 0 {
 		d.s.drafts.pool.Put(&buf)
 	}
@@ -185,12 +186,12 @@ func (d *draft) keep(id relay.MessageID) error {
 		err = d.s.fs.Rename(d.name, d.s.spoolFile(id))
 	}
 	if err == nil {
-		err = d.s.syncDir(d.s.spool)
+		err = engine.SyncDir(d.s.fs, d.s.spool)
 	}
 	if err != nil {
 		d.s.remove(d.name)
 		d.s.remove(d.s.spoolFile(id))
-		return unavailable(err)
+		return engine.Unavailable(err)
 	}
 	return nil
 }
@@ -251,9 +252,9 @@ func (s *Store) sweepDrafts() error {
 // sweepSpool compares the spool files with the messages that name them: a
 // file without a message is from an Accept that was cut off, and goes. A
 // message without its file should not exist; it is reported and kept.
-func (s *Store) sweepSpool(en *engine) error {
+func (s *Store) sweepSpool(db *engine.DB) error {
 	named := make(map[relay.MessageID]struct{})
-	if err := en.eachPrefix([]byte(layout.Spooled), func(key, _ []byte) (bool, error) {
+	if err := db.EachPrefix([]byte(layout.Spooled), func(key, _ []byte) (bool, error) {
 		id, err := layout.ParseSpooledKey(key)
 		named[id] = struct{}{}
 		return err == nil, err

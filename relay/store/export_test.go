@@ -10,32 +10,31 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/engine"
 	"tlsrelay/relay/store/layout"
 )
 
 // Verify checks that the records and the indexes of the database agree.
 func (s *Store) Verify() error {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.engine.Leave()
 	var errs []error
 	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	must := func(key []byte, format string, args ...any) {
-		if _, ok, err := en.get(key); err != nil || !ok {
+		if _, ok, err := db.Get(key); err != nil || !ok {
 			fault(format+": %v", append(args, err)...)
 		}
 	}
 	each := func(prefix string, visit func(key, v []byte) error) {
-		if err := en.eachPrefix([]byte(prefix), func(k, v []byte) (bool, error) { return true, visit(k, v) }); err != nil {
+		if err := db.EachPrefix([]byte(prefix), func(k, v []byte) (bool, error) { return true, visit(k, v) }); err != nil {
 			fault("%s: %w", prefix, err)
 		}
 	}
-	queued, want := make(map[relay.MessageID]int), tally{}
+	queued, want := make(map[relay.MessageID]int), newTally()
 	each(layout.Messages, func(key, v []byte) error {
 		if !layout.IsDelivery(key) {
 			return nil
@@ -55,17 +54,18 @@ func (s *Store) Verify() error {
 		}
 		n := layout.WaitingRecipients(&d)
 		want.add(move{d.Account, d.Lane.Destination, 1, n, 0})
-		v, ok, err := en.get(layout.EntryOf(d).Encode(prefix))
+		v, ok, err := db.Get(layout.EntryOf(d).Encode(prefix))
 		if got, known := layout.ParseIndexValue(v); err != nil || !ok || known && got != n {
 			fault("delivery %s is not in the index for %d recipients, %t %v: %v", d.Key, n, ok, v, err)
 		}
 		return nil
 	})
-	s.count(context.Background(), en)
-	if got, want := en.tally.String(), want.String(); got != want {
+	s.engine.Count(context.Background(), db)
+	if got, want := s.tally.String(), want.String(); got != want {
 		fault("counted is %s, not %s", got, want)
 	}
 	var rows boxes
+	rows.reset(0)
 	each(layout.Outbox, func(key, v []byte) error {
 		id, _, err := layout.ParseRowKey(key)
 		if p, there, _ := s.Endpoint(context.Background(), id); there {
@@ -76,7 +76,7 @@ func (s *Store) Verify() error {
 		}
 		return err
 	})
-	if got, want := en.boxes.String(), rows.String(); got != want {
+	if got, want := s.boxes.String(), rows.String(); got != want {
 		fault("counted in the outbox is %s, not %s", got, want)
 	}
 	for id := range queued {
@@ -90,7 +90,7 @@ func (s *Store) Verify() error {
 		each(prefix, func(key, _ []byte) error {
 			e, err := layout.ParseIndexKey(key)
 			if err == nil {
-				_, _, err = en.waiting(e.Key)
+				_, _, err = waiting(db, e.Key)
 			}
 			return err
 		})
@@ -113,6 +113,12 @@ func (s *Store) Verify() error {
 		return err
 	})
 	return errors.Join(errs...)
+}
+
+func newTally() *tally {
+	t := &tally{}
+	t.reset(new(engine.Splits))
+	return t
 }
 
 // String lists what waits.
@@ -166,61 +172,62 @@ func (b *boxes) String() string {
 // what was there.
 func (s *Store) Waiting() (rows int, octets int64) {
 	s.Depth()
-	en, err := s.enter()
-	if err != nil {
-		return -1, -1
-	}
-	defer s.leave()
-	return en.boxes.sum()
+	return s.boxes.sum()
 }
 
 // Depth gives what the gauges show once Run has counted what was there.
 func (s *Store) Depth() (messages, waiting, held int64) {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return -1, -1, -1
 	}
-	defer s.leave()
-	for counted := false; !counted; time.Sleep(time.Millisecond) {
-		en.depth.mu.Lock()
-		counted = en.depth.start == nil
-		en.depth.mu.Unlock()
+	defer s.engine.Leave()
+	for !db.Counted() {
+		time.Sleep(time.Millisecond)
 	}
-	return en.depth.messages.Load(), en.depth.waiting.Load(), en.depth.held.Load()
-}
-
-// Trip fails the database with a reason.
-func (s *Store) Trip(reason error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	s.engine.fence.trip(reason)
+	return s.depth.messages.Load(), s.depth.waiting.Load(), s.depth.held.Load()
 }
 
 // Spoil makes the record of a delivery unreadable; restore undoes that.
 func (s *Store) Spoil(k relay.DeliveryKey) (restore func() error, err error) {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return nil, err
 	}
-	defer s.leave()
+	defer s.engine.Leave()
 	key := layout.DeliveryKey(k)
-	v, _, err := en.get(key)
+	v, _, err := db.Get(key)
 	if err != nil {
 		return nil, err
 	}
-	return func() error { return en.db.Set(key, v, pebble.Sync) }, en.db.Set(key, []byte("?"), pebble.Sync)
+	return func() error { return s.Set(key, v) }, set(db, key, []byte("?"))
+}
+
+// Set writes into the database, as another program might have.
+func (s *Store) Set(key, value []byte) error {
+	db, err := s.engine.Enter()
+	if err != nil {
+		return err
+	}
+	defer s.engine.Leave()
+	return set(db, key, value)
+}
+
+func set(db *engine.DB, key, value []byte) error {
+	b := db.NewBatch()
+	return errors.Join(b.Set(key, value, nil), db.Apply(b, true))
 }
 
 // AgeIndex takes from the index what older programs did not write there.
 func (s *Store) AgeIndex() error {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.engine.Leave()
 	var keys [][]byte
 	for _, prefix := range []string{layout.Ready, layout.Held} {
-		if err := en.eachPrefix([]byte(prefix), func(k, _ []byte) (bool, error) {
+		if err := db.EachPrefix([]byte(prefix), func(k, _ []byte) (bool, error) {
 			keys = append(keys, bytes.Clone(k))
 			return true, nil
 		}); err != nil {
@@ -228,7 +235,7 @@ func (s *Store) AgeIndex() error {
 		}
 	}
 	for _, k := range keys {
-		if err := en.db.Set(k, nil, pebble.Sync); err != nil {
+		if err := set(db, k, nil); err != nil {
 			return err
 		}
 	}
@@ -242,8 +249,10 @@ func (s *Store) Sweeping(limit relay.MessageID) (done func()) { return s.sweepin
 func (s *Store) Unsynced() int { return s.unsynced.count() }
 
 // Instance is the database as it is open now; another one after a failure.
-func (s *Store) Instance() any {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.engine
+func (s *Store) Instance() *engine.DB {
+	db, err := s.engine.Enter()
+	if err == nil {
+		s.engine.Leave()
+	}
+	return db
 }

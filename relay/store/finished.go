@@ -12,22 +12,23 @@ import (
 
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/engine"
 	"tlsrelay/relay/store/layout"
 )
 
 // Message gives a message and its deliveries, waiting and finished.
 func (s *Store) Message(_ context.Context, id relay.MessageID) (relay.Message, []relay.Delivery, error) {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return relay.Message{}, nil, err
 	}
-	defer s.leave()
-	m, err := en.message(id)
+	defer s.engine.Leave()
+	m, err := message(db, id)
 	if err != nil {
 		return m, nil, err
 	}
 	var ds []relay.Delivery
-	err = en.eachPrefix(layout.DeliveriesPrefix(id), func(_, v []byte) (bool, error) {
+	err = db.EachPrefix(layout.DeliveriesPrefix(id), func(_, v []byte) (bool, error) {
 		d, _, err := layout.DecodeDelivery(v)
 		ds = append(ds, d)
 		return err == nil, err
@@ -63,13 +64,13 @@ func (s *Store) Finished(ctx context.Context, who account.ID, since time.Time, y
 }
 
 func (s *Store) finished(ctx context.Context, who account.ID, from []byte) (got []relay.Delivery, next []byte, err error) {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return nil, nil, err
 	}
-	defer s.leave()
+	defer s.engine.Leave()
 	passed := 0
-	err = en.each(from, layout.After([]byte(layout.Messages)), func(key, v []byte) (bool, error) {
+	err = db.Each(from, layout.After([]byte(layout.Messages)), func(key, v []byte) (bool, error) {
 		if passed++; passed > stayChunk {
 			next = bytes.Clone(key)
 			return false, nil
@@ -126,20 +127,20 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 		return err
 	}
 	defer s.sweeping(limit)()
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return err
 	}
-	defer s.leave()
-	spared, err := en.neededBefore(ctx, limit)
+	defer s.engine.Leave()
+	spared, err := neededBefore(db, ctx, limit)
 	if err != nil {
 		return err
 	}
-	b := en.db.NewBatch()
+	b := db.NewBatch()
 	from := []byte(layout.Messages)
 	for _, id := range append(spared, limit) {
 		to := layout.MessageKey(id)
-		some, err := en.hasAny(from, to)
+		some, err := db.HasAny(from, to)
 		if err == nil && some {
 			// One tombstone for all up to the next that stays, however many.
 			err = b.DeleteRange(from, to, nil)
@@ -149,30 +150,21 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 		}
 		from = layout.After(to)
 	}
-	if err := en.apply(b, false); err != nil {
+	if err := db.Apply(b, false); err != nil {
 		return err
 	}
-	signal(s.soon)
+	s.engine.SyncSoon()
 	return nil
 }
 
 // hasBefore reports whether anything is kept of messages below limit.
 func (s *Store) hasBefore(limit relay.MessageID) (bool, error) {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return false, err
 	}
-	defer s.leave()
-	return en.hasAny([]byte(layout.Messages), layout.MessageKey(limit))
-}
-
-// hasAny reports whether there is a key from lower to below upper.
-func (en *engine) hasAny(lower, upper []byte) (some bool, err error) {
-	err = en.each(lower, upper, func(_, _ []byte) (bool, error) {
-		some = true
-		return false, nil
-	})
-	return some, err
+	defer s.engine.Leave()
+	return db.HasAny([]byte(layout.Messages), layout.MessageKey(limit))
 }
 
 // sweeping keeps messages with ids below limit from being accepted until done
@@ -182,9 +174,7 @@ func (en *engine) hasAny(lower, upper []byte) (some bool, err error) {
 func (s *Store) sweeping(limit relay.MessageID) (done func()) {
 	s.sweeps.Lock()
 	set := func(id relay.MessageID) {
-		s.mu.Lock() // and so after every Accept that did not see it
-		defer s.mu.Unlock()
-		s.sweptTo = id
+		s.engine.Alone(func() { s.sweptTo = id }) // and so after every Accept that did not see it
 	}
 	set(limit)
 	return func() {
@@ -200,8 +190,8 @@ var errSwept = fmt.Errorf("%w: the message began before the oldest evidence that
 // the outbox, in order. All is read as of one moment: what is held or released in
 // between would be seen in neither index, and the last events of a message are
 // there when it is queued no more.
-func (en *engine) neededBefore(ctx context.Context, limit relay.MessageID) (ids []relay.MessageID, err error) {
-	snap := en.db.NewSnapshot()
+func neededBefore(db *engine.DB, ctx context.Context, limit relay.MessageID) (ids []relay.MessageID, err error) {
+	snap := db.NewSnapshot()
 	defer func() { err = errors.Join(err, snap.Close()) }()
 	need := func(id relay.MessageID) {
 		if bytes.Compare(id[:], limit[:]) < 0 && (len(ids) == 0 || ids[len(ids)-1] != id) {
@@ -218,7 +208,7 @@ func (en *engine) neededBefore(ctx context.Context, limit relay.MessageID) (ids 
 			return nil
 		},
 	} {
-		if err := en.eachIn(snap, []byte(prefix), layout.After([]byte(prefix)), func(key, v []byte) (bool, error) {
+		if err := db.EachIn(snap, []byte(prefix), layout.After([]byte(prefix)), func(key, v []byte) (bool, error) {
 			err := errors.Join(visit(key, v), ctx.Err())
 			return err == nil, err
 		}); err != nil {

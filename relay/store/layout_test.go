@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/json"
 	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"tlsrelay/events"
 	"tlsrelay/events/webhook"
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/engine"
 	"tlsrelay/relay/store/layout"
 )
 
@@ -22,7 +24,7 @@ func TestForeignLayoutIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	name := s.db
+	name := filepath.Join(dir, "db")
 	for _, change := range []func(*pebble.DB) error{
 		func(db *pebble.DB) error { return db.Set([]byte(layout.CounterLayout), []byte("4"), pebble.Sync) },
 		func(db *pebble.DB) error { // as before there was a stamp
@@ -40,7 +42,7 @@ func TestForeignLayoutIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		opened, err := Open(Options{Dir: dir})
-		if !errors.Is(err, errLayout) {
+		if !errors.Is(err, engine.ErrLayout) {
 			t.Fatalf("opened %v, %v", opened != nil, err)
 		}
 	}
@@ -56,8 +58,8 @@ func TestRowsOfLayout2(t *testing.T) {
 	at := time.Now().UTC().Round(0)
 	row := append(layout.AppendTime(nil, at), `{"email":"a@b.example"}`...)
 	if err := errors.Join(
-		s.engine.db.Set(layout.RowKey("e", 1), row, nil),
-		s.engine.db.Set([]byte(layout.CounterLayout), []byte("2"), pebble.Sync),
+		s.Set(layout.RowKey("e", 1), row),
+		s.Set([]byte(layout.CounterLayout), []byte("2")),
 		s.Close(),
 	); err != nil {
 		t.Fatal(err)
@@ -69,7 +71,12 @@ func TestRowsOfLayout2(t *testing.T) {
 	if err != nil || len(rows) != 1 || !rows[0].At.Equal(at) || string(rows[0].Object) != `{"email":"a@b.example"}` {
 		t.Errorf("%v, %v", rows, err)
 	}
-	stamp, _, err := s.engine.get([]byte(layout.CounterLayout))
+	db, err := s.engine.Enter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stamp, _, err := db.Get([]byte(layout.CounterLayout))
+	s.engine.Leave()
 	if err := errors.Join(err, s.Close()); err != nil || string(stamp) != "3" {
 		t.Errorf("layout %q, %v", stamp, err)
 	}
@@ -85,7 +92,7 @@ func TestRowWithoutItsMessage(t *testing.T) {
 	e := m.Processed([]relay.Recipient{{}})[0]
 	form := layout.RowFormOf(&m, []events.Event{e})
 	s.tickets.resume(2)
-	if err := s.engine.db.Set(layout.RowKey("e", 1), form.Append(nil, &e), pebble.Sync); err != nil {
+	if err := s.Set(layout.RowKey("e", 1), form.Append(nil, &e)); err != nil {
 		t.Fatal(err)
 	}
 	rows, err := s.Rows(t.Context(), "e", webhook.From(0), 1)

@@ -44,19 +44,19 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	var messages, waiting, held, up, size, rows, octets float64
-	if en, err := c.s.enter(); err == nil {
-		messages = float64(en.depth.messages.Load())
-		waiting, held = float64(en.depth.waiting.Load()), float64(en.depth.held.Load())
-		n, of := en.boxes.sum()
+	if db, err := c.s.engine.Enter(); err == nil {
+		messages = float64(c.s.depth.messages.Load())
+		waiting, held = float64(c.s.depth.waiting.Load()), float64(c.s.depth.held.Load())
+		n, of := c.s.boxes.sum()
 		rows, octets = float64(n), float64(of)
-		up, size = 1, float64(en.db.Metrics().DiskSpaceUsage())
-		c.s.leave()
+		up, size = 1, float64(db.DiskUsage())
+		c.s.engine.Leave()
 	}
 	gauge(c.messages, messages)
 	gauge(c.events, rows)
 	gauge(c.eventBytes, octets)
 	gauge(c.eventLimit, float64(c.s.o.MaxEvents))
-	gauge(c.reserved, float64(c.s.room.inFlight()))
+	gauge(c.reserved, float64(c.s.engine.Reserved()))
 	gauge(c.deliveries, waiting, "waiting")
 	gauge(c.deliveries, held, "held")
 	gauge(c.up, up)

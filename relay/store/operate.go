@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/engine"
 	"tlsrelay/relay/store/layout"
 )
 
@@ -16,21 +17,21 @@ const defaultListed = 100
 
 // Queue lists selected deliveries, ready ones first.
 func (s *Store) Queue(ctx context.Context, sel relay.Selection, offset, limit int) ([]relay.Queued, error) {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return nil, err
 	}
-	defer s.leave()
+	defer s.engine.Leave()
 	if limit <= 0 {
 		limit = defaultListed
 	}
 	var got []relay.Queued
-	err = en.selected(ctx, sel, nil, func(e layout.IndexEntry, _ []byte) (bool, error) {
+	err = selected(db, ctx, sel, nil, func(e layout.IndexEntry, _ []byte) (bool, error) {
 		if offset > 0 {
 			offset--
 			return true, nil
 		}
-		q, err := en.queued(e.Key)
+		q, err := queued(db, e.Key)
 		if errors.Is(err, relay.ErrNotFound) {
 			return true, nil // it has ended since the index was read
 		}
@@ -42,15 +43,15 @@ func (s *Store) Queue(ctx context.Context, sel relay.Selection, offset, limit in
 
 // Count counts selected deliveries. It reads the index alone.
 func (s *Store) Count(ctx context.Context, sel relay.Selection, offset, most int) (n int, err error) {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return 0, err
 	}
-	defer s.leave()
+	defer s.engine.Leave()
 	if most <= 0 {
 		return 0, nil
 	}
-	err = en.selected(ctx, sel, nil, func(layout.IndexEntry, []byte) (bool, error) {
+	err = selected(db, ctx, sel, nil, func(layout.IndexEntry, []byte) (bool, error) {
 		if offset > 0 {
 			offset--
 			return true, nil
@@ -61,21 +62,21 @@ func (s *Store) Count(ctx context.Context, sel relay.Selection, offset, most int
 	return n, err
 }
 
-func (en *engine) queued(k relay.DeliveryKey) (q relay.Queued, err error) {
-	v, _, err := en.waiting(k)
+func queued(db *engine.DB, k relay.DeliveryKey) (q relay.Queued, err error) {
+	v, _, err := waiting(db, k)
 	if err != nil {
 		return q, err
 	}
 	if q.Delivery, _, err = layout.DecodeDelivery(v); err != nil {
 		return q, err
 	}
-	q.Message, err = en.message(k.Message)
+	q.Message, err = message(db, k.Message)
 	return q, err
 }
 
 // selected calls visit with the index entries that sel picks, from the key
 // from on (nil: all), until it returns false.
-func (en *engine) selected(ctx context.Context, sel relay.Selection, from []byte, visit func(e layout.IndexEntry, key []byte) (bool, error)) error {
+func selected(db *engine.DB, ctx context.Context, sel relay.Selection, from []byte, visit func(e layout.IndexEntry, key []byte) (bool, error)) error {
 	prefixes := []string{layout.Ready, layout.Held}
 	if sel.Held {
 		prefixes = prefixes[1:]
@@ -93,7 +94,7 @@ func (en *engine) selected(ctx context.Context, sel relay.Selection, from []byte
 			lower = from
 		}
 		stopped := false
-		err := en.each(lower, upper, func(key, _ []byte) (bool, error) {
+		err := db.Each(lower, upper, func(key, _ []byte) (bool, error) {
 			e, err := layout.ParseIndexKey(key)
 			if err != nil || ctx.Err() != nil {
 				return false, errors.Join(err, ctx.Err())
@@ -176,12 +177,12 @@ func (s *Store) changeOf(a relay.Act, now time.Time) (stateChange, error) {
 // someKeys gives the keys of the first selected deliveries from a place in
 // the indexes on, and the place to go on from.
 func (s *Store) someKeys(ctx context.Context, sel relay.Selection, from []byte) (keys []relay.DeliveryKey, next []byte, err error) {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return nil, nil, err
 	}
-	defer s.leave()
-	err = en.selected(ctx, sel, from, func(e layout.IndexEntry, key []byte) (bool, error) {
+	defer s.engine.Leave()
+	err = selected(db, ctx, sel, from, func(e layout.IndexEntry, key []byte) (bool, error) {
 		keys = append(keys, e.Key)
 		if len(keys) == actChunk {
 			next = append(bytes.Clone(key), 0)
@@ -195,12 +196,12 @@ func (s *Store) someKeys(ctx context.Context, sel relay.Selection, from []byte) 
 // keysOf gives the keys of one message's selected deliveries, which is a
 // short way where the indexes are long.
 func (s *Store) keysOf(sel relay.Selection) (keys []relay.DeliveryKey, err error) {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return nil, err
 	}
-	defer s.leave()
-	err = en.eachPrefix(layout.DeliveriesPrefix(sel.Message), func(_, v []byte) (bool, error) {
+	defer s.engine.Leave()
+	err = db.EachPrefix(layout.DeliveriesPrefix(sel.Message), func(_, v []byte) (bool, error) {
 		d, st, err := layout.DecodeDelivery(v)
 		if err == nil && !st.Done && picks(sel, layout.EntryOf(d)) && (d.Held || !sel.Held) {
 			keys = append(keys, d.Key)
@@ -212,13 +213,13 @@ func (s *Store) keysOf(sel relay.Selection) (keys []relay.DeliveryKey, err error
 
 // actOn changes the deliveries of keys, each as it is now, and syncs once.
 func (s *Store) actOn(keys []relay.DeliveryKey, change stateChange) (n int, err error) {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return 0, err
 	}
-	defer s.leave()
+	defer s.engine.Leave()
 	for _, k := range keys {
-		done, err := s.changeState(en, k, change)
+		done, err := s.changeState(db, k, change)
 		if err != nil {
 			return n, err
 		}
@@ -227,14 +228,14 @@ func (s *Store) actOn(keys []relay.DeliveryKey, change stateChange) (n int, err 
 		}
 	}
 	if n > 0 {
-		err = en.sync()
+		err = db.Sync()
 	}
 	return n, err
 }
 
-func (s *Store) changeState(en *engine, k relay.DeliveryKey, change stateChange) (done bool, err error) {
+func (s *Store) changeState(db *engine.DB, k relay.DeliveryKey, change stateChange) (done bool, err error) {
 	defer s.lockMessage(k.Message)()
-	v, was, err := en.waiting(k)
+	v, was, err := waiting(db, k)
 	if errors.Is(err, relay.ErrNotFound) {
 		return false, nil
 	}
@@ -249,7 +250,7 @@ func (s *Store) changeState(en *engine, k relay.DeliveryKey, change stateChange)
 	if !ok {
 		return false, nil
 	}
-	w := s.newWrite(en)
+	w := s.newWrite(db)
 	defer w.close()
 	d.Held, d.Due = st.Held, st.Due
 	err = errors.Join(
@@ -265,20 +266,20 @@ func (s *Store) changeState(en *engine, k relay.DeliveryKey, change stateChange)
 
 // Take claims one delivery for an operator, whoever has it.
 func (s *Store) Take(_ context.Context, key relay.DeliveryKey, lease time.Time) (relay.Claimed, error) {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return relay.Claimed{}, err
 	}
-	defer s.leave()
+	defer s.engine.Leave()
 	defer s.lockMessage(key.Message)()
-	v, st, err := en.waiting(key)
+	v, st, err := waiting(db, key)
 	if err != nil {
 		return relay.Claimed{}, err
 	}
 	if layout.TimeBits(lease) == layout.TimeBits(st.Due) {
 		lease = lease.Add(1) // it must not look like the claim it ends
 	}
-	c, err := s.reclaim(en, v, st, lease)
+	c, err := s.reclaim(db, v, st, lease)
 	if err != nil {
 		return relay.Claimed{}, err
 	}

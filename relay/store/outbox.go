@@ -10,6 +10,7 @@ import (
 	"tlsrelay/events"
 	"tlsrelay/events/webhook"
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/engine"
 	"tlsrelay/relay/store/layout"
 )
 
@@ -191,16 +192,16 @@ func (t *sentTo) raise(endpoint string, first, end uint64) {
 // Pending lists the ids of endpoints with rows, those of deleted endpoints
 // too.
 func (s *Store) Pending(context.Context) ([]string, error) {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return nil, err
 	}
-	defer s.leave()
+	defer s.engine.Leave()
 	var ids []string
 	from, limit := []byte(layout.Outbox), layout.After([]byte(layout.Outbox))
 	for from != nil {
 		var key []byte
-		err := en.each(from, limit, func(k, _ []byte) (bool, error) {
+		err := db.Each(from, limit, func(k, _ []byte) (bool, error) {
 			key = bytes.Clone(k)
 			return false, nil
 		})
@@ -221,11 +222,11 @@ func (s *Store) Pending(context.Context) ([]string, error) {
 // stable storage. Where some were committed without waiting for that, it waits
 // now.
 func (s *Store) Rows(_ context.Context, endpoint string, span webhook.Span, maxBytes int) ([]webhook.Row, error) {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return nil, err
 	}
-	defer s.leave()
+	defer s.engine.Leave()
 	limit := s.tickets.limit() // before the rows are read
 	first, end := within(span, limit)
 	if first = max(first, s.mem.sent.get(endpoint)); first >= end {
@@ -233,8 +234,8 @@ func (s *Store) Rows(_ context.Context, endpoint string, span webhook.Span, maxB
 	}
 	var rows []webhook.Row
 	size := 0
-	read := rowReader{s: s, en: en}
-	err = en.each(layout.RowKey(endpoint, first), layout.RowKey(endpoint, end), func(key, v []byte) (bool, error) {
+	read := rowReader{s: s, db: db}
+	err = db.Each(layout.RowKey(endpoint, first), layout.RowKey(endpoint, end), func(key, v []byte) (bool, error) {
 		_, seq, err := layout.ParseRowKey(key)
 		if err != nil {
 			return false, err
@@ -253,7 +254,7 @@ func (s *Store) Rows(_ context.Context, endpoint string, span webhook.Span, maxB
 		return nil, err
 	}
 	if n := len(rows); n > 0 && !s.tickets.isDurable(rows[n-1].Seq) {
-		if err := en.sync(); err != nil {
+		if err := db.Sync(); err != nil {
 			return nil, err
 		}
 		s.tickets.synced(limit)
@@ -273,13 +274,13 @@ func within(span webhook.Span, limit uint64) (first, end uint64) {
 // Remove removes the rows within span. A crash may bring some back, which are
 // then sent again with the ids they had.
 func (s *Store) Remove(_ context.Context, endpoint string, span webhook.Span) error {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.engine.Leave()
 	first, end := within(span, s.tickets.limit())
-	_, err = s.removeRows(en, endpoint, first, end, math.MaxInt64)
+	_, err = s.removeRows(db, endpoint, first, end, math.MaxInt64)
 	return err
 }
 
@@ -292,14 +293,14 @@ type removed struct {
 
 // removeRows removes the rows of an endpoint from first to below end, or the first
 // of them that come to so many octets.
-func (s *Store) removeRows(en *engine, endpoint string, first, end uint64, octets int64) (gone removed, err error) {
+func (s *Store) removeRows(db *engine.DB, endpoint string, first, end uint64, octets int64) (gone removed, err error) {
 	s.removing.Lock() // what one counts, no other does
 	defer s.removing.Unlock()
 	lower := max(first, s.mem.sent.get(endpoint))
 	if lower >= end {
 		return gone, nil
 	}
-	err = en.each(layout.RowKey(endpoint, lower), layout.RowKey(endpoint, end), func(key, v []byte) (bool, error) {
+	err = db.Each(layout.RowKey(endpoint, lower), layout.RowKey(endpoint, end), func(key, v []byte) (bool, error) {
 		_, seq, err := layout.ParseRowKey(key)
 		if err != nil {
 			return false, err
@@ -319,15 +320,15 @@ func (s *Store) removeRows(en *engine, endpoint string, first, end uint64, octet
 	if err != nil || gone.rows == 0 {
 		return gone, err
 	}
-	b := en.db.NewBatch()
+	b := db.NewBatch()
 	if err := b.DeleteRange(layout.RowKey(endpoint, lower), layout.RowKey(endpoint, end), nil); err != nil {
 		return gone, err
 	}
-	if err := en.apply(b, false); err != nil {
+	if err := db.Apply(b, false); err != nil {
 		return gone, err
 	}
-	s.countRows(en, endpoint, -gone.rows, -gone.octets)
+	s.countRows(endpoint, -gone.rows, -gone.octets)
 	s.mem.sent.raise(endpoint, first, end)
-	signal(s.soon)
+	s.engine.SyncSoon()
 	return gone, nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/engine"
 	"tlsrelay/relay/store/layout"
 )
 
@@ -22,12 +23,12 @@ const (
 // Overview gives the queue by destination. It reads the part of the indexes that
 // is asked for, and for the reason one delivery of each destination and account.
 func (s *Store) Overview(ctx context.Context, now time.Time, after string, limit int) (rows []relay.QueueRow, more int, err error) {
-	en, err := s.enter()
+	db, err := s.engine.Enter()
 	if err != nil {
 		return nil, 0, err
 	}
-	defer s.leave()
-	o := overview{en: en, now: now, age: relay.AgeBuckets()}
+	defer s.engine.Leave()
+	o := overview{db: db, now: now, age: relay.AgeBuckets()}
 	defer func() { err = errors.Join(err, o.close()) }()
 	for i, prefix := range []string{layout.Ready, layout.Held} {
 		if err := o.open(i, prefix, after); err != nil {
@@ -44,12 +45,12 @@ func (s *Store) Overview(ctx context.Context, now time.Time, after string, limit
 		}
 		rows = append(rows, row)
 	}
-	return rows, en.tally.behind(rows[len(rows)-1].Destination), nil
+	return rows, s.tally.behind(rows[len(rows)-1].Destination), nil
 }
 
 // overview reads both indexes side by side, destination by destination.
 type overview struct {
-	en      *engine
+	db      *engine.DB
 	now     time.Time
 	age     []time.Duration
 	indexes [2]index
@@ -71,8 +72,8 @@ func (o *overview) open(i int, prefix, behind string) (err error) {
 		lower = layout.After(layout.DestinationPrefix(prefix, behind))
 	}
 	x.prefix = prefix
-	if x.it, err = o.en.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: layout.After([]byte(prefix))}); err != nil {
-		return o.en.readError(err)
+	if x.it, err = o.db.NewIter(lower, layout.After([]byte(prefix))); err != nil {
+		return o.db.ReadError(err)
 	}
 	return x.read(x.it.First())
 }
@@ -92,7 +93,7 @@ func (o *overview) close() error {
 			continue
 		}
 		if err := x.it.Close(); err != nil {
-			errs = append(errs, o.en.readError(err))
+			errs = append(errs, o.db.ReadError(err))
 		}
 	}
 	return errors.Join(errs...)
@@ -164,7 +165,7 @@ func (o *overview) add(row *relay.QueueRow, e layout.IndexEntry, held bool) {
 // explain takes the reason from a delivery. Every account of the destination
 // asks for at most one to be read: those before it in its lane are due first.
 func (o *overview) explain(row *relay.QueueRow, e layout.IndexEntry) {
-	v, _, err := o.en.waiting(e.Key)
+	v, _, err := waiting(o.db, e.Key)
 	if err != nil {
 		return
 	}

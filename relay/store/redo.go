@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"sync"
@@ -8,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/engine"
 	"tlsrelay/relay/store/layout"
 )
 
@@ -46,9 +48,26 @@ func (u *unsynced) drop(n int) {
 	u.outcomes = slices.Delete(u.outcomes, 0, n)
 }
 
-// redo commits to en what its predecessor had not synced. The caller sees to
+// syncLoop makes durable what was committed without waiting.
+func (s *Store) syncLoop(ctx context.Context) {
+	for s.engine.NextSync(ctx) {
+		db, err := s.engine.Enter()
+		if err != nil {
+			continue // nothing can be synced, and whatever was is known
+		}
+		outcomes := s.unsynced.count()
+		if err := db.Sync(); err != nil {
+			s.log.Error("sync failed", zap.Error(err))
+		} else {
+			s.unsynced.drop(outcomes)
+		}
+		s.engine.Leave()
+	}
+}
+
+// redo commits to db what its predecessor had not synced. The caller sees to
 // it that nobody is in the store.
-func (s *Store) redo(en *engine) error {
+func (s *Store) redo(db *engine.DB) error {
 	s.unsynced.mu.Lock()
 	lost := slices.Clone(s.unsynced.outcomes)
 	s.unsynced.mu.Unlock()
@@ -56,19 +75,19 @@ func (s *Store) redo(en *engine) error {
 		return nil
 	}
 	for _, t := range lost {
-		if err := s.redoOne(en, t); err != nil {
+		if err := s.redoOne(db, t); err != nil {
 			return err
 		}
 	}
-	if err := en.sync(); err != nil {
+	if err := db.Sync(); err != nil {
 		return err
 	}
 	s.unsynced.drop(len(lost))
 	return nil
 }
 
-func (s *Store) redoOne(en *engine, t relay.Transition) error {
-	st, err := en.standing(t.Before.Key)
+func (s *Store) redoOne(db *engine.DB, t relay.Transition) error {
+	st, err := standing(db, t.Before.Key)
 	switch {
 	case errors.Is(err, relay.ErrNotFound):
 		return nil // it had got there
@@ -79,7 +98,7 @@ func (s *Store) redoOne(en *engine, t relay.Transition) error {
 	if err != nil {
 		return err
 	}
-	w := s.newWrite(en)
+	w := s.newWrite(db)
 	defer w.close()
 	if err := w.unindex(t.Before, st); err != nil {
 		return err

@@ -8,13 +8,14 @@ import (
 
 	"tlsrelay/events"
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/engine"
 	"tlsrelay/relay/store/layout"
 )
 
 // rowReader reads rows of one batch, and each message that they need once.
 type rowReader struct {
 	s      *Store
-	en     *engine
+	db     *engine.DB
 	common map[relay.MessageID]events.Fields
 }
 
@@ -37,7 +38,7 @@ func (r *rowReader) fields(id relay.MessageID) (events.Fields, error) {
 	if f, ok := r.common[id]; ok {
 		return f, nil
 	}
-	m, err := r.en.message(id)
+	m, err := message(r.db, id)
 	if errors.Is(err, relay.ErrNotFound) || errors.Is(err, layout.ErrRecord) {
 		r.s.log.Error("events are told without what their message would add", zap.Stringer("id", id), zap.Error(err))
 	} else if err != nil {

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"sync"
-	"syscall"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -19,6 +19,8 @@ import (
 	"tlsrelay/events/webhook"
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/engine"
+	"tlsrelay/relay/store/layout"
 )
 
 var (
@@ -75,22 +77,17 @@ func (o Options) withDefaults() Options {
 // Store is the embedded store. Its methods are safe for concurrent use. Once
 // [Store.Close] was called they return relay.ErrUnavailable.
 type Store struct {
-	o     Options
-	log   *zap.Logger
-	fs    vfs.FS
-	db    string // directory of the database
-	spool string // directory of large bodies
-	lock  *pebble.Lock
+	o      Options
+	log    *zap.Logger
+	fs     vfs.FS
+	spool  string // directory of large bodies
+	engine *engine.Engine
 
 	bounds bounds
-	room   room
+	depth  depth
+	tally  tally
+	boxes  boxes
 
-	// mu guards engine: every call holds it for reading while it uses the
-	// database, so that a failed one is closed when nobody is in it.
-	mu     sync.RWMutex
-	engine *engine // nil while there is none
-	cause  error   // why there is none
-	closed bool
 	// sweptTo refuses messages below it, see sweeping.
 	sweptTo relay.MessageID
 
@@ -111,12 +108,22 @@ type Store struct {
 	removing  sync.Mutex       // serialises those who remove rows of the outbox
 	writing   sync.Mutex       // serialises writers of accounts, keys, endpoints and overrides
 
-	soon     chan struct{} // something waits for a sync, soon
-	urgent   chan struct{} // at once
 	overfull chan struct{} // an account has too many events waiting
 }
 
-var errClosed = errors.New("store: closed")
+// depth is how much is queued, once what was there at the opening has been counted.
+type depth struct {
+	messages atomic.Int64
+	waiting  atomic.Int64 // deliveries in the ready index
+	held     atomic.Int64
+}
+
+// reset forgets all, for another instance.
+func (d *depth) reset() {
+	d.messages.Store(0)
+	d.waiting.Store(0)
+	d.held.Store(0)
+}
 
 // Open opens the store in o.Dir, and makes it where there is none. It starts
 // nothing but pebble's own goroutines; call [Store.Run]. It is an error when
@@ -124,31 +131,57 @@ var errClosed = errors.New("store: closed")
 func Open(o Options) (*Store, error) {
 	o = o.withDefaults()
 	s := &Store{
-		o: o, log: o.Log, fs: o.FS,
-		db: o.FS.PathJoin(o.Dir, "db"), spool: o.FS.PathJoin(o.Dir, "spool"),
-		soon: make(chan struct{}, 1), urgent: make(chan struct{}, 1), overfull: make(chan struct{}, 1),
+		o: o, log: o.Log, fs: o.FS, spool: o.FS.PathJoin(o.Dir, "spool"),
+		overfull: make(chan struct{}, 1),
 	}
 	s.bounds.log, s.bounds.recipients, s.bounds.destinations = o.Log, o.MaxWaiting, o.MaxDestinations
-	for _, dir := range []string{s.db, s.spool} {
-		if err := s.makeDir(dir); err != nil {
-			return nil, fmt.Errorf("store: %w", err)
-		}
+	if err := engine.MakeDir(s.fs, s.spool); err != nil {
+		return nil, fmt.Errorf("store: %w", err)
 	}
-	lock, err := pebble.LockDirectory(s.db, s.fs)
+	var err error
+	s.engine, err = engine.Open(engine.Options{
+		Dir: o.Dir, FS: o.FS, MinFreeDisk: o.MinFreeDisk, MemTable: o.MemTable, Cache: o.Cache, Log: o.Log,
+		Hooks: engine.Hooks{Recover: s.recoverFrom, Replay: s.redo, Count: s.count},
+	})
 	if err != nil {
-		return nil, fmt.Errorf("store: another process has %s open, or it cannot be locked: %w", s.db, err)
+		return nil, err
 	}
-	s.lock = lock
-	if s.engine, err = s.openWithBallast(); err == nil {
-		err = s.sweepDrafts()
-	}
-	if err == nil {
+	if err = s.sweepDrafts(); err == nil {
 		err = s.register(o.Registerer)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// recoverFrom puts the database right after whatever came before, and loads
+// what is kept in memory.
+func (s *Store) recoverFrom(db *engine.DB) error {
+	s.depth.reset()
+	s.tally.reset(db.Splits())
+	s.boxes.reset(s.o.MaxEvents)
+	if err := s.settleDoubts(db); err != nil {
+		return err
+	}
+	s.lows.forget() // what was claimed and not yet on the disk is back in its place
+	if err := s.loadMemory(db); err != nil {
+		return err
+	}
+	return s.sweepSpool(db)
+}
+
+// count adds what was queued at the opening to the depth, and what was in the outbox
+// to the boxes.
+func (s *Store) count(ctx context.Context, db *engine.DB, at pebble.Reader) error {
+	err := s.countIndex(ctx, db, at, layout.Ready, &s.depth.waiting)
+	if err == nil {
+		err = s.countIndex(ctx, db, at, layout.Held, &s.depth.held)
+	}
+	if err == nil {
+		err = s.countOutbox(ctx, db, at)
+	}
+	return err
 }
 
 // Run syncs what was written without waiting, reopens the database after a
@@ -161,80 +194,24 @@ func (s *Store) Run(ctx context.Context) error {
 	wg.Go(func() { s.syncLoop(ctx) })
 	wg.Go(func() { s.sweepLoop(ctx) })
 	wg.Go(func() { s.shedLoop(ctx) })
-	wg.Go(func() { s.ballastLoop(ctx) })
-	for {
-		s.mu.RLock()
-		en := s.engine
-		s.mu.RUnlock()
-		if en == nil {
-			return nil // closed
-		}
-		wg.Go(func() { s.count(ctx, en) })
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-en.fence.tripped:
-			s.reopen(ctx)
-		}
-	}
+	s.engine.Run(ctx)
+	return nil
 }
 
 // Close ends the store. What Run has not synced yet is synced.
 func (s *Store) Close() error {
-	// Before the lock: to unregister, the collector is asked what it collects,
-	// and that enters the store.
+	// First: to unregister, the collector is asked what it collects, and that
+	// enters the store.
 	s.unregister(s.o.Registerer)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil
-	}
-	s.closed, s.cause = true, errClosed
-	var errs []error
-	if s.engine != nil {
-		errs = append(errs, s.engine.close())
-		s.engine = nil
-	}
-	if s.lock != nil {
-		errs = append(errs, s.lock.Close())
-	}
-	return errors.Join(errs...)
+	return s.engine.Close()
 }
 
 // Ready says whether the store can read and write; nil: it can.
-func (s *Store) Ready() error {
-	_, err := s.enter()
-	if err == nil {
-		s.leave()
-	}
-	return err
-}
+func (s *Store) Ready() error { return s.engine.Ready() }
 
-// enter gives the database for the length of one call, which ends with leave.
-// A call that has entered must not enter again.
-func (s *Store) enter() (*engine, error) {
-	s.mu.RLock()
-	if s.engine != nil {
-		err := s.engine.failure()
-		if err == nil {
-			return s.engine, nil
-		}
-		s.mu.RUnlock()
-		return nil, err
-	}
-	defer s.mu.RUnlock()
-	return nil, unavailable(s.cause)
-}
-
-func (s *Store) leave() { s.mu.RUnlock() }
-
-// unavailable says in the words of package relay why nothing can be done.
-func unavailable(cause error) error {
-	if errors.Is(cause, syscall.ENOSPC) || errors.Is(cause, syscall.EDQUOT) {
-		return fmt.Errorf("%w: %w", relay.ErrNoSpace, cause)
-	}
-	return fmt.Errorf("%w: %w", relay.ErrUnavailable, cause)
-}
+// Room says whether a message would find room on the disk; relay.ErrNoSpace: it
+// would not.
+func (s *Store) Room() error { return s.engine.Room() }
 
 // lockMessage keeps all but one from changing a message's deliveries.
 // Different messages may share a stripe, so nobody takes two.
@@ -253,29 +230,3 @@ func (s *Store) lockBlocks(account string) (unlock func()) {
 }
 
 var blockSeed = maphash.MakeSeed()
-
-// makeDir makes a directory where there is none, and its name durable: a
-// synced file in a lost directory is lost.
-func (s *Store) makeDir(dir string) error {
-	if _, err := s.fs.Stat(dir); err == nil {
-		return nil
-	}
-	parent := s.fs.PathDir(dir)
-	if parent != dir {
-		if err := s.makeDir(parent); err != nil {
-			return err
-		}
-	}
-	if err := s.fs.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	return s.syncDir(parent)
-}
-
-func (s *Store) syncDir(dir string) error {
-	d, err := s.fs.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}

@@ -1,15 +1,20 @@
 package store
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"go.uber.org/zap"
 
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/engine"
+	"tlsrelay/relay/store/layout"
 )
 
 // tally counts what waits, held deliveries included: by destination, and by
@@ -21,8 +26,8 @@ type tally struct {
 	mu           sync.Mutex
 	destinations map[string]*lot
 	accounts     map[account.ID]*load
-	octets       int64 // of all waiting bodies
-	cuts         cuts
+	octets       int64          // of all waiting bodies
+	splits       *engine.Splits // where tables of the database end follows from it
 }
 
 // lot is what waits for one destination.
@@ -51,12 +56,17 @@ type move struct {
 	octets      int64
 }
 
+// reset forgets all, for another instance of the database.
+func (t *tally) reset(splits *engine.Splits) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.destinations, t.accounts, t.splits = make(map[string]*lot), make(map[account.ID]*load), splits
+	t.octets = 0
+}
+
 func (t *tally) add(m move) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.destinations == nil {
-		t.destinations, t.accounts = make(map[string]*lot), make(map[account.ID]*load)
-	}
 	l := t.accounts[m.who]
 	if l == nil {
 		l = &load{entries: make(map[*lot]int, 1)}
@@ -84,7 +94,7 @@ func (t *tally) add(m move) {
 	if at.loads == 0 {
 		delete(t.destinations, m.destination)
 	}
-	t.cuts.note(m.destination, was, at.entries)
+	t.splits.Note(m.destination, was, at.entries)
 }
 
 // waiting gives how many deliveries wait for a destination.
@@ -206,18 +216,98 @@ func (t *tally) exceeds(most int, l *load, ds []relay.Delivery) bool {
 // Admit says whether an account may have another message now, as far as is known
 // without the message; relay.ErrAccountFull: it may not. It is cheap.
 func (s *Store) Admit(who account.ID) error {
-	en, err := s.enter()
-	if err != nil {
+	if s.engine.Ready() != nil {
 		return nil // which others tell, and better
 	}
-	defer s.leave()
-	if err := en.tally.admits(&s.bounds, who, nil, 0); err != nil {
+	if err := s.tally.admits(&s.bounds, who, nil, 0); err != nil {
 		return err
 	}
-	room, err := s.reserveIn(en, who, 0)
-	room.end()
+	room, err := s.reserve(who, 0)
+	room.End()
 	if errors.Is(err, relay.ErrAccountFull) {
 		return err
 	}
 	return nil // that there is no room at all others tell, and better
+}
+
+// countIndex counts the deliveries of one index, and the messages whose first
+// queued delivery is among them.
+func (s *Store) countIndex(ctx context.Context, db *engine.DB, snap pebble.Reader, prefix string, to *atomic.Int64) error {
+	it, err := snap.NewIter(&pebble.IterOptions{LowerBound: []byte(prefix), UpperBound: layout.After([]byte(prefix))})
+	if err != nil {
+		return err
+	}
+	var run move // of one destination and account
+	var n, messages int64
+	for ok := it.First(); ok && err == nil; ok = it.Next() {
+		var e layout.IndexEntry
+		if e, err = layout.ParseIndexKey(it.Key()); err != nil {
+			break
+		}
+		if e.Lane.Destination != run.destination || e.Who != run.who {
+			s.tally.add(run)
+			run = move{who: e.Who, destination: e.Lane.Destination}
+		}
+		var first bool
+		if first, err = isFirst(snap, e.Key); first {
+			messages++
+			run.octets += sizeOf(snap, e.Key.Message)
+		}
+		run.entries++
+		run.recipients += recipientsOf(snap, it, e.Key)
+		if n++; n%4096 == 0 && err == nil {
+			err = cmp.Or(ctx.Err(), db.Failure())
+		}
+	}
+	s.tally.add(run)
+	to.Add(n)
+	s.depth.messages.Add(messages)
+	return errors.Join(err, it.Close())
+}
+
+// recipientsOf gives how many recipients the index entry that it stands at counts
+// for. One of an older program does not say.
+func recipientsOf(r pebble.Reader, it *pebble.Iterator, k relay.DeliveryKey) int {
+	if v, err := it.ValueAndErr(); err == nil {
+		if n, known := layout.ParseIndexValue(v); known {
+			return n
+		}
+	}
+	v, closer, err := r.Get(layout.DeliveryKey(k))
+	if err != nil {
+		return 0 // whoever wants the delivery will say so
+	}
+	defer closer.Close()
+	d, _, _ := layout.DecodeDelivery(v)
+	return layout.WaitingRecipients(&d)
+}
+
+// sizeOf gives the octets of a message's body.
+func sizeOf(r pebble.Reader, id relay.MessageID) int64 {
+	v, closer, err := r.Get(layout.MessageKey(id))
+	if err != nil {
+		return 0 // whoever wants the message will say so
+	}
+	defer closer.Close()
+	m, _ := layout.Decode[relay.Message](v)
+	return m.Size
+}
+
+// isFirst reports whether no delivery of the message with a lower number is
+// queued.
+func isFirst(r pebble.Reader, k relay.DeliveryKey) (bool, error) {
+	for n := range k.Number {
+		v, closer, err := r.Get(layout.DeliveryKey(relay.DeliveryKey{Message: k.Message, Number: n}))
+		if errors.Is(err, pebble.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		queued := isQueued(v)
+		if err := closer.Close(); err != nil || queued {
+			return false, err
+		}
+	}
+	return true, nil
 }

@@ -11,7 +11,7 @@ import (
 )
 
 func TestTally(t *testing.T) {
-	var all tally
+	all := newTally()
 	check := func(want string) {
 		t.Helper()
 		if got := all.String(); got != want {
@@ -39,7 +39,7 @@ func TestTally(t *testing.T) {
 }
 
 func TestAdmits(t *testing.T) {
-	var all tally
+	all := newTally()
 	for _, m := range []move{{"1", "a.example", 3, 90, 0}, {"1", "b.example", 1, 5, 0}, {"2", "c.example", 1, 1, 0}} {
 		all.add(m)
 	}

@@ -1,20 +1,20 @@
-package store
+package engine
 
 import (
 	"bytes"
 	"slices"
-	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 
 	"tlsrelay/relay/store/layout"
 )
 
-// greatLane is how many index entries give a destination tables of its own;
+// manyEntries is how many index entries give a destination tables of its own;
 // with half as many it loses them again.
-const greatLane = 20_000
+const manyEntries = 20_000
 
-// cuts says where one table of the database ends and the next begins. A table
+// Splits says where one table of the database ends and the next begins. A table
 // that is flushed gets merged with all that lies between its first and its last
 // key, so that it must not span what has nothing to do with it:
 //
@@ -23,30 +23,40 @@ const greatLane = 20_000
 //   - So has a destination with a great backlog in the index. Without that, the
 //     entries of its neighbours in the alphabet, which come and go all the
 //     time, would have the whole backlog rewritten again and again.
-type cuts struct {
-	mu    sync.Mutex
-	great []string // destinations with many, sorted
+type Splits struct {
+	great atomic.Pointer[[]string] // destinations with many, sorted; nil: none
 }
 
-// note takes in how many index entries a destination had, and has now.
-func (c *cuts) note(destination string, was, now int) {
-	if now < greatLane && (now > greatLane/2 || was <= greatLane/2) {
+// Note takes in how many index entries a destination had, and has now. The caller sees
+// to it that one call follows the other.
+func (s *Splits) Note(destination string, was, now int) {
+	if now < manyEntries && (now > manyEntries/2 || was <= manyEntries/2) {
 		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	at, is := slices.BinarySearch(c.great, destination)
+	great := s.list()
+	at, is := slices.BinarySearch(great, destination)
 	switch {
-	case now >= greatLane && !is:
-		c.great = slices.Insert(c.great, at, destination)
-	case now <= greatLane/2 && is:
-		c.great = slices.Delete(c.great, at, at+1)
+	case now >= manyEntries && !is:
+		great = slices.Insert(slices.Clone(great), at, destination)
+	case now <= manyEntries/2 && is:
+		great = slices.Delete(slices.Clone(great), at, at+1)
+	default:
+		return
 	}
+	s.great.Store(&great)
+}
+
+// list gives the destinations with many. Nobody changes it.
+func (s *Splits) list() []string {
+	if great := s.great.Load(); great != nil {
+		return *great
+	}
+	return nil
 }
 
 // policy implements pebble.SpanPolicyFunc: the table that begins at start ends
 // before end.
-func (c *cuts) policy(start []byte) (_ pebble.SpanPolicy, end []byte, _ error) {
+func (s *Splits) policy(start []byte) (_ pebble.SpanPolicy, end []byte, _ error) {
 	if len(start) < len(layout.Ready) {
 		return // none of our keys
 	}
@@ -55,9 +65,7 @@ func (c *cuts) policy(start []byte) (_ pebble.SpanPolicy, end []byte, _ error) {
 	if prefix != layout.Ready && prefix != layout.Held {
 		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, destination := range c.great {
+	for _, destination := range s.list() {
 		own := layout.DestinationPrefix(prefix, destination)
 		if bytes.Compare(start, own) < 0 {
 			return pebble.SpanPolicy{}, own, nil

@@ -1,4 +1,4 @@
-package store
+package engine
 
 import (
 	"context"
@@ -32,19 +32,19 @@ const ballastEvery = 5 * time.Second
 
 // ballastSize is how large the ballast is to be: with a min_free_disk that is small
 // half as large, for then so is the disk. 0: there is none.
-func (s *Store) ballastSize() int64 {
-	return min(ballastTables*s.o.MemTable, int64(min(s.o.MinFreeDisk, 1<<62))/2)
+func (e *Engine) ballastSize() int64 {
+	return min(ballastTables*e.o.MemTable, int64(min(e.o.MinFreeDisk, 1<<62))/2)
 }
 
-func (s *Store) ballastFile() string { return s.fs.PathJoin(s.o.Dir, ballastName) }
+func (e *Engine) ballastFile() string { return e.fs.PathJoin(e.o.Dir, ballastName) }
 
 // ballastLoop sees to it that there is a ballast whenever there is room for one.
-func (s *Store) ballastLoop(ctx context.Context) {
+func (e *Engine) ballastLoop(ctx context.Context) {
 	tick := time.NewTicker(ballastEvery)
 	defer tick.Stop()
 	for {
-		if err := s.takeBallast(ctx); err != nil && ctx.Err() == nil {
-			s.log.Warn("the room that an opening of the store may need could not be set aside", zap.Error(err))
+		if err := e.takeBallast(ctx); err != nil && ctx.Err() == nil {
+			e.log.Warn("the room that an opening of the store may need could not be set aside", zap.Error(err))
 		}
 		select {
 		case <-ctx.Done():
@@ -56,38 +56,38 @@ func (s *Store) ballastLoop(ctx context.Context) {
 
 // takeBallast makes the ballast where it is missing, or not whole, if that leaves half
 // of min_free_disk: wherever mail is taken, that is, there is one.
-func (s *Store) takeBallast(ctx context.Context) error {
-	size, name := s.ballastSize(), s.ballastFile()
+func (e *Engine) takeBallast(ctx context.Context) error {
+	size, name := e.ballastSize(), e.ballastFile()
 	if size == 0 {
-		if err := s.fs.Remove(name); !errors.Is(err, os.ErrNotExist) {
+		if err := e.fs.Remove(name); !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		return nil
 	}
-	if info, err := s.fs.Stat(name); err == nil && info.Size() == size {
+	if info, err := e.fs.Stat(name); err == nil && info.Size() == size {
 		return nil
 	}
 	// It comes before new mail, and after the outcomes of the old.
-	usage, err := s.fs.GetDiskUsage(s.o.Dir)
-	if err != nil || usage.AvailBytes < s.o.MinFreeDisk/2+uint64(size) {
+	usage, err := e.fs.GetDiskUsage(e.o.Dir)
+	if err != nil || usage.AvailBytes < e.o.MinFreeDisk/2+uint64(size) {
 		return nil // another day; the metrics tell of a full disk
 	}
 	// The name says that it is whole. What a crash left of one is written over.
-	made := name + unnamed
-	err = s.writeBallast(ctx, made, size)
+	made := name + ".tmp"
+	err = e.writeBallast(ctx, made, size)
 	if err == nil {
-		err = s.fs.Rename(made, name)
+		err = e.fs.Rename(made, name)
 	}
 	if err != nil {
-		return errors.Join(err, s.fs.Remove(made))
+		return errors.Join(err, e.fs.Remove(made))
 	}
-	s.log.Info("room is set aside for an opening of the store on a full disk", zap.Int64("octets", size))
-	return s.syncDir(s.o.Dir)
+	e.log.Info("room is set aside for an opening of the store on a full disk", zap.Int64("octets", size))
+	return SyncDir(e.fs, e.o.Dir)
 }
 
 // writeBallast makes a file of size octets, which have their room on the disk.
-func (s *Store) writeBallast(ctx context.Context, name string, size int64) (err error) {
-	file, err := s.fs.Create(name, vfs.WriteCategoryUnspecified)
+func (e *Engine) writeBallast(ctx context.Context, name string, size int64) (err error) {
+	file, err := e.fs.Create(name, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return err
 	}
@@ -108,22 +108,22 @@ func (s *Store) writeBallast(ctx context.Context, name string, size int64) (err 
 
 // openWithBallast opens the database; where the disk has no room for that, with the
 // room that was kept for it.
-func (s *Store) openWithBallast() (*engine, error) {
-	en, err := s.openEngine()
-	if err == nil || !errors.Is(unavailable(err), relay.ErrNoSpace) {
-		return en, err
+func (e *Engine) openWithBallast() (*DB, error) {
+	db, err := e.openDB()
+	if err == nil || !errors.Is(Unavailable(err), relay.ErrNoSpace) {
+		return db, err
 	}
-	freed, sweepErr := s.sweepTables()
+	freed, sweepErr := e.sweepTables()
 	if sweepErr != nil {
-		s.log.Warn("what a failed opening left behind could not be removed", zap.Error(sweepErr))
+		e.log.Warn("what a failed opening left behind could not be removed", zap.Error(sweepErr))
 	}
-	had := s.fs.Remove(s.ballastFile()) == nil
-	s.log.Warn("the disk has no room to open the store", zap.Error(err),
+	had := e.fs.Remove(e.ballastFile()) == nil
+	e.log.Warn("the disk has no room to open the store", zap.Error(err),
 		zap.Int("tables_removed", freed), zap.Bool("ballast_released", had))
 	if !had && freed == 0 {
 		return nil, err
 	}
-	return s.openEngine()
+	return e.openDB()
 }
 
 // sweepTables removes the tables that the database does not name: those that were
@@ -131,19 +131,17 @@ func (s *Store) openWithBallast() (*engine, error) {
 // opened; but every opening that fails leaves more of them, until they take what
 // somebody frees for it. The caller knows that nobody has the database open. It is
 // opened without a change to the disk, to ask for the names.
-func (s *Store) sweepTables() (n int, err error) {
-	fence := newFence(s.fs)
+func (e *Engine) sweepTables() (n int, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("store: %v", p)
 		}
 	}()
-	en := &engine{fence: fence}
-	cache := pebble.NewCache(s.o.Cache)
+	cache := pebble.NewCache(e.o.Cache)
 	defer cache.Unref()
-	o := s.pebbleOptions(en, cache)
+	o := e.pebbleOptions(&DB{faults: newFaultFS(e.fs)}, cache)
 	o.ReadOnly = true
-	db, err := pebble.Open(s.db, o)
+	db, err := pebble.Open(e.dir, o)
 	if err != nil {
 		return 0, err
 	}
@@ -157,12 +155,12 @@ func (s *Store) sweepTables() (n int, err error) {
 			named[fmt.Sprintf("%s.sst", level[i].BackingSSTNum)] = struct{}{}
 		}
 	}
-	files, err := s.fs.List(s.db)
+	files, err := e.fs.List(e.dir)
 	for _, name := range files {
 		if _, ok := named[name]; ok || !strings.HasSuffix(name, ".sst") {
 			continue
 		}
-		if removeErr := s.fs.Remove(s.fs.PathJoin(s.db, name)); removeErr != nil {
+		if removeErr := e.fs.Remove(e.fs.PathJoin(e.dir, name)); removeErr != nil {
 			err = errors.Join(err, removeErr)
 			continue
 		}

@@ -1,4 +1,4 @@
-package store
+package engine
 
 import (
 	"errors"
@@ -10,37 +10,34 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// fence is the file system of one database instance. While it stands it
-// passes everything on. The first write that fails trips it; after that,
-// nothing that would change the disk does, and all of it "succeeds", the
-// failed write included. So pebble never gets to see the failure that it
-// would panic at, and what it does in its delusion (removing a log whose
-// contents it believes flushed, say) stays without effect.
+// faultFS is the fault-stopping file system of one database instance. It passes
+// everything on until a write fails. That trips it: after that nothing that would
+// change the disk does, and all of it "succeeds", the failed write included. So
+// pebble never sees the failure that it would panic at, and what it then does
+// (removing a log whose contents it believes flushed, say) has no effect.
 //
-// The flag is set before the failed call returns, so whoever finds the fence
-// standing after a commit knows that every write of the commit was real.
-type fence struct {
+// The flag is set before the failed call returns. Whoever finds it not set after a
+// commit knows that every write of the commit was real.
+type faultFS struct {
 	vfs.FS
-	mu      sync.Mutex
-	err     error
+	trips   sync.Once
+	err     error         // why it tripped; written before tripped is closed
 	tripped chan struct{} // closed when it trips
 }
 
-func newFence(fs vfs.FS) *fence {
-	return &fence{FS: fs, tripped: make(chan struct{})}
+func newFaultFS(fs vfs.FS) *faultFS {
+	return &faultFS{FS: fs, tripped: make(chan struct{})}
 }
 
 // trip ends the instance. Only the first reason is kept.
-func (f *fence) trip(err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.err == nil {
+func (f *faultFS) trip(err error) {
+	f.trips.Do(func() {
 		f.err = err
 		close(f.tripped)
-	}
+	})
 }
 
-func (f *fence) isTripped() bool {
+func (f *faultFS) isTripped() bool {
 	select {
 	case <-f.tripped:
 		return true
@@ -49,18 +46,16 @@ func (f *fence) isTripped() bool {
 	}
 }
 
-// reason is what tripped the fence, nil while it stands.
-func (f *fence) reason() error {
+// reason is what tripped it, nil while nothing has.
+func (f *faultFS) reason() error {
 	if !f.isTripped() {
 		return nil
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	return f.err
 }
 
 // write runs one call that changes the disk, or pretends to.
-func (f *fence) write(call func() error) error {
+func (f *faultFS) write(call func() error) error {
 	if f.isTripped() {
 		return nil
 	}
@@ -71,7 +66,7 @@ func (f *fence) write(call func() error) error {
 }
 
 // create opens a file for writing, or a pretence of one.
-func (f *fence) create(name string, call func() (vfs.File, error)) (vfs.File, error) {
+func (f *faultFS) create(name string, call func() (vfs.File, error)) (vfs.File, error) {
 	var file vfs.File
 	f.write(func() (err error) {
 		file, err = call()
@@ -83,23 +78,23 @@ func (f *fence) create(name string, call func() (vfs.File, error)) (vfs.File, er
 		}
 		return nullFile{name: f.PathBase(name)}, nil
 	}
-	return &fencedFile{File: file, fence: f}, nil
+	return &faultFile{File: file, faults: f}, nil
 }
 
-func (f *fence) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+func (f *faultFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	return f.create(name, func() (vfs.File, error) { return f.FS.Create(name, c) })
 }
 
-func (f *fence) ReuseForWrite(from, to string, c vfs.DiskWriteCategory) (vfs.File, error) {
+func (f *faultFS) ReuseForWrite(from, to string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	return f.create(to, func() (vfs.File, error) { return f.FS.ReuseForWrite(from, to, c) })
 }
 
-func (f *fence) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
+func (f *faultFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
 	return f.create(name, func() (vfs.File, error) { return f.FS.OpenReadWrite(name, c, opts...) })
 }
 
 // OpenDir gives a directory to sync; to open it changes nothing.
-func (f *fence) OpenDir(name string) (vfs.File, error) {
+func (f *faultFS) OpenDir(name string) (vfs.File, error) {
 	if f.isTripped() {
 		return nullFile{name: f.PathBase(name), dir: true}, nil
 	}
@@ -107,48 +102,48 @@ func (f *fence) OpenDir(name string) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &fencedFile{File: file, fence: f}, nil
+	return &faultFile{File: file, faults: f}, nil
 }
 
-func (f *fence) Link(from, to string) error {
+func (f *faultFS) Link(from, to string) error {
 	return f.write(func() error { return f.FS.Link(from, to) })
 }
 
-func (f *fence) Rename(from, to string) error {
+func (f *faultFS) Rename(from, to string) error {
 	return f.write(func() error { return f.FS.Rename(from, to) })
 }
 
-func (f *fence) MkdirAll(dir string, perm os.FileMode) error {
+func (f *faultFS) MkdirAll(dir string, perm os.FileMode) error {
 	return f.write(func() error { return f.FS.MkdirAll(dir, perm) })
 }
 
 // Remove may fail without harm: pebble logs it, and tries again when the
 // database is next opened.
-func (f *fence) Remove(name string) error {
+func (f *faultFS) Remove(name string) error {
 	if f.isTripped() {
 		return nil
 	}
 	return f.FS.Remove(name)
 }
 
-func (f *fence) RemoveAll(name string) error {
+func (f *faultFS) RemoveAll(name string) error {
 	if f.isTripped() {
 		return nil
 	}
 	return f.FS.RemoveAll(name)
 }
 
-func (f *fence) Unwrap() vfs.FS { return f.FS }
+func (f *faultFS) Unwrap() vfs.FS { return f.FS }
 
-// fencedFile is a file or directory behind the fence.
-type fencedFile struct {
+// faultFile is a file or directory of a faultFS.
+type faultFile struct {
 	vfs.File
-	fence *fence
+	faults *faultFS
 }
 
-func (f *fencedFile) Write(p []byte) (int, error) {
+func (f *faultFile) Write(p []byte) (int, error) {
 	n := len(p) // File.Write may change p
-	return n, f.fence.write(func() error {
+	return n, f.faults.write(func() error {
 		written, err := f.File.Write(p)
 		if err == nil && written < n {
 			err = io.ErrShortWrite
@@ -157,33 +152,33 @@ func (f *fencedFile) Write(p []byte) (int, error) {
 	})
 }
 
-func (f *fencedFile) WriteAt(p []byte, off int64) (int, error) {
+func (f *faultFile) WriteAt(p []byte, off int64) (int, error) {
 	n := len(p)
-	return n, f.fence.write(func() error {
+	return n, f.faults.write(func() error {
 		_, err := f.File.WriteAt(p, off)
 		return err
 	})
 }
 
-func (f *fencedFile) Preallocate(offset, length int64) error {
-	return f.fence.write(func() error { return f.File.Preallocate(offset, length) })
+func (f *faultFile) Preallocate(offset, length int64) error {
+	return f.faults.write(func() error { return f.File.Preallocate(offset, length) })
 }
 
-func (f *fencedFile) Sync() error     { return f.fence.write(f.File.Sync) }
-func (f *fencedFile) SyncData() error { return f.fence.write(f.File.SyncData) }
+func (f *faultFile) Sync() error     { return f.faults.write(f.File.Sync) }
+func (f *faultFile) SyncData() error { return f.faults.write(f.File.SyncData) }
 
-func (f *fencedFile) SyncTo(length int64) (full bool, err error) {
-	err = f.fence.write(func() (err error) {
+func (f *faultFile) SyncTo(length int64) (full bool, err error) {
+	err = f.faults.write(func() (err error) {
 		full, err = f.File.SyncTo(length)
 		return err
 	})
-	return full || f.fence.isTripped(), err
+	return full || f.faults.isTripped(), err
 }
 
 // Close really closes, so that nothing leaks; its error is that of a write.
-func (f *fencedFile) Close() error {
+func (f *faultFile) Close() error {
 	err := f.File.Close()
-	return f.fence.write(func() error { return err })
+	return f.faults.write(func() error { return err })
 }
 
 // nullFile takes everything and keeps nothing.
