@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -13,9 +12,13 @@ import (
 	"tlsrelay/events"
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/bodies"
 	"tlsrelay/relay/store/engine"
 	"tlsrelay/relay/store/layout"
 )
+
+// NewDraft begins a body of an account's message.
+func (s *Store) NewDraft(who account.ID) relay.Draft { return s.bodies.NewDraft(who) }
 
 // Accept makes a message, its deliveries and their first events durable, in
 // one batch that is synced before it returns; concurrent calls share a sync.
@@ -24,11 +27,11 @@ import (
 // On an error the message is not accepted. relay.ErrNoSpace, relay.ErrAccountFull
 // and relay.ErrUnavailable may pass; any other error is a fault of the caller.
 func (s *Store) Accept(ctx context.Context, m relay.Message, ds []relay.Delivery, body relay.Draft, evs []events.Event) error {
-	d, ok := body.(*draft)
-	if !ok || d.s != s || d.ended {
-		return errDraft
+	d, err := s.bodies.Draft(body)
+	if err != nil {
+		return err
 	}
-	if err := errors.Join(ctx.Err(), d.err); err != nil {
+	if err := errors.Join(ctx.Err(), d.Err()); err != nil {
 		d.Discard()
 		return err
 	}
@@ -42,7 +45,7 @@ func (s *Store) Accept(ctx context.Context, m relay.Message, ds []relay.Delivery
 		d.Discard()
 		return err
 	}
-	defer d.end()
+	defer d.End()
 	w := s.newWrite(db)
 	defer w.close()
 	if err := w.accept(m, ds, d); err != nil {
@@ -60,10 +63,10 @@ func (s *Store) Accept(ctx context.Context, m relay.Message, ds []relay.Delivery
 		return err
 	}
 	if len(w.claimed) > 0 {
-		d.keepWarm(m.ID) // before anybody can end the message
+		d.KeepRecent(m.ID) // before anybody can end the message
 	}
 	if err := w.commit(true); err != nil {
-		s.warm.drop(m.ID)
+		s.bodies.Forget(m.ID)
 		w.doubt()
 		return err
 	}
@@ -81,8 +84,8 @@ func (s *Store) admits(db *engine.DB, m *relay.Message, ds []relay.Delivery) err
 }
 
 // accept adds a message to w, all but its body.
-func (w *write) accept(m relay.Message, ds []relay.Delivery, d *draft) error {
-	m.Size, m.Deliveries = d.size, len(ds)
+func (w *write) accept(m relay.Message, ds []relay.Delivery, d *bodies.Draft) error {
+	m.Size, m.Deliveries = d.Size(), len(ds)
 	err := w.message(&m)
 	if err == nil && bytes.Compare(m.ID[:], w.s.sweptTo[:]) < 0 {
 		err = errSwept
@@ -100,25 +103,24 @@ func (w *write) accept(m relay.Message, ds []relay.Delivery, d *draft) error {
 // room is how many octets of the disk it takes to commit w with the body of d: once
 // in the log and once in a table, for the log goes when the table is there. A body
 // in a spool file is there already.
-func (w *write) room(d *draft) int64 {
+func (w *write) room(d *bodies.Draft) int64 {
 	n := int64(w.batch.Len())
-	if d.file == nil {
-		n += d.size
+	if _, inline := d.Inline(); inline {
+		n += d.Size()
 	}
 	return 2 * n
 }
 
 // body adds the body of a message to w. It ends the draft's spool file one way or
 // the other.
-func (w *write) body(id relay.MessageID, d *draft) error {
-	if d.file == nil {
-		return w.set(layout.BodyKey(id), d.buf)
-	}
-	if err := d.keep(id); err != nil {
-		return err
+func (w *write) body(id relay.MessageID, d *bodies.Draft) error {
+	if body, inline := d.Inline(); inline {
+		return w.set(layout.BodyKey(id), body)
 	}
 	// Before anybody can see the message and want its body.
-	w.s.spooled.add(id)
+	if err := d.Keep(id); err != nil {
+		return err
+	}
 	w.spooled = append(w.spooled, id)
 	return w.set(layout.SpooledKey(id), nil)
 }
@@ -275,9 +277,7 @@ func (w *write) commit(sync bool) error {
 func (w *write) close() {
 	w.s.tickets.end(w.ticket)
 	w.ticket = nil
-	for _, id := range w.spooled {
-		w.s.spooled.drop(id)
-	}
+	w.s.bodies.Unkeep(w.spooled)
 	w.spooled = nil
 	if w.batch != nil && w.db.Failure() == nil {
 		w.batch.Close()
@@ -333,18 +333,15 @@ func (s *Store) Body(_ context.Context, id relay.MessageID) (relay.Body, error) 
 		return nil, err
 	}
 	defer s.engine.Leave()
-	if s.spooled.has(id) {
-		return s.openSpool(id)
-	}
-	if body := s.warm.get(id); body != nil {
-		return body, nil
+	if body, err := s.bodies.Open(id); body != nil || err != nil {
+		return body, err
 	}
 	v, found, err := db.Get(layout.BodyKey(id))
 	switch {
 	case err != nil:
 		return nil, err
 	case found:
-		return inlineBody(v), nil
+		return bodies.Inline(v), nil
 	}
 	queued, err := queues(db, id, func(relay.DeliveryKey) bool { return true })
 	switch {
@@ -354,20 +351,4 @@ func (s *Store) Body(_ context.Context, id relay.MessageID) (relay.Body, error) 
 		return nil, fmt.Errorf("%w: %s", relay.ErrNoBody, id)
 	}
 	return nil, relay.ErrNotFound
-}
-
-func (s *Store) openSpool(id relay.MessageID) (relay.Body, error) {
-	file, err := s.fs.Open(s.spoolFile(id))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %s", relay.ErrNoBody, id)
-	}
-	if err != nil {
-		return nil, engine.Unavailable(err)
-	}
-	info, err := file.Stat()
-	if err != nil {
-		file.Close()
-		return nil, engine.Unavailable(err)
-	}
-	return spoolBody{file: file, size: info.Size()}, nil
 }

@@ -49,10 +49,10 @@ func (s *Store) Commit(_ context.Context, t relay.Transition) error {
 	if err != nil {
 		return err
 	}
-	sync := t.Sync || gone && s.spooled.has(id)
+	sync := t.Sync || gone && s.bodies.Spooled(id)
 	if err := w.commit(sync); err != nil {
 		s.unsure.add(t)
-		s.warm.drop(id) // if it did happen, the message may have ended
+		s.bodies.Forget(id) // if it did happen, the message may have ended
 		return err
 	}
 	s.unsure.drop(t.Before.Key)
@@ -68,11 +68,7 @@ func (s *Store) Commit(_ context.Context, t relay.Transition) error {
 	if !gone {
 		return nil
 	}
-	s.warm.drop(id)
-	if s.spooled.has(id) {
-		s.spooled.drop(id)
-		s.remove(s.spoolFile(id))
-	}
+	s.bodies.Remove(id)
 	return nil
 }
 
@@ -246,7 +242,7 @@ func (w *write) others(t relay.Transition) (bool, error) {
 func (w *write) end(id relay.MessageID, m relay.Message) error {
 	w.messages--
 	w.weigh(m.Account, -m.Size)
-	if w.s.spooled.has(id) {
+	if w.s.bodies.Spooled(id) {
 		return w.batch.Delete(layout.SpooledKey(id), nil)
 	}
 	return w.batch.Delete(layout.BodyKey(id), nil)
@@ -254,10 +250,9 @@ func (w *write) end(id relay.MessageID, m relay.Message) error {
 
 // report accepts a message of our own making.
 func (w *write) report(r relay.Report) error {
-	d := w.s.newDraft(r.Message.Account)
-	d.ours = true
-	defer d.end()
-	err := d.write(r.Body)
+	d := w.s.bodies.NewReport()
+	defer d.End()
+	_, err := d.Write(r.Body)
 	if err == nil {
 		err = w.accept(r.Message, r.Deliveries, d)
 	}

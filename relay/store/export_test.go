@@ -80,9 +80,9 @@ func (s *Store) Verify() error {
 		fault("counted in the outbox is %s, not %s", got, want)
 	}
 	for id := range queued {
-		if !s.spooled.has(id) {
+		if !s.bodies.Spooled(id) {
 			must(layout.BodyKey(id), "message %s has no body", id)
-		} else if _, err := s.fs.Stat(s.spoolFile(id)); err != nil {
+		} else if body, err := s.bodies.Open(id); err != nil || body.Close() != nil {
 			fault("message %s has no spool file: %w", id, err)
 		}
 	}

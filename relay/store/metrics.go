@@ -68,8 +68,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for bound, n := range map[string]uint64{"recipients": b.refusedRecipients.Load(), "destinations": b.refusedDestinations.Load(), "disk": b.refusedDisk.Load()} {
 		ch <- prometheus.MustNewConstMetric(c.refusals, prometheus.CounterValue, float64(n), bound)
 	}
-	if usage, err := c.s.fs.GetDiskUsage(c.s.o.Dir); err == nil {
-		gauge(c.free, float64(usage.AvailBytes))
+	if free, err := c.s.engine.Free(); err == nil {
+		gauge(c.free, float64(free))
 	}
 }
 

@@ -47,8 +47,8 @@ func TestMemoryOutlivesAFailedReopening(t *testing.T) {
 		t.Fatal(err)
 	}
 	// It is read from tables: an opening leaves no log that has to be read.
-	flushed, err := engine.Open(engine.Options{Dir: "d", FS: fs})
-	if err := errors.Join(err, flushed.Close()); err != nil {
+	flushed := engine.New(engine.Options{Dir: "d", FS: fs})
+	if err := errors.Join(flushed.Open(engine.Hooks{}), flushed.Close()); err != nil {
 		t.Fatal(err)
 	}
 
@@ -56,9 +56,9 @@ func TestMemoryOutlivesAFailedReopening(t *testing.T) {
 	tries := 0
 	for opened := false; !opened; tries++ {
 		left.Store(int64(tries))
-		again, err := engine.Open(engine.Options{Dir: "d", FS: fs, Hooks: engine.Hooks{Recover: s.recoverFrom}})
-		if opened = err == nil; opened {
-			s.engine = again
+		s.engine = engine.New(engine.Options{Dir: "d", FS: fs})
+		if opened = s.engine.Open(engine.Hooks{Recover: s.recoverFrom}) == nil; !opened {
+			s.engine.Close()
 		}
 		_, noAccount := s.Account(t.Context(), a.ID)
 		_, noKey := s.Key(t.Context(), "k")

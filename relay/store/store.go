@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"hash/maphash"
 	"sync"
 	"sync/atomic"
@@ -19,6 +18,7 @@ import (
 	"tlsrelay/events/webhook"
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/bodies"
 	"tlsrelay/relay/store/engine"
 	"tlsrelay/relay/store/layout"
 )
@@ -79,9 +79,8 @@ func (o Options) withDefaults() Options {
 type Store struct {
 	o      Options
 	log    *zap.Logger
-	fs     vfs.FS
-	spool  string // directory of large bodies
 	engine *engine.Engine
+	bodies *bodies.Bodies
 
 	bounds bounds
 	depth  depth
@@ -95,9 +94,6 @@ type Store struct {
 	flight    flight
 	lows      lows
 	tickets   tickets
-	spooled   spooled
-	drafts    drafts
-	warm      warm
 	doubts    doubts
 	unsure    unsure
 	unsynced  unsynced
@@ -131,22 +127,19 @@ func (d *depth) reset() {
 func Open(o Options) (*Store, error) {
 	o = o.withDefaults()
 	s := &Store{
-		o: o, log: o.Log, fs: o.FS, spool: o.FS.PathJoin(o.Dir, "spool"),
+		o: o, log: o.Log,
+		engine: engine.New(engine.Options{
+			Dir: o.Dir, FS: o.FS, MinFreeDisk: o.MinFreeDisk, MemTable: o.MemTable, Cache: o.Cache, Log: o.Log,
+		}),
 		overfull: make(chan struct{}, 1),
 	}
+	s.bodies = bodies.New(o.FS, o.FS.PathJoin(o.Dir, "spool"), s.reserve, o.Log)
 	s.bounds.log, s.bounds.recipients, s.bounds.destinations = o.Log, o.MaxWaiting, o.MaxDestinations
-	if err := engine.MakeDir(s.fs, s.spool); err != nil {
-		return nil, fmt.Errorf("store: %w", err)
+	err := s.engine.Open(engine.Hooks{Recover: s.recoverFrom, Replay: s.redo, Count: s.count})
+	if err == nil {
+		err = s.bodies.SweepDrafts()
 	}
-	var err error
-	s.engine, err = engine.Open(engine.Options{
-		Dir: o.Dir, FS: o.FS, MinFreeDisk: o.MinFreeDisk, MemTable: o.MemTable, Cache: o.Cache, Log: o.Log,
-		Hooks: engine.Hooks{Recover: s.recoverFrom, Replay: s.redo, Count: s.count},
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err = s.sweepDrafts(); err == nil {
+	if err == nil {
 		err = s.register(o.Registerer)
 	}
 	if err != nil {
@@ -168,7 +161,7 @@ func (s *Store) recoverFrom(db *engine.DB) error {
 	if err := s.loadMemory(db); err != nil {
 		return err
 	}
-	return s.sweepSpool(db)
+	return s.bodies.Recover(db)
 }
 
 // count adds what was queued at the opening to the depth, and what was in the outbox

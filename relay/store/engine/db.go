@@ -45,8 +45,8 @@ func (e *Engine) openDB() (db *DB, err error) {
 	if db.db, err = pebble.Open(e.dir, e.pebbleOptions(db, cache)); err != nil {
 		return nil, fmt.Errorf("store: open %s: %w", e.dir, err)
 	}
-	if err = db.checkVersion(); err == nil && e.o.Recover != nil {
-		err = e.o.Recover(db)
+	if err = db.checkVersion(); err == nil && e.hooks.Recover != nil {
+		err = e.hooks.Recover(db)
 	}
 	if err == nil {
 		err = db.Failure()

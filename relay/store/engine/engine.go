@@ -27,7 +27,6 @@ type Options struct {
 	// default 16 MiB each.
 	MemTable, Cache int64
 	Log             *zap.Logger // nil: none
-	Hooks
 }
 
 // Hooks are what the rooms above do with each instance of the database. A nil hook
@@ -60,12 +59,13 @@ func (o Options) withDefaults() Options {
 // Engine keeps one database open: when an instance of it fails, it opens the next.
 // Its methods are safe for concurrent use.
 type Engine struct {
-	o    Options
-	log  *zap.Logger
-	fs   vfs.FS
-	dir  string // of the database
-	lock *pebble.Lock
-	room room
+	o     Options
+	hooks Hooks
+	log   *zap.Logger
+	fs    vfs.FS
+	dir   string // of the database
+	lock  *pebble.Lock
+	room  room
 
 	// mu guards db: every call holds it for reading while it uses the database, so
 	// that a failed one is closed when nobody is in it.
@@ -80,27 +80,30 @@ type Engine struct {
 
 var errClosed = errors.New("store: closed")
 
-// Open opens the database in o.Dir, and makes it where there is none. It starts
-// nothing but pebble's own goroutines; call [Engine.Run]. It is an error when another
-// process has the directory open.
-func Open(o Options) (*Engine, error) {
+// New makes an engine, which has nothing open.
+func New(o Options) *Engine {
 	o = o.withDefaults()
-	e := &Engine{
+	return &Engine{
 		o: o, log: o.Log, fs: o.FS, dir: o.FS.PathJoin(o.Dir, "db"),
 		soon: make(chan struct{}, 1), urgent: make(chan struct{}, 1),
 	}
+}
+
+// Open opens the database, and makes it where there is none. It starts nothing but
+// pebble's own goroutines; call [Engine.Run]. It is an error when another process has
+// the directory open. Whatever it returns, Close ends the engine.
+func (e *Engine) Open(h Hooks) error {
+	e.hooks = h
 	if err := MakeDir(e.fs, e.dir); err != nil {
-		return nil, fmt.Errorf("store: %w", err)
+		return fmt.Errorf("store: %w", err)
 	}
 	lock, err := pebble.LockDirectory(e.dir, e.fs)
 	if err != nil {
-		return nil, fmt.Errorf("store: another process has %s open, or it cannot be locked: %w", e.dir, err)
+		return fmt.Errorf("store: another process has %s open, or it cannot be locked: %w", e.dir, err)
 	}
 	e.lock = lock
-	if e.db, err = e.openWithBallast(); err != nil {
-		return nil, errors.Join(err, e.Close())
-	}
-	return e, nil
+	e.db, err = e.openWithBallast()
+	return err
 }
 
 // Run opens the database anew after a failure of the disk, until ctx ends.
@@ -192,10 +195,10 @@ func Unavailable(cause error) error {
 
 // Count runs Hooks.Count for an instance, once. Run does it by itself.
 func (e *Engine) Count(ctx context.Context, db *DB) {
-	if e.o.Count == nil {
+	if e.hooks.Count == nil {
 		return
 	}
-	err := db.count(func(at pebble.Reader) error { return e.o.Count(ctx, db, at) })
+	err := db.count(func(at pebble.Reader) error { return e.hooks.Count(ctx, db, at) })
 	if err != nil && ctx.Err() == nil && !db.faults.isTripped() {
 		e.log.Error("counting the queue failed; the gauges are wrong", zap.Error(err))
 	}
@@ -234,8 +237,8 @@ func (e *Engine) tryOpen() bool {
 	db, err := e.openWithBallast()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if err == nil && e.o.Replay != nil {
-		if err = e.o.Replay(db); err != nil {
+	if err == nil && e.hooks.Replay != nil {
+		if err = e.hooks.Replay(db); err != nil {
 			err = errors.Join(err, db.close())
 			db = nil
 		}

@@ -107,3 +107,9 @@ func (e *Engine) Reserved() int64 {
 	defer e.room.mu.Unlock()
 	return e.room.taken
 }
+
+// Free is how many octets are free on the disk.
+func (e *Engine) Free() (uint64, error) {
+	usage, err := e.fs.GetDiskUsage(e.o.Dir)
+	return usage.AvailBytes, err
+}

@@ -47,8 +47,8 @@ func TestSplits(t *testing.T) {
 
 // What is flushed and compacted keeps to the splits.
 func TestTablesAreSplit(t *testing.T) {
-	e, err := Open(Options{Dir: t.TempDir()})
-	if err != nil {
+	e := New(Options{Dir: t.TempDir()})
+	if err := e.Open(Hooks{}); err != nil {
 		t.Fatal(err)
 	}
 	defer e.Close()

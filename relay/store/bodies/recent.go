@@ -1,4 +1,4 @@
-package store
+package bodies
 
 import (
 	"bytes"
@@ -9,28 +9,27 @@ import (
 	"tlsrelay/relay"
 )
 
-// warmLimit is how many octets of bodies one generation of warm ones holds.
-const warmLimit = 4 << 20
+// recentLimit is how many octets one generation of recent bodies holds.
+const recentLimit = 4 << 20
 
 // warm keeps the bodies of messages that were accepted a moment ago and claimed
 // by that: their first attempt begins at once, and need not look for what was
-// in memory just now. There are two generations; when the younger is full the
+// in memory just nor. There are two generations; when the younger is full the
 // elder goes, so that bodies whose attempt takes its time are not kept.
-type warm struct {
-	mu           sync.Mutex
-	young, elder map[relay.MessageID]*warmBody
+type recent struct {
+	young, elder map[relay.MessageID]*recentBody
 	size         int // of the young ones
 }
 
-// warmBody is a body in a buffer that goes back to its pool when neither warm
+// recentBody is a body in a buffer that goes back to its pool when neither recent
 // nor any reader has it any more.
-type warmBody struct {
+type recentBody struct {
 	buf  []byte
 	refs atomic.Int32
 	pool *sync.Pool
 }
 
-func (b *warmBody) release() {
+func (b *recentBody) release() {
 	if b.refs.Add(-1) == 0 {
 		buf := b.buf
 		b.buf = nil
@@ -39,27 +38,23 @@ func (b *warmBody) release() {
 }
 
 // put takes over buf.
-func (w *warm) put(id relay.MessageID, buf []byte, pool *sync.Pool) {
-	b := &warmBody{buf: buf, pool: pool}
+func (r *recent) put(id relay.MessageID, buf []byte, pool *sync.Pool) {
+	b := &recentBody{buf: buf, pool: pool}
 	b.refs.Store(1)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.size += cap(buf); w.young == nil || w.size > warmLimit {
-		for _, old := range w.elder {
+	if r.size += cap(buf); r.young == nil || r.size > recentLimit {
+		for _, old := range r.elder {
 			old.release()
 		}
-		w.elder, w.young, w.size = w.young, make(map[relay.MessageID]*warmBody), cap(buf)
+		r.elder, r.young, r.size = r.young, make(map[relay.MessageID]*recentBody), cap(buf)
 	}
-	w.young[id] = b
+	r.young[id] = b
 }
 
 // get gives the body of a message, nil if it is not here.
-func (w *warm) get(id relay.MessageID) relay.Body {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	b := w.young[id]
+func (r *recent) get(id relay.MessageID) relay.Body {
+	b := r.young[id]
 	if b == nil {
-		b = w.elder[id]
+		b = r.elder[id]
 	}
 	if b == nil {
 		return nil
@@ -69,10 +64,8 @@ func (w *warm) get(id relay.MessageID) relay.Body {
 }
 
 // drop forgets the body of a message.
-func (w *warm) drop(id relay.MessageID) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, generation := range []map[relay.MessageID]*warmBody{w.young, w.elder} {
+func (r *recent) drop(id relay.MessageID) {
+	for _, generation := range []map[relay.MessageID]*recentBody{r.young, r.elder} {
 		if b := generation[id]; b != nil {
 			delete(generation, id)
 			b.release()
@@ -80,10 +73,10 @@ func (w *warm) drop(id relay.MessageID) {
 	}
 }
 
-// sharedBody is one reader's hold on a warm body.
+// sharedBody is one reader's hold on a recent body.
 type sharedBody struct {
 	inlineBody
-	of     *warmBody
+	of     *recentBody
 	closed atomic.Bool
 }
 
