@@ -15,6 +15,7 @@ import (
 	"tlsrelay/relay/store/bodies"
 	"tlsrelay/relay/store/engine"
 	"tlsrelay/relay/store/layout"
+	"tlsrelay/relay/store/tally"
 )
 
 // NewDraft begins a body of an account's message.
@@ -41,7 +42,7 @@ func (s *Store) Accept(ctx context.Context, m relay.Message, ds []relay.Delivery
 		return err
 	}
 	defer s.engine.Leave()
-	if err := s.admits(db, &m, ds); err != nil {
+	if err := s.admits(&m, ds); err != nil {
 		d.Discard()
 		return err
 	}
@@ -53,7 +54,7 @@ func (s *Store) Accept(ctx context.Context, m relay.Message, ds []relay.Delivery
 		return err
 	}
 	w.tell(&m, evs)
-	room, err := s.reserve(m.Account, w.room(d))
+	room, err := s.tally.Reserve(s.engine, m.Account, w.room(d))
 	if err != nil {
 		d.Discard()
 		return err
@@ -73,14 +74,31 @@ func (s *Store) Accept(ctx context.Context, m relay.Message, ds []relay.Delivery
 	return nil
 }
 
+// Admit says whether an account may have another message now, as far as is known
+// without the message; relay.ErrAccountFull: it may not. It is cheap.
+func (s *Store) Admit(who account.ID) error {
+	if s.engine.Ready() != nil {
+		return nil // which others tell, and better
+	}
+	if err := s.tally.Admit(who, nil, 0); err != nil {
+		return err
+	}
+	room, err := s.tally.Reserve(s.engine, who, 0)
+	room.End()
+	if errors.Is(err, relay.ErrAccountFull) {
+		return err
+	}
+	return nil // that there is no room at all others tell, and better
+}
+
 // admits says whether the account of a message may have it. Reports come by
 // Commit, and are never refused.
-func (s *Store) admits(db *engine.DB, m *relay.Message, ds []relay.Delivery) error {
+func (s *Store) admits(m *relay.Message, ds []relay.Delivery) error {
 	n := 0
 	for i := range ds {
 		n += len(ds[i].Recipients)
 	}
-	return s.tally.admits(&s.bounds, m.Account, ds, n)
+	return s.tally.Admit(m.Account, ds, n)
 }
 
 // accept adds a message to w, all but its body.
@@ -94,8 +112,8 @@ func (w *write) accept(m relay.Message, ds []relay.Delivery, d *bodies.Draft) er
 		err = w.enqueue(m.ID, &ds[i])
 	}
 	if err == nil {
-		w.messages++
-		w.weigh(m.Account, m.Size)
+		w.queued.Messages++
+		w.queued.Weigh(m.Account, m.Size)
 	}
 	return err
 }
@@ -163,12 +181,12 @@ func (w *write) record(d *relay.Delivery, done bool) error {
 func (w *write) index(d relay.Delivery) error {
 	e := layout.EntryOf(d)
 	n := layout.WaitingRecipients(&d)
-	w.move(d, 1, n)
+	w.queued.Move(d.Account, d.Lane.Destination, 1, n)
 	if d.Held {
-		w.held++
+		w.queued.Held++
 		return w.set(e.Encode(layout.Held), layout.IndexValue(n))
 	}
-	w.waiting++
+	w.queued.Waiting++
 	key := e.Encode(layout.Ready)
 	w.inserted = append(w.inserted, key)
 	return w.set(key, layout.IndexValue(n))
@@ -178,37 +196,13 @@ func (w *write) index(d relay.Delivery) error {
 func (w *write) unindex(d relay.Delivery, st layout.State) error {
 	e := layout.EntryOf(d)
 	e.Due = st.Due
-	w.move(d, -1, -layout.WaitingRecipients(&d))
+	w.queued.Move(d.Account, d.Lane.Destination, -1, -layout.WaitingRecipients(&d))
 	if st.Held {
-		w.held--
+		w.queued.Held--
 		return w.batch.Delete(e.Encode(layout.Held), nil)
 	}
-	w.waiting--
+	w.queued.Waiting--
 	return w.batch.Delete(e.Encode(layout.Ready), nil)
-}
-
-// move notes a change of what waits. What only changes its place in the index
-// comes to nothing.
-func (w *write) move(d relay.Delivery, entries, recipients int) {
-	if last := len(w.moved) - 1; last >= 0 && w.moved[last].destination == d.Lane.Destination && w.moved[last].who == d.Account {
-		m := &w.moved[last]
-		m.entries += entries
-		m.recipients += recipients
-		if *m == (move{who: m.who, destination: m.destination}) {
-			w.moved = w.moved[:last]
-		}
-		return
-	}
-	w.moved = append(w.moved, move{who: d.Account, destination: d.Lane.Destination, entries: entries, recipients: recipients})
-}
-
-// weigh notes a change of what an account's waiting bodies take.
-func (w *write) weigh(who account.ID, octets int64) {
-	if last := len(w.moved) - 1; last >= 0 && w.moved[last].who == who {
-		w.moved[last].octets += octets
-		return
-	}
-	w.moved = append(w.moved, move{who: who, octets: octets})
 }
 
 // write is one batch in the making, and what follows in memory when it has
@@ -221,13 +215,12 @@ type write struct {
 
 	scratch *[]byte // where records are encoded: the batch copies them
 
-	messages, waiting, held int64 // changes of the depth
-	moved                   []move
-	boxes                   []boxMove
-	inserted                [][]byte
-	claimed                 []layout.IndexEntry
-	spooled                 []relay.MessageID // messages whose bodies are in spool files, until they are committed
-	ticket                  *ticket
+	queued   tally.Delta
+	boxes    []boxMove
+	inserted [][]byte
+	claimed  []layout.IndexEntry
+	spooled  []relay.MessageID // messages whose bodies are in spool files, until they are committed
+	ticket   *ticket
 }
 
 // maxScratch is the largest buffer that is kept for the next write.
@@ -256,12 +249,7 @@ func (w *write) commit(sync bool) error {
 		return err
 	}
 	w.batch = nil
-	w.s.depth.messages.Add(w.messages)
-	w.s.depth.waiting.Add(w.waiting)
-	w.s.depth.held.Add(w.held)
-	for _, m := range w.moved {
-		w.s.tally.add(m)
-	}
+	w.s.tally.Add(&w.queued)
 	w.noteBoxes()
 	for _, e := range w.claimed {
 		w.s.flight.add(e.Key, e.Due)

@@ -212,17 +212,10 @@ func stillQueued(k relay.DeliveryKey, found bool, st layout.State, err error) er
 func queues(db *engine.DB, id relay.MessageID, counts func(relay.DeliveryKey) bool) (found bool, err error) {
 	err = db.EachPrefix(layout.DeliveriesPrefix(id), func(key, v []byte) (bool, error) {
 		k, err := layout.ParseDeliveryKey(key)
-		found = err == nil && counts(k) && isQueued(v)
+		found = err == nil && counts(k) && layout.IsQueued(v)
 		return err == nil && !found, err
 	})
 	return found, err
-}
-
-// isQueued reports whether a delivery record says that it waits. One that says
-// nothing readable does: somebody has to look before the message may go.
-func isQueued(v []byte) bool {
-	st, err := layout.DecodeState(v)
-	return err != nil || !st.Done
 }
 
 // message reads a message's record.

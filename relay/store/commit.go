@@ -240,8 +240,8 @@ func (w *write) others(t relay.Transition) (bool, error) {
 
 // end takes a message out of the queue: its body goes.
 func (w *write) end(id relay.MessageID, m relay.Message) error {
-	w.messages--
-	w.weigh(m.Account, -m.Size)
+	w.queued.Messages--
+	w.queued.Weigh(m.Account, -m.Size)
 	if w.s.bodies.Spooled(id) {
 		return w.batch.Delete(layout.SpooledKey(id), nil)
 	}

@@ -10,9 +10,12 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
+
 	"tlsrelay/relay"
 	"tlsrelay/relay/store/engine"
 	"tlsrelay/relay/store/layout"
+	"tlsrelay/relay/store/tally"
 )
 
 // Verify checks that the records and the indexes of the database agree.
@@ -34,7 +37,7 @@ func (s *Store) Verify() error {
 			fault("%s: %w", prefix, err)
 		}
 	}
-	queued, want := make(map[relay.MessageID]int), newTally()
+	queued, want := make(map[relay.MessageID]int), tally.New(tally.Bounds{}, zap.NewNop())
 	each(layout.Messages, func(key, v []byte) error {
 		if !layout.IsDelivery(key) {
 			return nil
@@ -53,7 +56,9 @@ func (s *Store) Verify() error {
 			prefix = layout.Held
 		}
 		n := layout.WaitingRecipients(&d)
-		want.add(move{d.Account, d.Lane.Destination, 1, n, 0})
+		var one tally.Delta
+		one.Move(d.Account, d.Lane.Destination, 1, n)
+		want.Add(&one)
 		v, ok, err := db.Get(layout.EntryOf(d).Encode(prefix))
 		if got, known := layout.ParseIndexValue(v); err != nil || !ok || known && got != n {
 			fault("delivery %s is not in the index for %d recipients, %t %v: %v", d.Key, n, ok, v, err)
@@ -115,36 +120,6 @@ func (s *Store) Verify() error {
 	return errors.Join(errs...)
 }
 
-func newTally() *tally {
-	t := &tally{}
-	t.reset(new(engine.Splits))
-	return t
-}
-
-// String lists what waits.
-func (t *tally) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var b strings.Builder
-	for _, name := range slices.Sorted(maps.Keys(t.destinations)) {
-		fmt.Fprintf(&b, "%s %d; ", name, t.destinations[name].entries)
-	}
-	for _, who := range slices.Sorted(maps.Keys(t.accounts)) {
-		l := t.accounts[who]
-		if len(l.entries) == 0 && l.recipients == 0 {
-			continue
-		}
-		fmt.Fprintf(&b, "account %s %d:", who, l.recipients)
-		for _, name := range slices.Sorted(maps.Keys(t.destinations)) {
-			if n := l.entries[t.destinations[name]]; n != 0 {
-				fmt.Fprintf(&b, " %s %d", name, n)
-			}
-		}
-		b.WriteString("; ")
-	}
-	return b.String()
-}
-
 // String lists what waits, and where accounts do not add up.
 func (b *boxes) String() string {
 	b.mu.Lock()
@@ -185,7 +160,7 @@ func (s *Store) Depth() (messages, waiting, held int64) {
 	for !db.Counted() {
 		time.Sleep(time.Millisecond)
 	}
-	return s.depth.messages.Load(), s.depth.waiting.Load(), s.depth.held.Load()
+	return s.tally.Depth()
 }
 
 // Spoil makes the record of a delivery unreadable; restore undoes that.

@@ -45,8 +45,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	var messages, waiting, held, up, size, rows, octets float64
 	if db, err := c.s.engine.Enter(); err == nil {
-		messages = float64(c.s.depth.messages.Load())
-		waiting, held = float64(c.s.depth.waiting.Load()), float64(c.s.depth.held.Load())
+		m, w, h := c.s.tally.Depth()
+		messages, waiting, held = float64(m), float64(w), float64(h)
 		n, of := c.s.boxes.sum()
 		rows, octets = float64(n), float64(of)
 		up, size = 1, float64(db.DiskUsage())
@@ -62,10 +62,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.up, up)
 	gauge(c.size, size)
 	gauge(c.minFree, float64(c.s.o.MinFreeDisk))
-	b := &c.s.bounds
-	gauge(c.limit, float64(b.recipients), "recipients")
-	gauge(c.limit, float64(b.destinations), "destinations")
-	for bound, n := range map[string]uint64{"recipients": b.refusedRecipients.Load(), "destinations": b.refusedDestinations.Load(), "disk": b.refusedDisk.Load()} {
+	b := c.s.tally.Bounds()
+	gauge(c.limit, float64(b.Recipients), "recipients")
+	gauge(c.limit, float64(b.Destinations), "destinations")
+	recipients, destinations, disk := c.s.tally.Refused()
+	for bound, n := range map[string]uint64{"recipients": recipients, "destinations": destinations, "disk": disk} {
 		ch <- prometheus.MustNewConstMetric(c.refusals, prometheus.CounterValue, float64(n), bound)
 	}
 	if free, err := c.s.engine.Free(); err == nil {

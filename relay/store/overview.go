@@ -45,7 +45,7 @@ func (s *Store) Overview(ctx context.Context, now time.Time, after string, limit
 		}
 		rows = append(rows, row)
 	}
-	return rows, s.tally.behind(rows[len(rows)-1].Destination), nil
+	return rows, s.tally.Behind(rows[len(rows)-1].Destination), nil
 }
 
 // overview reads both indexes side by side, destination by destination.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"hash/maphash"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -20,7 +19,7 @@ import (
 	"tlsrelay/relay"
 	"tlsrelay/relay/store/bodies"
 	"tlsrelay/relay/store/engine"
-	"tlsrelay/relay/store/layout"
+	"tlsrelay/relay/store/tally"
 )
 
 var (
@@ -82,10 +81,8 @@ type Store struct {
 	engine *engine.Engine
 	bodies *bodies.Bodies
 
-	bounds bounds
-	depth  depth
-	tally  tally
-	boxes  boxes
+	tally *tally.Tally
+	boxes boxes
 
 	// sweptTo refuses messages below it, see sweeping.
 	sweptTo relay.MessageID
@@ -107,20 +104,6 @@ type Store struct {
 	overfull chan struct{} // an account has too many events waiting
 }
 
-// depth is how much is queued, once what was there at the opening has been counted.
-type depth struct {
-	messages atomic.Int64
-	waiting  atomic.Int64 // deliveries in the ready index
-	held     atomic.Int64
-}
-
-// reset forgets all, for another instance.
-func (d *depth) reset() {
-	d.messages.Store(0)
-	d.waiting.Store(0)
-	d.held.Store(0)
-}
-
 // Open opens the store in o.Dir, and makes it where there is none. It starts
 // nothing but pebble's own goroutines; call [Store.Run]. It is an error when
 // another process has the directory open.
@@ -131,10 +114,12 @@ func Open(o Options) (*Store, error) {
 		engine: engine.New(engine.Options{
 			Dir: o.Dir, FS: o.FS, MinFreeDisk: o.MinFreeDisk, MemTable: o.MemTable, Cache: o.Cache, Log: o.Log,
 		}),
+		tally:    tally.New(tally.Bounds{Recipients: o.MaxWaiting, Destinations: o.MaxDestinations}, o.Log),
 		overfull: make(chan struct{}, 1),
 	}
-	s.bodies = bodies.New(o.FS, o.FS.PathJoin(o.Dir, "spool"), s.reserve, o.Log)
-	s.bounds.log, s.bounds.recipients, s.bounds.destinations = o.Log, o.MaxWaiting, o.MaxDestinations
+	s.bodies = bodies.New(o.FS, o.FS.PathJoin(o.Dir, "spool"), func(who account.ID, octets int64) (engine.Reservation, error) {
+		return s.tally.Reserve(s.engine, who, octets)
+	}, o.Log)
 	err := s.engine.Open(engine.Hooks{Recover: s.recoverFrom, Replay: s.redo, Count: s.count})
 	if err == nil {
 		err = s.bodies.SweepDrafts()
@@ -151,8 +136,7 @@ func Open(o Options) (*Store, error) {
 // recoverFrom puts the database right after whatever came before, and loads
 // what is kept in memory.
 func (s *Store) recoverFrom(db *engine.DB) error {
-	s.depth.reset()
-	s.tally.reset(db.Splits())
+	s.tally.Reset(db.Splits())
 	s.boxes.reset(s.o.MaxEvents)
 	if err := s.settleDoubts(db); err != nil {
 		return err
@@ -164,13 +148,9 @@ func (s *Store) recoverFrom(db *engine.DB) error {
 	return s.bodies.Recover(db)
 }
 
-// count adds what was queued at the opening to the depth, and what was in the outbox
-// to the boxes.
+// count adds what was there when the instance was opened to what is counted in memory.
 func (s *Store) count(ctx context.Context, db *engine.DB, at pebble.Reader) error {
-	err := s.countIndex(ctx, db, at, layout.Ready, &s.depth.waiting)
-	if err == nil {
-		err = s.countIndex(ctx, db, at, layout.Held, &s.depth.held)
-	}
+	err := s.tally.Count(ctx, db, at)
 	if err == nil {
 		err = s.countOutbox(ctx, db, at)
 	}

@@ -113,3 +113,6 @@ func (e *Engine) Free() (uint64, error) {
 	usage, err := e.fs.GetDiskUsage(e.o.Dir)
 	return usage.AvailBytes, err
 }
+
+// MinFree is how many octets must stay free for mail to be accepted; 0: no bound.
+func (e *Engine) MinFree() uint64 { return e.o.MinFreeDisk }

@@ -77,6 +77,13 @@ func DecodeState(v []byte) (a State, err error) {
 	}, nil
 }
 
+// IsQueued reports whether a delivery record says that it waits. One that says
+// nothing readable does: somebody has to look before the message may go.
+func IsQueued(v []byte) bool {
+	st, err := DecodeState(v)
+	return err != nil || !st.Done
+}
+
 // AppendDelivery appends the record of a delivery, waiting or finished, to b.
 func AppendDelivery(b []byte, d *relay.Delivery, done bool) ([]byte, error) {
 	if len(d.Account) > 255 {

@@ -1,4 +1,4 @@
-package store
+package tally
 
 import (
 	"errors"
@@ -11,7 +11,7 @@ import (
 )
 
 func TestTally(t *testing.T) {
-	all := newTally()
+	all := New(Bounds{}, zap.NewNop())
 	check := func(want string) {
 		t.Helper()
 		if got := all.String(); got != want {
@@ -22,7 +22,7 @@ func TestTally(t *testing.T) {
 	all.add(move{"2", "a.example", 1, 1, 0})
 	all.add(move{"1", "b.example", 1, 1, 0})
 	check("a.example 3; b.example 1; account 1 6: a.example 2 b.example 1; account 2 1: a.example 1; ")
-	if all.waiting("a.example") != 3 || all.waiting("c.example") != 0 || all.count() != 2 || all.behind("a.example") != 1 || all.behind("") != 2 {
+	if all.waitingFor("a.example") != 3 || all.waitingFor("c.example") != 0 || len(all.destinations) != 2 || all.Behind("a.example") != 1 || all.Behind("") != 2 {
 		t.Error("asked for one destination, or all, it says something else")
 	}
 	// What was there before it was counted leaves.
@@ -39,7 +39,7 @@ func TestTally(t *testing.T) {
 }
 
 func TestAdmits(t *testing.T) {
-	all := newTally()
+	all := New(Bounds{}, zap.NewNop())
 	for _, m := range []move{{"1", "a.example", 3, 90, 0}, {"1", "b.example", 1, 5, 0}, {"2", "c.example", 1, 1, 0}} {
 		all.add(m)
 	}
@@ -75,17 +75,28 @@ func TestAdmits(t *testing.T) {
 		{"2", 0, 3, to("a.example", "b.example"), 2, ""},
 		{"3", 0, 1, to("a.example", "b.example"), 2, "destinations"},
 	} {
-		b := bounds{log: zap.NewNop(), recipients: c.recipients, destinations: c.destinations}
-		err := all.admits(&b, c.who, c.ds, c.n)
+		all.bounds = Bounds{c.recipients, c.destinations}
+		wasRecipients, wasDestinations, _ := all.Refused()
+		err := all.Admit(c.who, c.ds, c.n)
 		got := ""
-		switch {
-		case b.refusedRecipients.Load() > 0:
+		switch recipients, destinations, _ := all.Refused(); {
+		case recipients > wasRecipients:
 			got = "recipients"
-		case b.refusedDestinations.Load() > 0:
+		case destinations > wasDestinations:
 			got = "destinations"
 		}
 		if got != c.want || errors.Is(err, relay.ErrAccountFull) != (c.want != "") {
 			t.Errorf("%+v: %q, %v", c, got, err)
 		}
 	}
+}
+
+// waitingFor gives how many deliveries wait for a destination.
+func (t *Tally) waitingFor(destination string) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if at := t.destinations[destination]; at != nil {
+		return at.entries
+	}
+	return 0
 }
