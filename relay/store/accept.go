@@ -133,14 +133,14 @@ func (w *write) room(d *bodies.Draft) int64 {
 // the other.
 func (w *write) body(id relay.MessageID, d *bodies.Draft) error {
 	if body, inline := d.Inline(); inline {
-		return w.set(layout.BodyKey(id), body)
+		return w.Set(layout.BodyKey(id), body)
 	}
 	// Before anybody can see the message and want its body.
 	if err := d.Keep(id); err != nil {
 		return err
 	}
 	w.spooled = append(w.spooled, id)
-	return w.set(layout.SpooledKey(id), nil)
+	return w.Set(layout.SpooledKey(id), nil)
 }
 
 // message adds the record of a message to w.
@@ -150,7 +150,7 @@ func (w *write) message(m *relay.Message) error {
 		return err
 	}
 	*w.scratch = v
-	return w.set(layout.MessageKey(m.ID), v)
+	return w.Set(layout.MessageKey(m.ID), v)
 }
 
 // enqueue adds a delivery to w, with its place in the queue.
@@ -174,7 +174,7 @@ func (w *write) record(d *relay.Delivery, done bool) error {
 		return err
 	}
 	*w.scratch = v
-	return w.set(layout.DeliveryKey(d.Key), v)
+	return w.Set(layout.DeliveryKey(d.Key), v)
 }
 
 // index adds the index entry that a delivery's state calls for.
@@ -184,12 +184,12 @@ func (w *write) index(d relay.Delivery) error {
 	w.queued.Move(d.Account, d.Lane.Destination, 1, n)
 	if d.Held {
 		w.queued.Held++
-		return w.set(e.Encode(layout.Held), layout.IndexValue(n))
+		return w.Set(e.Encode(layout.Held), layout.IndexValue(n))
 	}
 	w.queued.Waiting++
 	key := e.Encode(layout.Ready)
 	w.inserted = append(w.inserted, key)
-	return w.set(key, layout.IndexValue(n))
+	return w.Set(key, layout.IndexValue(n))
 }
 
 // unindex takes the index entry of a delivery in state st away.
@@ -199,10 +199,10 @@ func (w *write) unindex(d relay.Delivery, st layout.State) error {
 	w.queued.Move(d.Account, d.Lane.Destination, -1, -layout.WaitingRecipients(&d))
 	if st.Held {
 		w.queued.Held--
-		return w.batch.Delete(e.Encode(layout.Held), nil)
+		return w.Delete(e.Encode(layout.Held))
 	}
 	w.queued.Waiting--
-	return w.batch.Delete(e.Encode(layout.Ready), nil)
+	return w.Delete(e.Encode(layout.Ready))
 }
 
 // write is one batch in the making, and what follows in memory when it has
@@ -235,10 +235,17 @@ func (s *Store) newWrite(db *engine.DB) *write {
 	}
 }
 
-func (w *write) set(key, value []byte) error {
+// Set implements tenants.Batch.
+func (w *write) Set(key, value []byte) error {
 	w.keys = append(w.keys, key)
 	return w.batch.Set(key, value, nil)
 }
+
+// Delete implements tenants.Batch.
+func (w *write) Delete(key []byte) error { return w.batch.Delete(key, nil) }
+
+// DeleteRange implements tenants.Batch.
+func (w *write) DeleteRange(lower, upper []byte) error { return w.batch.DeleteRange(lower, upper, nil) }
 
 // commit applies the batch and then what it means in memory.
 func (w *write) commit(sync bool) error {

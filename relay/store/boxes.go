@@ -156,9 +156,9 @@ func (s *Store) countOutbox(ctx context.Context, db *engine.DB, at pebble.Reader
 // countRows takes in that an endpoint has more rows, or less. The rows of one that is
 // gone count for nothing: whoever deletes it drops what there is of them afterwards.
 func (s *Store) countRows(endpoint string, rows int, octets int64) {
-	s.mem.mu.RLock()
-	defer s.mem.mu.RUnlock()
-	if p, ok := s.mem.endpoints[endpoint]; ok && s.boxes.add(p.Account, endpoint, rows, octets) {
+	s.tenants.HoldEndpoints()
+	defer s.tenants.ReleaseEndpoints()
+	if owner, ok := s.tenants.Held(endpoint); ok && s.boxes.add(owner, endpoint, rows, octets) {
 		signal(s.overfull)
 	}
 }
@@ -216,7 +216,7 @@ func signal(c chan struct{}) {
 
 // shedPart gives up some of an account's oldest events, none when it has room.
 func (s *Store) shedPart(ctx context.Context, account string) (gone removed, err error) {
-	points, err := s.Endpoints(ctx, account)
+	points, err := s.tenants.Endpoints(ctx, account)
 	if err != nil {
 		return gone, err
 	}
@@ -248,7 +248,7 @@ func (s *Store) shedPart(ctx context.Context, account string) (gone removed, err
 
 // firstRow gives the number of the oldest row of an endpoint below limit.
 func (s *Store) firstRow(db *engine.DB, endpoint string, limit uint64) (seq uint64, ok bool, err error) {
-	from := s.mem.sent.get(endpoint)
+	from := s.sent.get(endpoint)
 	if from >= limit {
 		return 0, false, nil
 	}

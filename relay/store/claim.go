@@ -167,7 +167,7 @@ func (s *Store) reclaim(db *engine.DB, v []byte, st layout.State, lease time.Tim
 	err = errors.Join(
 		w.unindex(d, was),
 		w.index(d),
-		w.set(layout.DeliveryKey(d.Key), layout.WithState(v, st)),
+		w.Set(layout.DeliveryKey(d.Key), layout.WithState(v, st)),
 	)
 	if err != nil {
 		return nil, err

@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"sync"
 
-	"tlsrelay/events"
 	"tlsrelay/relay"
 	"tlsrelay/relay/store/layout"
+	"tlsrelay/relay/store/tenants"
 )
 
 // Commit makes a transition happen: the delivery's new state, the events, the
@@ -26,14 +26,14 @@ import (
 // have happened or not. Another Commit of the same transition finds out: it makes it
 // happen, or returns nil because it had.
 func (s *Store) Commit(_ context.Context, t relay.Transition) error {
+	if len(t.Blocks) > 0 {
+		defer s.tenants.LockBlocks(t.Blocks[0].Account)() // all are of the message's
+	}
 	db, err := s.engine.Enter()
 	if err != nil {
 		return err
 	}
 	defer s.engine.Leave()
-	if len(t.Blocks) > 0 {
-		defer s.lockBlocks(t.Blocks[0].Account)() // all are of the message's
-	}
 	id := t.Before.Key.Message
 	defer s.lockMessage(id)()
 
@@ -80,7 +80,7 @@ func (w *write) apply(t relay.Transition, held bool) (gone bool, err error) {
 		err = w.report(*t.Report)
 	}
 	if err == nil {
-		err = w.block(t.Blocks)
+		err = tenants.PutBlocks(w.db, w, t.Blocks)
 	}
 	if err == nil {
 		w.tell(&t.Message, t.Events)
@@ -243,9 +243,9 @@ func (w *write) end(id relay.MessageID, m relay.Message) error {
 	w.queued.Messages--
 	w.queued.Weigh(m.Account, -m.Size)
 	if w.s.bodies.Spooled(id) {
-		return w.batch.Delete(layout.SpooledKey(id), nil)
+		return w.Delete(layout.SpooledKey(id))
 	}
-	return w.batch.Delete(layout.BodyKey(id), nil)
+	return w.Delete(layout.BodyKey(id))
 }
 
 // report accepts a message of our own making.
@@ -261,20 +261,4 @@ func (w *write) report(r relay.Report) error {
 		return err
 	}
 	return w.body(r.Message.ID, d)
-}
-
-// block puts rows into the block list, the newest of each address. The caller
-// holds lockBlocks.
-func (w *write) block(rows []events.Block) error {
-	var errs []error
-	for i, row := range rows {
-		superseded := false
-		for _, later := range rows[i+1:] {
-			superseded = superseded || sameRow(row, later)
-		}
-		if !superseded {
-			errs = append(errs, w.putBlock(row))
-		}
-	}
-	return errors.Join(errs...)
 }

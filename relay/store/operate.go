@@ -256,7 +256,7 @@ func (s *Store) changeState(db *engine.DB, k relay.DeliveryKey, change stateChan
 	err = errors.Join(
 		w.unindex(d, was),
 		w.index(d),
-		w.set(layout.DeliveryKey(k), layout.WithState(v, st)),
+		w.Set(layout.DeliveryKey(k), layout.WithState(v, st)),
 	)
 	if err != nil {
 		return false, err

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"errors"
 	"math"
 	"sync"
 	"time"
@@ -124,35 +125,22 @@ func (s *Store) Shed(f func(account string, events int, oldest time.Time)) {
 // tell adds the rows of the events of a message to w, for every endpoint that
 // wants them.
 func (w *write) tell(m *relay.Message, evs []events.Event) {
-	type row struct {
-		endpoint string
-		event    int
-	}
-	var rows []row
-	w.s.mem.mu.RLock()
-	for i := range evs {
-		for _, p := range w.s.mem.endpointsOf[evs[i].Account] {
-			if p.Wants(evs[i].Kind) {
-				rows = append(rows, row{p.ID, i})
-			}
-		}
-	}
-	w.s.mem.mu.RUnlock()
+	rows := w.s.tenants.Wanted(evs)
 	if len(rows) == 0 {
 		return
 	}
 	w.ticket = w.s.tickets.begin(len(rows))
 	form := layout.RowFormOf(m, evs)
 	for i, r := range rows {
-		e := &evs[r.event]
-		if i == 0 || r.event != rows[i-1].event {
+		e := &evs[r.Event]
+		if i == 0 || r.Event != rows[i-1].Event {
 			*w.scratch = form.Append((*w.scratch)[:0], e)
 		}
-		key := layout.RowKey(r.endpoint, w.ticket.first+uint64(i))
+		key := layout.RowKey(r.Endpoint, w.ticket.first+uint64(i))
 		// A batch of ours has no reason to refuse a key.
-		_ = w.set(key, *w.scratch)
-		w.ticket.endpoint(r.endpoint)
-		w.boxed(r.endpoint, len(key)+len(*w.scratch))
+		_ = w.Set(key, *w.scratch)
+		w.ticket.endpoint(r.Endpoint)
+		w.boxed(r.Endpoint, len(key)+len(*w.scratch))
 	}
 }
 
@@ -229,7 +217,7 @@ func (s *Store) Rows(_ context.Context, endpoint string, span webhook.Span, maxB
 	defer s.engine.Leave()
 	limit := s.tickets.limit() // before the rows are read
 	first, end := within(span, limit)
-	if first = max(first, s.mem.sent.get(endpoint)); first >= end {
+	if first = max(first, s.sent.get(endpoint)); first >= end {
 		return nil, nil
 	}
 	var rows []webhook.Row
@@ -296,7 +284,7 @@ type removed struct {
 func (s *Store) removeRows(db *engine.DB, endpoint string, first, end uint64, octets int64) (gone removed, err error) {
 	s.removing.Lock() // what one counts, no other does
 	defer s.removing.Unlock()
-	lower := max(first, s.mem.sent.get(endpoint))
+	lower := max(first, s.sent.get(endpoint))
 	if lower >= end {
 		return gone, nil
 	}
@@ -328,7 +316,33 @@ func (s *Store) removeRows(db *engine.DB, endpoint string, first, end uint64, oc
 		return gone, err
 	}
 	s.countRows(endpoint, -gone.rows, -gone.octets)
-	s.mem.sent.raise(endpoint, first, end)
+	s.sent.raise(endpoint, first, end)
 	s.engine.SyncSoon()
 	return gone, nil
+}
+
+// resumeOutbox finds the highest sequence number in use.
+func (s *Store) resumeOutbox(db *engine.DB) error {
+	it, err := db.NewIter([]byte(layout.Outbox), layout.After([]byte(layout.Outbox)))
+	if err != nil {
+		return db.ReadError(err)
+	}
+	next := uint64(1)
+	for ok := it.First(); ok; {
+		id, _, err := layout.ParseRowKey(it.Key())
+		if err != nil {
+			return errors.Join(err, it.Close())
+		}
+		end := layout.After(layout.RowsPrefix(id))
+		if it.SeekLT(end) {
+			_, seq, err := layout.ParseRowKey(it.Key())
+			if err != nil {
+				return errors.Join(err, it.Close())
+			}
+			next = max(next, seq+1)
+		}
+		ok = it.SeekGE(end)
+	}
+	s.tickets.resume(next)
+	return it.Close()
 }

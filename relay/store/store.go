@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"hash/maphash"
 	"sync"
 	"time"
 
@@ -20,6 +19,7 @@ import (
 	"tlsrelay/relay/store/bodies"
 	"tlsrelay/relay/store/engine"
 	"tlsrelay/relay/store/tally"
+	"tlsrelay/relay/store/tenants"
 )
 
 var (
@@ -73,13 +73,25 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// tenantCalls are what the room of the tenants answers.
+type tenantCalls interface {
+	account.Store
+	account.OverrideStore
+	webhook.Store
+	events.BlockStore
+	Endpoint(ctx context.Context, id string) (e webhook.Endpoint, ok bool, err error)
+}
+
 // Store is the embedded store. Its methods are safe for concurrent use. Once
 // [Store.Close] was called they return relay.ErrUnavailable.
 type Store struct {
-	o      Options
-	log    *zap.Logger
-	engine *engine.Engine
-	bodies *bodies.Bodies
+	tenantCalls
+
+	o       Options
+	log     *zap.Logger
+	engine  *engine.Engine
+	bodies  *bodies.Bodies
+	tenants *tenants.Tenants
 
 	tally *tally.Tally
 	boxes boxes
@@ -94,12 +106,10 @@ type Store struct {
 	doubts    doubts
 	unsure    unsure
 	unsynced  unsynced
-	mem       memory
-	collector *collector       // nil without metrics
-	sweeps    sync.Mutex       // one at a time
-	blocking  [1024]sync.Mutex // of accounts, see lockBlocks
-	removing  sync.Mutex       // serialises those who remove rows of the outbox
-	writing   sync.Mutex       // serialises writers of accounts, keys, endpoints and overrides
+	sent      sentTo
+	collector *collector // nil without metrics
+	sweeps    sync.Mutex // one at a time
+	removing  sync.Mutex // serialises those who remove rows of the outbox
 
 	overfull chan struct{} // an account has too many events waiting
 }
@@ -117,6 +127,8 @@ func Open(o Options) (*Store, error) {
 		tally:    tally.New(tally.Bounds{Recipients: o.MaxWaiting, Destinations: o.MaxDestinations}, o.Log),
 		overfull: make(chan struct{}, 1),
 	}
+	s.tenants = tenants.New(records{s.engine}, s.boxes.drop)
+	s.tenantCalls = s.tenants
 	s.bodies = bodies.New(o.FS, o.FS.PathJoin(o.Dir, "spool"), func(who account.ID, octets int64) (engine.Reservation, error) {
 		return s.tally.Reserve(s.engine, who, octets)
 	}, o.Log)
@@ -142,7 +154,10 @@ func (s *Store) recoverFrom(db *engine.DB) error {
 		return err
 	}
 	s.lows.forget() // what was claimed and not yet on the disk is back in its place
-	if err := s.loadMemory(db); err != nil {
+	if err := s.resumeOutbox(db); err != nil {
+		return err
+	}
+	if err := s.tenants.Load(db); err != nil {
 		return err
 	}
 	return s.bodies.Recover(db)
@@ -193,13 +208,3 @@ func (s *Store) lockMessage(id relay.MessageID) (unlock func()) {
 	mu.Lock()
 	return mu.Unlock
 }
-
-// lockBlocks keeps all but one from changing an account's block rows. It is held until
-// they are synced, so that accounts do not share it, but by chance. Nobody takes two.
-func (s *Store) lockBlocks(account string) (unlock func()) {
-	mu := &s.blocking[maphash.String(blockSeed, account)%uint64(len(s.blocking))]
-	mu.Lock()
-	return mu.Unlock
-}
-
-var blockSeed = maphash.MakeSeed()

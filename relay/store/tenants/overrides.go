@@ -1,11 +1,9 @@
-package store
+package tenants
 
 import (
 	"cmp"
 	"context"
 	"slices"
-
-	"github.com/cockroachdb/pebble/v2"
 
 	"tlsrelay/policy/account"
 	"tlsrelay/policy/domain"
@@ -25,10 +23,10 @@ func (id overrideID) key() []byte {
 }
 
 // Override finds an account's rule for a recipient domain.
-func (s *Store) Override(_ context.Context, who account.ID, d domain.Name) (account.Override, error) {
-	s.mem.mu.RLock()
-	defer s.mem.mu.RUnlock()
-	o, ok := s.mem.overrides[who][d]
+func (t *Tenants) Override(_ context.Context, who account.ID, d domain.Name) (account.Override, error) {
+	t.mem.mu.RLock()
+	defer t.mem.mu.RUnlock()
+	o, ok := t.mem.overrides[who][d]
 	if !ok {
 		return o, account.ErrNotFound
 	}
@@ -36,11 +34,11 @@ func (s *Store) Override(_ context.Context, who account.ID, d domain.Name) (acco
 }
 
 // Overrides lists an account's rules by domain.
-func (s *Store) Overrides(_ context.Context, who account.ID) ([]account.Override, error) {
-	s.mem.mu.RLock()
-	defer s.mem.mu.RUnlock()
+func (t *Tenants) Overrides(_ context.Context, who account.ID) ([]account.Override, error) {
+	t.mem.mu.RLock()
+	defer t.mem.mu.RUnlock()
 	var all []account.Override
-	for _, o := range s.mem.overrides[who] {
+	for _, o := range t.mem.overrides[who] {
 		all = append(all, o)
 	}
 	slices.SortFunc(all, func(a, b account.Override) int {
@@ -67,33 +65,33 @@ func (m *memory) deleteOverride(who account.ID, d domain.Name) {
 
 // PutOverride stores a rule; account.ErrNotFound when its account is gone,
 // account.ErrTooMany when the rule is new and there is no room for it.
-func (s *Store) PutOverride(ctx context.Context, o account.Override) error {
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	if _, err := s.Account(ctx, o.Account); err != nil {
+func (t *Tenants) PutOverride(ctx context.Context, o account.Override) error {
+	t.writing.Lock()
+	defer t.writing.Unlock()
+	if _, err := t.Account(ctx, o.Account); err != nil {
 		return err
 	}
-	s.mem.mu.RLock()
-	own := s.mem.overrides[o.Account]
+	t.mem.mu.RLock()
+	own := t.mem.overrides[o.Account]
 	_, known := own[o.Domain]
-	full := !known && account.OverridesFull(len(own), s.mem.overrideCount)
-	s.mem.mu.RUnlock()
+	full := !known && account.OverridesFull(len(own), t.mem.overrideCount)
+	t.mem.mu.RUnlock()
 	if full {
 		return account.ErrTooMany
 	}
-	return s.put(idOfOverride(o).key(), o, func(m *memory) { m.putOverride(o) })
+	return t.put(idOfOverride(o).key(), o, func(m *memory) { m.putOverride(o) })
 }
 
 // DeleteOverride removes a rule.
-func (s *Store) DeleteOverride(ctx context.Context, who account.ID, d domain.Name) error {
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	if _, err := s.Override(ctx, who, d); err != nil {
+func (t *Tenants) DeleteOverride(ctx context.Context, who account.ID, d domain.Name) error {
+	t.writing.Lock()
+	defer t.writing.Unlock()
+	if _, err := t.Override(ctx, who, d); err != nil {
 		return err
 	}
 	id := overrideID{who, d}
-	return s.change(
-		func(b *pebble.Batch) error { return b.Delete(id.key(), nil) },
+	return t.change(
+		func(b Batch) error { return b.Delete(id.key()) },
 		func(m *memory) { m.deleteOverride(who, d) },
 	)
 }

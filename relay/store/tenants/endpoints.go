@@ -1,4 +1,4 @@
-package store
+package tenants
 
 import (
 	"cmp"
@@ -7,8 +7,7 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/cockroachdb/pebble/v2"
-
+	"tlsrelay/events"
 	"tlsrelay/events/webhook"
 	"tlsrelay/policy/account"
 	"tlsrelay/relay/store/layout"
@@ -58,19 +57,19 @@ func sortEndpoints(es []webhook.Endpoint) {
 }
 
 // Endpoint finds an endpoint by id; ok is false when it was deleted.
-func (s *Store) Endpoint(_ context.Context, id string) (e webhook.Endpoint, ok bool, err error) {
-	s.mem.mu.RLock()
-	defer s.mem.mu.RUnlock()
-	e, ok = s.mem.endpoints[id]
+func (t *Tenants) Endpoint(_ context.Context, id string) (e webhook.Endpoint, ok bool, err error) {
+	t.mem.mu.RLock()
+	defer t.mem.mu.RUnlock()
+	e, ok = t.mem.endpoints[id]
 	return copyEndpoint(e), ok, nil
 }
 
 // Endpoints lists an account's endpoints, oldest first.
-func (s *Store) Endpoints(_ context.Context, account string) ([]webhook.Endpoint, error) {
-	s.mem.mu.RLock()
-	defer s.mem.mu.RUnlock()
+func (t *Tenants) Endpoints(_ context.Context, account string) ([]webhook.Endpoint, error) {
+	t.mem.mu.RLock()
+	defer t.mem.mu.RUnlock()
 	var all []webhook.Endpoint
-	for _, e := range s.mem.endpointsOf[account] {
+	for _, e := range t.mem.endpointsOf[account] {
 		all = append(all, copyEndpoint(e))
 	}
 	return all, nil
@@ -78,13 +77,13 @@ func (s *Store) Endpoints(_ context.Context, account string) ([]webhook.Endpoint
 
 // ChangeEndpoint stores an endpoint of an account that change makes, new or changed;
 // account.ErrNotFound when the account is gone.
-func (s *Store) ChangeEndpoint(ctx context.Context, who string, change func(all []webhook.Endpoint) (webhook.Endpoint, error)) (webhook.Endpoint, error) {
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	if _, err := s.Account(ctx, account.ID(who)); err != nil {
+func (t *Tenants) ChangeEndpoint(ctx context.Context, who string, change func(all []webhook.Endpoint) (webhook.Endpoint, error)) (webhook.Endpoint, error) {
+	t.writing.Lock()
+	defer t.writing.Unlock()
+	if _, err := t.Account(ctx, account.ID(who)); err != nil {
 		return webhook.Endpoint{}, err
 	}
-	all, err := s.Endpoints(ctx, who)
+	all, err := t.Endpoints(ctx, who)
 	if err != nil {
 		return webhook.Endpoint{}, err
 	}
@@ -97,7 +96,7 @@ func (s *Store) ChangeEndpoint(ctx context.Context, who string, change func(all 
 	}
 	e.Account = who
 	e = copyEndpoint(e)
-	if err := s.put(layout.EndpointKey(e.ID), e, func(m *memory) { m.putEndpoint(e) }); err != nil {
+	if err := t.put(layout.EndpointKey(e.ID), e, func(m *memory) { m.putEndpoint(e) }); err != nil {
 		return webhook.Endpoint{}, err
 	}
 	return copyEndpoint(e), nil
@@ -106,27 +105,60 @@ func (s *Store) ChangeEndpoint(ctx context.Context, who string, change func(all 
 // DeleteEndpoint removes an endpoint and what waits for it. A row that is
 // being committed at this moment may stay behind; Pending then names the
 // endpoint still, and Remove removes it.
-func (s *Store) DeleteEndpoint(ctx context.Context, account, id string) error {
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	e, ok, err := s.Endpoint(ctx, id)
+func (t *Tenants) DeleteEndpoint(ctx context.Context, account, id string) error {
+	t.writing.Lock()
+	defer t.writing.Unlock()
+	e, ok, err := t.Endpoint(ctx, id)
 	if err != nil {
 		return err
 	}
 	if !ok || e.Account != account {
 		return webhook.ErrNotFound
 	}
-	return s.change(
-		func(b *pebble.Batch) error { return deleteEndpoint(b, id) },
+	return t.change(
+		func(b Batch) error { return deleteEndpoint(b, id) },
 		func(m *memory) { m.deleteEndpoint(id) },
 		id,
 	)
 }
 
-func deleteEndpoint(b *pebble.Batch, id string) error {
+func deleteEndpoint(b Batch, id string) error {
 	rows := layout.RowsPrefix(id)
 	return errors.Join(
-		b.Delete(layout.EndpointKey(id), nil),
-		b.DeleteRange(rows, layout.After(rows), nil),
+		b.Delete(layout.EndpointKey(id)),
+		b.DeleteRange(rows, layout.After(rows)),
 	)
+}
+
+// Wanted is an event that an endpoint wants to be told.
+type Wanted struct {
+	Endpoint string // its id
+	Event    int    // of the events that were asked for
+}
+
+// Wanted gives which endpoints want which events.
+func (t *Tenants) Wanted(evs []events.Event) (all []Wanted) {
+	t.mem.mu.RLock()
+	defer t.mem.mu.RUnlock()
+	for i := range evs {
+		for _, p := range t.mem.endpointsOf[evs[i].Account] {
+			if p.Wants(evs[i].Kind) {
+				all = append(all, Wanted{p.ID, i})
+			}
+		}
+	}
+	return all
+}
+
+// HoldEndpoints keeps endpoints from being removed until ReleaseEndpoints.
+func (t *Tenants) HoldEndpoints() { t.mem.mu.RLock() }
+
+// ReleaseEndpoints ends what HoldEndpoints began.
+func (t *Tenants) ReleaseEndpoints() { t.mem.mu.RUnlock() }
+
+// Held gives the account of an endpoint; ok is false when the endpoint is gone. The caller
+// holds the endpoints.
+func (t *Tenants) Held(endpoint string) (account string, ok bool) {
+	p, ok := t.mem.endpoints[endpoint]
+	return p.Account, ok
 }

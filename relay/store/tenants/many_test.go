@@ -1,24 +1,72 @@
-package store
+package tenants
 
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
-
-	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"tlsrelay/policy/account"
 	"tlsrelay/policy/domain"
 )
 
+// table is an engine for tests: everything in memory.
+type table map[string][]byte
+
+// empty is a room with nothing in it.
+func empty(t *testing.T) *Tenants {
+	db := table{}
+	all := New(db, func(string) {})
+	if err := all.Load(db); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func (t table) View(visit func(Reader) error) error { return visit(t) }
+
+func (t table) Update(fill func(Reader, Batch) error, done func()) error {
+	next := maps.Clone(t)
+	if err := fill(t, next); err != nil {
+		return err
+	}
+	clear(t)
+	maps.Copy(t, next)
+	done()
+	return nil
+}
+
+func (t table) Get(key []byte) ([]byte, bool, error) {
+	v, ok := t[string(key)]
+	return v, ok, nil
+}
+
+func (t table) Each(lower, upper []byte, visit func(key, value []byte) (bool, error)) error {
+	for _, key := range slices.Sorted(maps.Keys(t)) {
+		if key < string(lower) || upper != nil && key >= string(upper) {
+			continue
+		}
+		if more, err := visit([]byte(key), t[key]); err != nil || !more {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t table) Set(key, value []byte) error { t[string(key)] = value; return nil }
+
+func (t table) Delete(key []byte) error { delete(t, string(key)); return nil }
+
+func (t table) DeleteRange(lower, upper []byte) error {
+	maps.DeleteFunc(t, func(key string, _ []byte) bool { return key >= string(lower) && key < string(upper) })
+	return nil
+}
+
 // The account beyond the bound is refused; one that goes makes room. What is known of
 // accounts by name and of keys by owner follows each change.
 func TestAccountsAndKeysAreBounded(t *testing.T) {
-	s, err := Open(Options{Dir: "data", FS: vfs.NewMem()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := empty(t)
 	ctx := t.Context()
 	sub := func(name string) account.Account { return account.Account{Kind: account.KindSubuser, Username: name} }
 	if _, err := s.CreateAccount(ctx, account.Account{Kind: account.KindParent, Username: "root"}); err != nil {
@@ -83,11 +131,7 @@ func TestAccountsAndKeysAreBounded(t *testing.T) {
 // When all accounts together have as many rules as may be, an account still has its
 // first hundred, and changes what it has. The count follows each change.
 func TestRulesOfAllAreBounded(t *testing.T) {
-	s, err := Open(Options{Dir: "data", FS: vfs.NewMem()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := empty(t)
 	ctx := t.Context()
 	a, err := s.CreateAccount(ctx, account.Account{Kind: account.KindSubuser, Username: "a"})
 	if err != nil {
