@@ -15,6 +15,7 @@ import (
 	"tlsrelay/relay/store/bodies"
 	"tlsrelay/relay/store/engine"
 	"tlsrelay/relay/store/layout"
+	"tlsrelay/relay/store/outbox"
 	"tlsrelay/relay/store/tally"
 )
 
@@ -53,7 +54,7 @@ func (s *Store) Accept(ctx context.Context, m relay.Message, ds []relay.Delivery
 		d.Discard()
 		return err
 	}
-	w.tell(&m, evs)
+	w.told = s.outbox.Tell(w, w.scratch, &m, evs)
 	room, err := s.tally.Reserve(s.engine, m.Account, w.room(d))
 	if err != nil {
 		d.Discard()
@@ -216,11 +217,10 @@ type write struct {
 	scratch *[]byte // where records are encoded: the batch copies them
 
 	queued   tally.Delta
-	boxes    []boxMove
+	told     outbox.Told
 	inserted [][]byte
 	claimed  []layout.IndexEntry
 	spooled  []relay.MessageID // messages whose bodies are in spool files, until they are committed
-	ticket   *ticket
 }
 
 // maxScratch is the largest buffer that is kept for the next write.
@@ -250,14 +250,12 @@ func (w *write) DeleteRange(lower, upper []byte) error { return w.batch.DeleteRa
 // commit applies the batch and then what it means in memory.
 func (w *write) commit(sync bool) error {
 	err := w.db.Apply(w.batch, sync)
-	w.s.tickets.end(w.ticket)
-	w.ticket = nil
+	w.told.End(err == nil)
 	if err != nil {
 		return err
 	}
 	w.batch = nil
 	w.s.tally.Add(&w.queued)
-	w.noteBoxes()
 	for _, e := range w.claimed {
 		w.s.flight.add(e.Key, e.Due)
 	}
@@ -270,8 +268,7 @@ func (w *write) commit(sync bool) error {
 
 // close frees what commit has not.
 func (w *write) close() {
-	w.s.tickets.end(w.ticket)
-	w.ticket = nil
+	w.told.End(false)
 	w.s.bodies.Unkeep(w.spooled)
 	w.spooled = nil
 	if w.batch != nil && w.db.Failure() == nil {

@@ -156,7 +156,7 @@ func (s *Store) reclaim(db *engine.DB, v []byte, st layout.State, lease time.Tim
 	if err != nil {
 		return nil, err
 	}
-	m, err := message(db, d.Key.Message)
+	m, err := layout.ReadMessage(db, d.Key.Message)
 	if err != nil {
 		return nil, err
 	}
@@ -216,18 +216,6 @@ func queues(db *engine.DB, id relay.MessageID, counts func(relay.DeliveryKey) bo
 		return err == nil && !found, err
 	})
 	return found, err
-}
-
-// message reads a message's record.
-func message(db *engine.DB, id relay.MessageID) (m relay.Message, err error) {
-	v, found, err := db.Get(layout.MessageKey(id))
-	if err != nil {
-		return m, err
-	}
-	if !found {
-		return m, fmt.Errorf("%w: message %s", relay.ErrNotFound, id)
-	}
-	return layout.Decode[relay.Message](v)
 }
 
 // flight knows the deliveries that somebody is at work on, and until when at

@@ -83,7 +83,7 @@ func (w *write) apply(t relay.Transition, held bool) (gone bool, err error) {
 		err = tenants.PutBlocks(w.db, w, t.Blocks)
 	}
 	if err == nil {
-		w.tell(&t.Message, t.Events)
+		w.told = w.s.outbox.Tell(w, w.scratch, &t.Message, t.Events)
 	}
 	return gone, err
 }

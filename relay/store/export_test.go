@@ -5,9 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -15,6 +12,7 @@ import (
 	"tlsrelay/relay"
 	"tlsrelay/relay/store/engine"
 	"tlsrelay/relay/store/layout"
+	"tlsrelay/relay/store/outbox"
 	"tlsrelay/relay/store/tally"
 )
 
@@ -69,19 +67,19 @@ func (s *Store) Verify() error {
 	if got, want := s.tally.String(), want.String(); got != want {
 		fault("counted is %s, not %s", got, want)
 	}
-	var rows boxes
-	rows.reset(0)
+	var rows outbox.Counts
+	rows.Reset(0)
 	each(layout.Outbox, func(key, v []byte) error {
 		id, _, err := layout.ParseRowKey(key)
 		if p, there, _ := s.Endpoint(context.Background(), id); there {
-			rows.add(p.Account, id, 1, int64(len(key)+len(v)))
+			rows.Add(p.Account, id, 1, int64(len(key)+len(v)))
 		}
 		if r, _ := layout.ParseRow(v); r.Shared {
 			must(layout.MessageKey(r.Message), "a row of %s needs message %s", id, r.Message)
 		}
 		return err
 	})
-	if got, want := s.boxes.String(), rows.String(); got != want {
+	if got, want := s.outbox.String(), rows.String(); got != want {
 		fault("counted in the outbox is %s, not %s", got, want)
 	}
 	for id := range queued {
@@ -120,34 +118,11 @@ func (s *Store) Verify() error {
 	return errors.Join(errs...)
 }
 
-// String lists what waits, and where accounts do not add up.
-func (b *boxes) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	var s strings.Builder
-	accounts, total := maps.Clone(b.accounts), b.total
-	for _, id := range slices.Sorted(maps.Keys(b.of)) {
-		at := b.of[id]
-		fmt.Fprintf(&s, "%s of %q %d in %d; ", id, at.account, at.octets, at.rows)
-		accounts[at.account] -= at.octets
-		total.rows, total.octets = total.rows-at.rows, total.octets-at.octets
-	}
-	for account, n := range accounts {
-		if n != 0 && account != "" {
-			fmt.Fprintf(&s, "account %s is off by %d; ", account, n)
-		}
-	}
-	if total.rows != 0 || total.octets != 0 {
-		fmt.Fprintf(&s, "the total is off by %d in %d", total.octets, total.rows)
-	}
-	return s.String()
-}
-
 // Waiting gives what the events of all accounts take that wait, once Run has counted
 // what was there.
 func (s *Store) Waiting() (rows int, octets int64) {
 	s.Depth()
-	return s.boxes.sum()
+	return s.outbox.Waiting()
 }
 
 // Depth gives what the gauges show once Run has counted what was there.

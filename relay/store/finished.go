@@ -23,7 +23,7 @@ func (s *Store) Message(_ context.Context, id relay.MessageID) (relay.Message, [
 		return relay.Message{}, nil, err
 	}
 	defer s.engine.Leave()
-	m, err := message(db, id)
+	m, err := layout.ReadMessage(db, id)
 	if err != nil {
 		return m, nil, err
 	}

@@ -84,15 +84,18 @@ func TestRowsOfLayout2(t *testing.T) {
 
 // An event whose message cannot be read is told all the same.
 func TestRowWithoutItsMessage(t *testing.T) {
-	s, err := Open(Options{Dir: t.TempDir()})
+	dir := t.TempDir()
+	s, err := Open(Options{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
 	m := relay.Message{ID: relay.NewMessageID(time.Now()), UniqueArgs: map[string]string{"much": strings.Repeat("x", 1000)}}
 	e := m.Processed([]relay.Recipient{{}})[0]
 	form := layout.RowFormOf(&m, []events.Event{e})
-	s.tickets.resume(2)
-	if err := s.Set(layout.RowKey("e", 1), form.Append(nil, &e)); err != nil {
+	if err := errors.Join(s.Set(layout.RowKey("e", 1), form.Append(nil, &e)), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = Open(Options{Dir: dir}); err != nil {
 		t.Fatal(err)
 	}
 	rows, err := s.Rows(t.Context(), "e", webhook.From(0), 1)

@@ -47,7 +47,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	if db, err := c.s.engine.Enter(); err == nil {
 		m, w, h := c.s.tally.Depth()
 		messages, waiting, held = float64(m), float64(w), float64(h)
-		n, of := c.s.boxes.sum()
+		n, of := c.s.outbox.Waiting()
 		rows, octets = float64(n), float64(of)
 		up, size = 1, float64(db.DiskUsage())
 		c.s.engine.Leave()
@@ -55,7 +55,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.messages, messages)
 	gauge(c.events, rows)
 	gauge(c.eventBytes, octets)
-	gauge(c.eventLimit, float64(c.s.o.MaxEvents))
+	gauge(c.eventLimit, float64(c.s.outbox.Bound()))
 	gauge(c.reserved, float64(c.s.engine.Reserved()))
 	gauge(c.deliveries, waiting, "waiting")
 	gauge(c.deliveries, held, "held")

@@ -70,7 +70,7 @@ func queued(db *engine.DB, k relay.DeliveryKey) (q relay.Queued, err error) {
 	if q.Delivery, _, err = layout.DecodeDelivery(v); err != nil {
 		return q, err
 	}
-	q.Message, err = message(db, k.Message)
+	q.Message, err = layout.ReadMessage(db, k.Message)
 	return q, err
 }
 

@@ -18,6 +18,7 @@ import (
 	"tlsrelay/relay"
 	"tlsrelay/relay/store/bodies"
 	"tlsrelay/relay/store/engine"
+	"tlsrelay/relay/store/outbox"
 	"tlsrelay/relay/store/tally"
 	"tlsrelay/relay/store/tenants"
 )
@@ -66,7 +67,6 @@ func (o Options) withDefaults() Options {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	o.MaxEvents = cmp.Or(o.MaxEvents, defaultMaxEvents)
 	o.Retention = cmp.Or(o.Retention, 720*time.Hour)
 	o.MemTable = cmp.Or(o.MemTable, 16<<20)
 	o.Cache = cmp.Or(o.Cache, 16<<20)
@@ -82,10 +82,20 @@ type tenantCalls interface {
 	Endpoint(ctx context.Context, id string) (e webhook.Endpoint, ok bool, err error)
 }
 
+// outboxCalls are what the room of the outbox answers.
+type outboxCalls interface {
+	Pending(ctx context.Context) ([]string, error)
+	Rows(ctx context.Context, endpoint string, s webhook.Span, maxBytes int) ([]webhook.Row, error)
+	Remove(ctx context.Context, endpoint string, s webhook.Span) error
+	Wake(f func(endpoint string))
+	Shed(f func(account string, events int, oldest time.Time))
+}
+
 // Store is the embedded store. Its methods are safe for concurrent use. Once
 // [Store.Close] was called they return relay.ErrUnavailable.
 type Store struct {
 	tenantCalls
+	outboxCalls
 
 	o       Options
 	log     *zap.Logger
@@ -93,8 +103,8 @@ type Store struct {
 	bodies  *bodies.Bodies
 	tenants *tenants.Tenants
 
-	tally *tally.Tally
-	boxes boxes
+	tally  *tally.Tally
+	outbox *outbox.Outbox
 
 	// sweptTo refuses messages below it, see sweeping.
 	sweptTo relay.MessageID
@@ -102,16 +112,11 @@ type Store struct {
 	stripes   [1024]sync.Mutex // of messages, see lockMessage
 	flight    flight
 	lows      lows
-	tickets   tickets
 	doubts    doubts
 	unsure    unsure
 	unsynced  unsynced
-	sent      sentTo
 	collector *collector // nil without metrics
 	sweeps    sync.Mutex // one at a time
-	removing  sync.Mutex // serialises those who remove rows of the outbox
-
-	overfull chan struct{} // an account has too many events waiting
 }
 
 // Open opens the store in o.Dir, and makes it where there is none. It starts
@@ -124,11 +129,11 @@ func Open(o Options) (*Store, error) {
 		engine: engine.New(engine.Options{
 			Dir: o.Dir, FS: o.FS, MinFreeDisk: o.MinFreeDisk, MemTable: o.MemTable, Cache: o.Cache, Log: o.Log,
 		}),
-		tally:    tally.New(tally.Bounds{Recipients: o.MaxWaiting, Destinations: o.MaxDestinations}, o.Log),
-		overfull: make(chan struct{}, 1),
+		tally: tally.New(tally.Bounds{Recipients: o.MaxWaiting, Destinations: o.MaxDestinations}, o.Log),
 	}
-	s.tenants = tenants.New(records{s.engine}, s.boxes.drop)
-	s.tenantCalls = s.tenants
+	s.tenants = tenants.New(records{s.engine}, func(endpoint string) { s.outbox.Forget(endpoint) })
+	s.outbox = outbox.New(s.engine, s.tenants, o.MaxEvents, o.Log)
+	s.tenantCalls, s.outboxCalls = s.tenants, s.outbox
 	s.bodies = bodies.New(o.FS, o.FS.PathJoin(o.Dir, "spool"), func(who account.ID, octets int64) (engine.Reservation, error) {
 		return s.tally.Reserve(s.engine, who, octets)
 	}, o.Log)
@@ -149,12 +154,11 @@ func Open(o Options) (*Store, error) {
 // what is kept in memory.
 func (s *Store) recoverFrom(db *engine.DB) error {
 	s.tally.Reset(db.Splits())
-	s.boxes.reset(s.o.MaxEvents)
 	if err := s.settleDoubts(db); err != nil {
 		return err
 	}
 	s.lows.forget() // what was claimed and not yet on the disk is back in its place
-	if err := s.resumeOutbox(db); err != nil {
+	if err := s.outbox.Recover(db); err != nil {
 		return err
 	}
 	if err := s.tenants.Load(db); err != nil {
@@ -167,7 +171,7 @@ func (s *Store) recoverFrom(db *engine.DB) error {
 func (s *Store) count(ctx context.Context, db *engine.DB, at pebble.Reader) error {
 	err := s.tally.Count(ctx, db, at)
 	if err == nil {
-		err = s.countOutbox(ctx, db, at)
+		err = s.outbox.Count(ctx, db, at)
 	}
 	return err
 }
@@ -181,7 +185,7 @@ func (s *Store) Run(ctx context.Context) error {
 	defer cancel()
 	wg.Go(func() { s.syncLoop(ctx) })
 	wg.Go(func() { s.sweepLoop(ctx) })
-	wg.Go(func() { s.shedLoop(ctx) })
+	wg.Go(func() { s.outbox.Run(ctx) })
 	s.engine.Run(ctx)
 	return nil
 }

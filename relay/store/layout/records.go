@@ -114,6 +114,20 @@ func AppendMessage(b []byte, m *relay.Message) ([]byte, error) {
 	return b, nil
 }
 
+// ReadMessage reads the record of a message; relay.ErrNotFound: there is none.
+func ReadMessage(db interface {
+	Get(key []byte) (v []byte, found bool, err error)
+}, id relay.MessageID) (m relay.Message, err error) {
+	v, found, err := db.Get(MessageKey(id))
+	if err != nil {
+		return m, err
+	}
+	if !found {
+		return m, fmt.Errorf("%w: message %s", relay.ErrNotFound, id)
+	}
+	return Decode[relay.Message](v)
+}
+
 // Owner tells whose delivery a record is without decoding its JSON, which it
 // gives, too.
 func Owner(v []byte) (who account.ID, text []byte, err error) {

@@ -136,8 +136,8 @@ type Wanted struct {
 	Event    int    // of the events that were asked for
 }
 
-// Wanted gives which endpoints want which events.
-func (t *Tenants) Wanted(evs []events.Event) (all []Wanted) {
+// AppendWanted appends to all which endpoints want which events.
+func (t *Tenants) AppendWanted(all []Wanted, evs []events.Event) []Wanted {
 	t.mem.mu.RLock()
 	defer t.mem.mu.RUnlock()
 	for i := range evs {

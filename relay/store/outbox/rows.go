@@ -1,4 +1,4 @@
-package store
+package outbox
 
 import (
 	"bytes"
@@ -14,7 +14,7 @@ import (
 
 // rowReader reads rows of one batch, and each message that they need once.
 type rowReader struct {
-	s      *Store
+	log    *zap.Logger
 	db     *engine.DB
 	common map[relay.MessageID]events.Fields
 }
@@ -38,9 +38,9 @@ func (r *rowReader) fields(id relay.MessageID) (events.Fields, error) {
 	if f, ok := r.common[id]; ok {
 		return f, nil
 	}
-	m, err := message(r.db, id)
+	m, err := layout.ReadMessage(r.db, id)
 	if errors.Is(err, relay.ErrNotFound) || errors.Is(err, layout.ErrRecord) {
-		r.s.log.Error("events are told without what their message would add", zap.Stringer("id", id), zap.Error(err))
+		r.log.Error("events are told without what their message would add", zap.Stringer("id", id), zap.Error(err))
 	} else if err != nil {
 		return nil, err
 	}
