@@ -93,7 +93,13 @@ func (s *Store) Verify() error {
 		each(prefix, func(key, _ []byte) error {
 			e, err := layout.ParseIndexKey(key)
 			if err == nil {
-				_, _, err = waiting(db, e.Key)
+				var v []byte
+				if v, _, err = db.Get(layout.DeliveryKey(e.Key)); err == nil {
+					var st layout.State
+					if st, err = layout.DecodeState(v); st.Done {
+						fault("delivery %s has finished, and is in the index", e.Key)
+					}
+				}
 			}
 			return err
 		})
@@ -193,10 +199,10 @@ func (s *Store) AgeIndex() error {
 }
 
 // Sweeping is the time of a sweep of everything below limit, until done.
-func (s *Store) Sweeping(limit relay.MessageID) (done func()) { return s.sweeping(limit) }
+func (s *Store) Sweeping(limit relay.MessageID) (done func()) { return s.mail.RefuseBelow(limit) }
 
 // Unsynced is how many outcomes are remembered until they are synced.
-func (s *Store) Unsynced() int { return s.unsynced.count() }
+func (s *Store) Unsynced() int { return s.mail.Unsynced() }
 
 // Instance is the database as it is open now; another one after a failure.
 func (s *Store) Instance() *engine.DB {

@@ -18,6 +18,7 @@ import (
 	"tlsrelay/relay"
 	"tlsrelay/relay/store/bodies"
 	"tlsrelay/relay/store/engine"
+	"tlsrelay/relay/store/mail"
 	"tlsrelay/relay/store/outbox"
 	"tlsrelay/relay/store/tally"
 	"tlsrelay/relay/store/tenants"
@@ -73,6 +74,14 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// mailCalls are what the room of the queue answers.
+type mailCalls interface {
+	relay.Store
+	relay.Operator
+	Admit(who account.ID) error
+	Sweep(ctx context.Context, now time.Time) error
+}
+
 // tenantCalls are what the room of the tenants answers.
 type tenantCalls interface {
 	account.Store
@@ -94,29 +103,18 @@ type outboxCalls interface {
 // Store is the embedded store. Its methods are safe for concurrent use. Once
 // [Store.Close] was called they return relay.ErrUnavailable.
 type Store struct {
+	mailCalls
 	tenantCalls
 	outboxCalls
 
-	o       Options
-	log     *zap.Logger
-	engine  *engine.Engine
-	bodies  *bodies.Bodies
-	tenants *tenants.Tenants
-
-	tally  *tally.Tally
-	outbox *outbox.Outbox
-
-	// sweptTo refuses messages below it, see sweeping.
-	sweptTo relay.MessageID
-
-	stripes   [1024]sync.Mutex // of messages, see lockMessage
-	flight    flight
-	lows      lows
-	doubts    doubts
-	unsure    unsure
-	unsynced  unsynced
+	o         Options
+	engine    *engine.Engine
+	bodies    *bodies.Bodies
+	tally     *tally.Tally
+	tenants   *tenants.Tenants
+	outbox    *outbox.Outbox
+	mail      *mail.Store
 	collector *collector // nil without metrics
-	sweeps    sync.Mutex // one at a time
 }
 
 // Open opens the store in o.Dir, and makes it where there is none. It starts
@@ -125,7 +123,7 @@ type Store struct {
 func Open(o Options) (*Store, error) {
 	o = o.withDefaults()
 	s := &Store{
-		o: o, log: o.Log,
+		o: o,
 		engine: engine.New(engine.Options{
 			Dir: o.Dir, FS: o.FS, MinFreeDisk: o.MinFreeDisk, MemTable: o.MemTable, Cache: o.Cache, Log: o.Log,
 		}),
@@ -133,11 +131,15 @@ func Open(o Options) (*Store, error) {
 	}
 	s.tenants = tenants.New(records{s.engine}, func(endpoint string) { s.outbox.Forget(endpoint) })
 	s.outbox = outbox.New(s.engine, s.tenants, o.MaxEvents, o.Log)
-	s.tenantCalls, s.outboxCalls = s.tenants, s.outbox
 	s.bodies = bodies.New(o.FS, o.FS.PathJoin(o.Dir, "spool"), func(who account.ID, octets int64) (engine.Reservation, error) {
 		return s.tally.Reserve(s.engine, who, octets)
 	}, o.Log)
-	err := s.engine.Open(engine.Hooks{Recover: s.recoverFrom, Replay: s.redo, Count: s.count})
+	s.mail = mail.New(mail.Options{
+		Engine: s.engine, Bodies: s.bodies, Tally: s.tally, Tenants: s.tenants, Outbox: s.outbox,
+		Retention: o.Retention, Log: o.Log,
+	})
+	s.mailCalls, s.tenantCalls, s.outboxCalls = s.mail, s.tenants, s.outbox
+	err := s.engine.Open(engine.Hooks{Recover: s.recoverFrom, Replay: s.mail.Replay, Count: s.count})
 	if err == nil {
 		err = s.bodies.SweepDrafts()
 	}
@@ -154,10 +156,9 @@ func Open(o Options) (*Store, error) {
 // what is kept in memory.
 func (s *Store) recoverFrom(db *engine.DB) error {
 	s.tally.Reset(db.Splits())
-	if err := s.settleDoubts(db); err != nil {
+	if err := s.mail.Recover(db); err != nil {
 		return err
 	}
-	s.lows.forget() // what was claimed and not yet on the disk is back in its place
 	if err := s.outbox.Recover(db); err != nil {
 		return err
 	}
@@ -183,8 +184,7 @@ func (s *Store) Run(ctx context.Context) error {
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	wg.Go(func() { s.syncLoop(ctx) })
-	wg.Go(func() { s.sweepLoop(ctx) })
+	wg.Go(func() { s.mail.Run(ctx) })
 	wg.Go(func() { s.outbox.Run(ctx) })
 	s.engine.Run(ctx)
 	return nil
@@ -204,11 +204,3 @@ func (s *Store) Ready() error { return s.engine.Ready() }
 // Room says whether a message would find room on the disk; relay.ErrNoSpace: it
 // would not.
 func (s *Store) Room() error { return s.engine.Room() }
-
-// lockMessage keeps all but one from changing a message's deliveries.
-// Different messages may share a stripe, so nobody takes two.
-func (s *Store) lockMessage(id relay.MessageID) (unlock func()) {
-	mu := &s.stripes[(uint(id[14])<<8|uint(id[15]))%uint(len(s.stripes))]
-	mu.Lock()
-	return mu.Unlock
-}

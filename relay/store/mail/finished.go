@@ -1,4 +1,4 @@
-package store
+package mail
 
 import (
 	"bytes"
@@ -12,6 +12,7 @@ import (
 
 	"tlsrelay/policy/account"
 	"tlsrelay/relay"
+	"tlsrelay/relay/store/bodies"
 	"tlsrelay/relay/store/engine"
 	"tlsrelay/relay/store/layout"
 )
@@ -122,17 +123,17 @@ func (s *Store) sweepLoop(ctx context.Context) {
 // retention, but for those that are still queued or have events waiting that need
 // their record. Run does it every hour.
 func (s *Store) Sweep(ctx context.Context, now time.Time) error {
-	limit := layout.IDAt(now.Add(-s.o.Retention))
+	limit := layout.IDAt(now.Add(-s.retention))
 	if old, err := s.hasBefore(limit); err != nil || !old {
 		return err
 	}
-	defer s.sweeping(limit)()
+	defer s.RefuseBelow(limit)()
 	db, err := s.engine.Enter()
 	if err != nil {
 		return err
 	}
 	defer s.engine.Leave()
-	spared, err := neededBefore(db, ctx, limit)
+	spared, err := neededBefore(ctx, db, limit)
 	if err != nil {
 		return err
 	}
@@ -167,11 +168,11 @@ func (s *Store) hasBefore(limit relay.MessageID) (bool, error) {
 	return db.HasAny([]byte(layout.Messages), layout.MessageKey(limit))
 }
 
-// sweeping keeps messages with ids below limit from being accepted until done
+// RefuseBelow keeps messages with ids below limit from being accepted until done
 // is called: the sweep would remove what it had not seen queued. Their ids are
 // taken when their content begins, so one below the limit is of an upload that
 // took longer than the retention, or of a clock that was set back by so much.
-func (s *Store) sweeping(limit relay.MessageID) (done func()) {
+func (s *Store) RefuseBelow(limit relay.MessageID) (done func()) {
 	s.sweeps.Lock()
 	set := func(id relay.MessageID) {
 		s.engine.Alone(func() { s.sweptTo = id }) // and so after every Accept that did not see it
@@ -190,7 +191,7 @@ var errSwept = fmt.Errorf("%w: the message began before the oldest evidence that
 // the outbox, in order. All is read as of one moment: what is held or released in
 // between would be seen in neither index, and the last events of a message are
 // there when it is queued no more.
-func neededBefore(db *engine.DB, ctx context.Context, limit relay.MessageID) (ids []relay.MessageID, err error) {
+func neededBefore(ctx context.Context, db *engine.DB, limit relay.MessageID) (ids []relay.MessageID, err error) {
 	snap := db.NewSnapshot()
 	defer func() { err = errors.Join(err, snap.Close()) }()
 	need := func(id relay.MessageID) {
@@ -226,4 +227,32 @@ func needIndexed(key []byte, need func(relay.MessageID)) error {
 		need(e.Key.Message)
 	}
 	return err
+}
+
+// Body opens the stored content of a message: relay.ErrNotFound when the
+// message has left the queue, relay.ErrNoBody when it is there without it.
+func (s *Store) Body(_ context.Context, id relay.MessageID) (relay.Body, error) {
+	db, err := s.engine.Enter()
+	if err != nil {
+		return nil, err
+	}
+	defer s.engine.Leave()
+	if body, err := s.bodies.Open(id); body != nil || err != nil {
+		return body, err
+	}
+	v, found, err := db.Get(layout.BodyKey(id))
+	switch {
+	case err != nil:
+		return nil, err
+	case found:
+		return bodies.Inline(v), nil
+	}
+	queued, err := queues(db, id, func(relay.DeliveryKey) bool { return true })
+	switch {
+	case err != nil:
+		return nil, err
+	case queued:
+		return nil, fmt.Errorf("%w: %s", relay.ErrNoBody, id)
+	}
+	return nil, relay.ErrNotFound
 }

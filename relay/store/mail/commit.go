@@ -1,4 +1,4 @@
-package store
+package mail
 
 import (
 	"bytes"
@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 
 	"tlsrelay/relay"
 	"tlsrelay/relay/store/layout"
@@ -51,18 +50,12 @@ func (s *Store) Commit(_ context.Context, t relay.Transition) error {
 	}
 	sync := t.Sync || gone && s.bodies.Spooled(id)
 	if err := w.commit(sync); err != nil {
-		s.unsure.add(t)
+		s.memory.failed(t)
 		s.bodies.Forget(id) // if it did happen, the message may have ended
 		return err
 	}
-	s.unsure.drop(t.Before.Key)
-	if renews(t) {
-		s.flight.add(t.Before.Key, t.After.Due)
-	} else {
-		s.flight.drop(t.Before.Key)
-	}
+	s.memory.committed(t, sync)
 	if !sync {
-		s.unsynced.add(t)
 		s.engine.SyncSoon()
 	}
 	if !gone {
@@ -96,15 +89,14 @@ func (s *Store) refused(w *write, t relay.Transition, err error) error {
 		return err
 	}
 	// Whoever had this lease is done either way.
-	s.flight.end(t.Before.Key, t.Before.Due)
-	if !s.unsure.has(t.Before.Key) {
+	if !s.memory.refused(t) {
 		return err
 	}
 	happened, readErr := w.happened(t)
 	if readErr != nil {
 		return readErr
 	}
-	s.unsure.drop(t.Before.Key)
+	s.memory.sure(t.Before.Key)
 	if happened {
 		return nil
 	}
@@ -137,39 +129,6 @@ func (w *write) happened(t relay.Transition) (bool, error) {
 	return false, nil
 }
 
-// unsure are the deliveries whose last Commit failed and may have happened.
-// Without that memory, two equal steps of two hands (an operator's drop, say)
-// would both be told as having happened.
-type unsure struct {
-	mu   sync.Mutex
-	keys map[relay.DeliveryKey]struct{}
-}
-
-func (u *unsure) add(t relay.Transition) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if renews(t) {
-		return
-	}
-	if u.keys == nil {
-		u.keys = make(map[relay.DeliveryKey]struct{})
-	}
-	u.keys[t.Before.Key] = struct{}{}
-}
-
-func (u *unsure) drop(k relay.DeliveryKey) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	delete(u.keys, k)
-}
-
-func (u *unsure) has(k relay.DeliveryKey) bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	_, ok := u.keys[k]
-	return ok
-}
-
 // renews reports whether a transition only moves the end of a lease: whoever
 // tries the delivery goes on. An attempt that ended has left its evidence, and
 // one given back does not count.
@@ -196,11 +155,9 @@ func (w *write) giveUp(t relay.Transition) (held bool, err error) {
 // the claim, for which nobody waits, went down with a database instance: nobody
 // has claimed it since, and this transition has not happened.
 func (w *write) claimLost(t relay.Transition) (bool, error) {
-	if !w.s.flight.is(t.Before.Key, t.Before.Due) {
-		return false, nil
-	}
-	if !w.s.unsure.has(t.Before.Key) {
-		return true, nil
+	last, unsure := w.s.memory.lease(t.Before.Key, t.Before.Due)
+	if !last || !unsure {
+		return last, nil
 	}
 	happened, err := w.happened(t)
 	return !happened, err

@@ -1,11 +1,10 @@
-package store
+package mail
 
 import (
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -86,10 +85,10 @@ func (s *Store) Claim(ctx context.Context, lane relay.Lane, who account.ID, now 
 	}
 	defer s.engine.Leave()
 	prefix := layout.QueuePrefix(layout.Ready, lane, who)
-	low := s.lows.begin(prefix)
+	front := s.fronts.begin(prefix)
 	var first []byte // the first entry left behind
 
-	err = db.Each(low.from, layout.After(prefix), func(key, _ []byte) (bool, error) {
+	err = db.Each(front.from, layout.After(prefix), func(key, _ []byte) (bool, error) {
 		e, err := layout.ParseIndexKey(key)
 		if err != nil {
 			return false, err
@@ -122,7 +121,7 @@ func (s *Store) Claim(ctx context.Context, lane relay.Lane, who account.ID, now 
 		}
 		return true, ctx.Err()
 	})
-	s.lows.end(prefix, low, first, err == nil)
+	s.fronts.end(prefix, front, first, err == nil)
 	if len(got) > 0 {
 		s.engine.SyncNow()
 		err = nil // what has been claimed is the caller's
@@ -216,138 +215,4 @@ func queues(db *engine.DB, id relay.MessageID, counts func(relay.DeliveryKey) bo
 		return err == nil && !found, err
 	})
 	return found, err
-}
-
-// flight knows the deliveries that somebody is at work on, and until when at
-// the latest. It is lost in a restart, as their workers are.
-type flight struct {
-	mu  sync.Mutex
-	due map[relay.DeliveryKey]time.Time
-}
-
-func (f *flight) add(k relay.DeliveryKey, until time.Time) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.due == nil {
-		f.due = make(map[relay.DeliveryKey]time.Time)
-	}
-	f.due[k] = until
-}
-
-func (f *flight) drop(k relay.DeliveryKey) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.due, k)
-}
-
-// end drops k unless another lease than the one until then is on it.
-func (f *flight) end(k relay.DeliveryKey, until time.Time) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.due[k].Equal(until) {
-		delete(f.due, k)
-	}
-}
-
-// is reports whether the last claim of k in this process is the one until then.
-func (f *flight) is(k relay.DeliveryKey, until time.Time) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	due, ok := f.due[k]
-	return ok && layout.TimeBits(due) == layout.TimeBits(until)
-}
-
-func (f *flight) has(k relay.DeliveryKey, now time.Time) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	until, ok := f.due[k]
-	return ok && now.Before(until)
-}
-
-// lows remembers for a lane and account where its index begins. A queue that
-// is consumed at one end leaves deleted keys there, which the database steps
-// over one by one until a compaction has removed them; a busy lane would do
-// so on every Claim.
-type lows struct {
-	mu sync.Mutex
-	at map[string]*low
-}
-
-// low is where to begin: no entry lies before from. added is the lowest entry
-// put in since the scan in progress began.
-type low struct {
-	from, added []byte
-	scans       int
-}
-
-// maxLows bounds the memory. Whoever is forgotten begins at the start again.
-const maxLows = 1 << 14
-
-// begin starts a scan of the entries with this prefix.
-func (l *lows) begin(prefix []byte) low {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	e := l.at[string(prefix)]
-	if e == nil {
-		if l.at == nil {
-			l.at = make(map[string]*low)
-		}
-		for k, old := range l.at {
-			if len(l.at) < maxLows {
-				break
-			}
-			if old.scans == 0 {
-				delete(l.at, k)
-			}
-		}
-		e = &low{from: bytes.Clone(prefix)}
-		l.at[string(prefix)] = e
-	}
-	if e.scans == 0 {
-		e.added = nil
-	}
-	e.scans++
-	return *e
-}
-
-// end notes that the scan begun as was found nothing before first; nil:
-// nothing at all. Only a lone scan that went well proves that.
-func (l *lows) end(prefix []byte, was low, first []byte, well bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	e := l.at[string(prefix)]
-	e.scans--
-	if !well || e.scans > 0 || was.scans > 1 {
-		return
-	}
-	if first == nil {
-		first = layout.After(prefix)
-	}
-	e.from = lower(first, e.added)
-}
-
-// forget begins all anew.
-func (l *lows) forget() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.at = nil
-}
-
-// lower notes a new entry. It is called after the entry can be seen, so that
-// a scan either saw it or hears of it.
-func (l *lows) lower(key []byte) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if e := l.at[string(layout.IndexHead(key))]; e != nil {
-		e.from = lower(e.from, key)
-		e.added = lower(key, e.added)
-	}
-}
-
-// lower gives the lower of a and b; a nil b is none.
-func lower(a, b []byte) []byte {
-	if b != nil && bytes.Compare(b, a) < 0 {
-		return b
-	}
-	return a
 }

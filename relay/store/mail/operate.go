@@ -1,4 +1,4 @@
-package store
+package mail
 
 import (
 	"bytes"
@@ -26,7 +26,7 @@ func (s *Store) Queue(ctx context.Context, sel relay.Selection, offset, limit in
 		limit = defaultListed
 	}
 	var got []relay.Queued
-	err = selected(db, ctx, sel, nil, func(e layout.IndexEntry, _ []byte) (bool, error) {
+	err = selected(ctx, db, sel, nil, func(e layout.IndexEntry, _ []byte) (bool, error) {
 		if offset > 0 {
 			offset--
 			return true, nil
@@ -51,7 +51,7 @@ func (s *Store) Count(ctx context.Context, sel relay.Selection, offset, most int
 	if most <= 0 {
 		return 0, nil
 	}
-	err = selected(db, ctx, sel, nil, func(layout.IndexEntry, []byte) (bool, error) {
+	err = selected(ctx, db, sel, nil, func(layout.IndexEntry, []byte) (bool, error) {
 		if offset > 0 {
 			offset--
 			return true, nil
@@ -76,7 +76,7 @@ func queued(db *engine.DB, k relay.DeliveryKey) (q relay.Queued, err error) {
 
 // selected calls visit with the index entries that sel picks, from the key
 // from on (nil: all), until it returns false.
-func selected(db *engine.DB, ctx context.Context, sel relay.Selection, from []byte, visit func(e layout.IndexEntry, key []byte) (bool, error)) error {
+func selected(ctx context.Context, db *engine.DB, sel relay.Selection, from []byte, visit func(e layout.IndexEntry, key []byte) (bool, error)) error {
 	prefixes := []string{layout.Ready, layout.Held}
 	if sel.Held {
 		prefixes = prefixes[1:]
@@ -159,7 +159,7 @@ func (s *Store) changeOf(a relay.Act, now time.Time) (stateChange, error) {
 	switch a {
 	case relay.ActRetry:
 		return func(k relay.DeliveryKey, st layout.State) (layout.State, bool) {
-			ok := !st.Held && st.Due.After(now) && !s.flight.has(k, now)
+			ok := !st.Held && st.Due.After(now) && !s.memory.inHand(k, now)
 			st.Due = now
 			return st, ok
 		}, nil
@@ -182,7 +182,7 @@ func (s *Store) someKeys(ctx context.Context, sel relay.Selection, from []byte) 
 		return nil, nil, err
 	}
 	defer s.engine.Leave()
-	err = selected(db, ctx, sel, from, func(e layout.IndexEntry, key []byte) (bool, error) {
+	err = selected(ctx, db, sel, from, func(e layout.IndexEntry, key []byte) (bool, error) {
 		keys = append(keys, e.Key)
 		if len(keys) == actChunk {
 			next = append(bytes.Clone(key), 0)
