@@ -158,12 +158,12 @@ func acceptFinish(b *testing.B, s *store.Store, clients int) {
 	b.ReportMetric(float64((cpu()-before).Microseconds())/float64(b.N), "cpu-µs/op")
 }
 
-// backlogOf queues n small messages in one lane.
+// backlogOf queues n small messages in one queue.
 func backlogOf(b *testing.B, s *store.Store, n int) relay.Lane {
 	b.Helper()
 	now := time.Now().Add(-time.Hour)
 	var lane relay.Lane
-	// Many destinations per message would be cheaper, but it is one lane.
+	// Many destinations per message would be cheaper, but it is one queue.
 	const writers = 256
 	done := make(chan error, writers)
 	for range writers {
@@ -188,7 +188,7 @@ func backlogOf(b *testing.B, s *store.Store, n int) relay.Lane {
 	return lane
 }
 
-// A million messages wait in one lane.
+// A million messages wait in one queue.
 func BenchmarkBacklog(b *testing.B) {
 	if testing.Short() {
 		b.SkipNow()

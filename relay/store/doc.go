@@ -1,39 +1,54 @@
-// Package store keeps everything that must outlive the process, in one
-// pebble database and a folder of spool files under the data directory. One
-// type, [Store], is the queue of relay.Store, the accounts of account.Store,
-// the outbox and endpoints of events/webhook, the block list and the
-// operator's view of the queue.
+// Package store keeps everything that must outlive the process, in one database and a
+// folder of spool files under the data directory. One type, [Store], is the queue of
+// relay.Store, the accounts of account.Store, the outbox and endpoints of
+// events/webhook, the block list and the operator's view of the queue. Each of its calls
+// is answered by a room below; this package opens the rooms and runs them.
 //
-// The way of a message through it:
+//	mail/     the way of a message: accept, claim, commit; the evidence that stays
+//	outbox/   events on their way to the webhooks
+//	tenants/  accounts, API keys, webhook endpoints, rules, block list
+//	bodies/   drafts, spool files, recent bodies
+//	tally/    what is queued, counted; what an account may have
+//	engine/   pebble on a disk that fails or is full
+//	layout/   the keys and values of the database
 //
-//	draft.go     NewDraft: the body, in memory up to 256 KiB, then in a spool file
-//	accept.go    Accept: message, deliveries, first events and body in one synced batch
-//	claim.go     Backlogs, Claim: what waits, by lane and account; the attempt, before it is made
-//	commit.go    Commit: new state, events, blocks and report, together or not at all
-//	outbox.go    Rows, Remove: events on their way to the webhooks; rows.go is their
-//	             form, boxes.go counts them and gives up what is too much
-//	finished.go  Message, Finished: the evidence that stays; the sweep that ends it
+// Each room imports only rooms below it. tenants stands on a small interface of its own
+// and layout, so that another engine serves it as well.
 //
-// Beside it: operate.go is the operator's hands on the queue; accounts.go,
-// endpoints.go, overrides.go and blocks.go keep what the API changes. keys.go
-// is the layout of the database, records.go the form of its values. tally.go counts what waits, for whom and
-// where; cuts.go says where the tables end, and warm.go keeps the bodies that
-// are wanted at once. room.go is who may write how much, ballast.go what is kept for
-// an opening of the database on a full disk.
+// # Locks
+//
+// A lock may be held while one further down is taken, never the other way round.
+//
+//	lock                       guards                                    while it is held
+//	tenants.Tenants.writing    writers of accounts, keys, endpoints,     a synced write
+//	                           rules: one at a time
+//	tenants.Tenants.blocking   one account's block rows; nobody takes    a synced write
+//	                           two
+//	mail.Store.sweeps          sweeps: one at a time                     a sweep
+//	engine.Engine.mu, read     the open database: [engine.Engine.Enter]  one call
+//	engine.Engine.mu, write    opening and closing it; mail.sweptTo      nobody is in
+//	engine.opening.mu          the count of what was there when the      the count; closing
+//	                           database was opened                       waits for it
+//	mail.Store.stripes         one message's deliveries; nobody takes    a write, synced
+//	                           two                                       or not
+//	outbox.Outbox.removing     removal of rows: one at a time            a write
+//	tenants.memory.mu          the copy of what tenants have             no input or output
+//	outbox.Outbox.mu           numbers, counts, what is removed          no input or output
+//	tally.Tally.mu             counts                                    no input or output
+//	mail.memory.mu             claims, writes whose fate is open         taking back, alone
+//	mail.fronts.mu             where the index of a queue begins         no input or output
+//	bodies.Bodies.mu           which bodies are spooled or recent        no input or output
+//	engine.room.mu             the free space                            asking the disk
+//
+// Those from outbox.Outbox.mu on are leaves: nobody takes another lock while holding
+// one. Who has entered the engine does not enter again: a failed instance that waits to
+// be closed would never get its turn.
 //
 // # When the disk fails
 //
-// Pebble has no way back from a failed write to its log: it panics, or calls
-// Logger.Fatalf, which is meant to end the process. A relay must not die of a
-// full disk, so fence.go stands between pebble and the files. The first write
-// that fails trips the fence: from then on nothing of that database instance
-// reaches the disk, pebble believes that all is well, and every call of ours
-// that was not finished before returns relay.ErrUnavailable or ErrNoSpace. On
-// disk this is a crash at that point, which pebble recovers from. Run
-// (engine.go) then closes the instance and opens the database anew, until
-// that works. A message whose Accept failed on the way may have reached the
-// log all the same, and may even have been claimed while the log was on its way
-// to the disk; what is left of it is taken out when the database is opened. What was
-// delivered, and committed without waiting for the disk, is committed anew
-// (redo.go).
+// The engine stops at the first write that fails, and opens the database anew
+// (engine/doc.go). A message whose Accept failed on the way may have reached the log all
+// the same, and may even have been claimed while the log was on its way to the disk; what
+// is left of it is taken back when the database is opened. What was delivered, and
+// committed without waiting for the disk, is replayed (mail/replay.go).
 package store

@@ -45,7 +45,7 @@ func queueOne(t *testing.T, s *store.Store, body []byte) (relay.Message, []relay
 	return m, ds
 }
 
-// The log ends in the middle of a record, at every octet of it: all messages
+// The log ends in the middle of a record, at many places in it: all messages
 // but the one that was being written are there, and of that one nothing.
 func TestTornLog(t *testing.T) {
 	dir := t.TempDir()

@@ -24,7 +24,7 @@ import (
 // A commit whose sync failed may be in the log all the same. Trying it again
 // finds that out, and whoever had the delivery no longer has it: an operator
 // can have it tried.
-func TestRetryAfterACommitInDoubt(t *testing.T) {
+func TestRetryAfterAnUnsureCommit(t *testing.T) {
 	var failing atomic.Bool
 	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if failing.Load() && (op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData) {
@@ -60,9 +60,9 @@ func TestRetryAfterACommitInDoubt(t *testing.T) {
 	}
 }
 
-// A commit in doubt that did happen is told as such, once: its outcome is not
+// An unsure commit that did happen is told as such, once: its outcome is not
 // somebody else's.
-func TestCommitInDoubtHappened(t *testing.T) {
+func TestUnsureCommitHappened(t *testing.T) {
 	var failing atomic.Bool
 	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if failing.Load() && (op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData) {

@@ -12,10 +12,10 @@ import (
 // recentLimit is how many octets one generation of recent bodies holds.
 const recentLimit = 4 << 20
 
-// warm keeps the bodies of messages that were accepted a moment ago and claimed
-// by that: their first attempt begins at once, and need not look for what was
-// in memory just nor. There are two generations; when the younger is full the
-// elder goes, so that bodies whose attempt takes its time are not kept.
+// recent keeps the bodies of messages that were accepted and claimed a moment ago. Their
+// first attempt begins at once, and need not read what was in memory just before. There
+// are two generations. When the younger is full the elder goes, so that bodies whose
+// attempt takes its time are not kept. Bodies.mu guards it.
 type recent struct {
 	young, elder map[relay.MessageID]*recentBody
 	size         int // of the young ones

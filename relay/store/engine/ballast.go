@@ -16,10 +16,10 @@ import (
 	"tlsrelay/relay"
 )
 
-// To open the database takes room: what the logs hold becomes tables before they go.
-// On a disk that somebody has filled to the last octet it could not be opened, and
-// what was promised not be kept, until somebody makes room. So a file is kept beside
-// it that is of no use but to be removed then: the ballast.
+// Opening the database takes room: what the logs hold becomes tables before the logs are
+// removed. On a disk that is full to the last octet it could not be opened, and mail that
+// was accepted not be delivered, until somebody makes room. So the store keeps a file
+// that has no other use than to be removed then: the ballast.
 const ballastName = "ballast"
 
 // ballastTables is how many write buffers the ballast is as large as. Four may wait to
@@ -27,7 +27,7 @@ const ballastName = "ballast"
 // aside as much.
 const ballastTables = 6
 
-// ballastEvery is how often it is looked whether there is room for the ballast.
+// ballastEvery is how often the store looks whether there is room for the ballast.
 const ballastEvery = 5 * time.Second
 
 // ballastSize is how large the ballast is to be: with a min_free_disk that is small
@@ -38,7 +38,7 @@ func (e *Engine) ballastSize() int64 {
 
 func (e *Engine) ballastFile() string { return e.fs.PathJoin(e.o.Dir, ballastName) }
 
-// ballastLoop sees to it that there is a ballast whenever there is room for one.
+// ballastLoop makes the ballast whenever it is missing and there is room for it.
 func (e *Engine) ballastLoop(ctx context.Context) {
 	tick := time.NewTicker(ballastEvery)
 	defer tick.Stop()
@@ -70,7 +70,7 @@ func (e *Engine) takeBallast(ctx context.Context) error {
 	// It comes before new mail, and after the outcomes of the old.
 	usage, err := e.fs.GetDiskUsage(e.o.Dir)
 	if err != nil || usage.AvailBytes < e.o.MinFreeDisk/2+uint64(size) {
-		return nil // another day; the metrics tell of a full disk
+		return nil // it is tried again; the metrics tell of a full disk
 	}
 	// The name says that it is whole. What a crash left of one is written over.
 	made := name + ".tmp"

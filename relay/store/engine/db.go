@@ -20,8 +20,8 @@ type DB struct {
 	opening opening
 }
 
-// opening is the database as it was when it was opened, for whoever counts what was
-// there.
+// opening is the database as it was when it was opened, kept until what was there has
+// been counted.
 type opening struct {
 	mu   sync.Mutex
 	snap *pebble.Snapshot // nil once counted
@@ -82,7 +82,7 @@ func (e *Engine) pebbleOptions(db *DB, cache *pebble.Cache) *pebble.Options {
 	return o
 }
 
-// logger passes pebble's words on. What pebble calls fatal ends the instance,
+// logger passes pebble's log lines on. What pebble calls fatal ends the instance,
 // not the process.
 type logger struct {
 	log    *zap.Logger
@@ -93,7 +93,7 @@ func (l *logger) Infof(format string, args ...any) { l.log.Sugar().Debugf(format
 
 func (l *logger) Errorf(format string, args ...any) {
 	if l.faults.isTripped() {
-		l.Infof(format, args...) // the words of an instance that is no more
+		l.Infof(format, args...) // of an instance that has failed
 		return
 	}
 	l.log.Sugar().Errorf(format, args...)
@@ -174,7 +174,7 @@ func (db *DB) Each(lower, upper []byte, visit func(key, value []byte) (bool, err
 	return db.EachIn(db.db, lower, upper, visit)
 }
 
-// EachIn is each in the database as it is now, or was.
+// EachIn is Each in the database as it is now, or was.
 func (db *DB) EachIn(r pebble.Reader, lower, upper []byte, visit func(key, value []byte) (bool, error)) error {
 	it, err := r.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
@@ -199,7 +199,7 @@ func (db *DB) EachIn(r pebble.Reader, lower, upper []byte, visit func(key, value
 	return nil
 }
 
-// EachPrefix is each for all keys that begin with prefix.
+// EachPrefix is Each for all keys that begin with prefix.
 func (db *DB) EachPrefix(prefix []byte, visit func(key, value []byte) (bool, error)) error {
 	return db.Each(prefix, layout.After(prefix), visit)
 }
@@ -219,7 +219,7 @@ func (db *DB) close() (err error) {
 	}
 	err = errors.Join(err, db.db.Close())
 	if db.faults.isTripped() {
-		return nil // it had failed before, and whoever was hurt knows
+		return nil // it had failed before, and its callers were told
 	}
 	return err
 }

@@ -16,8 +16,8 @@ import (
 // pebble never sees the failure that it would panic at, and what it then does
 // (removing a log whose contents it believes flushed, say) has no effect.
 //
-// The flag is set before the failed call returns. Whoever finds it not set after a
-// commit knows that every write of the commit was real.
+// The flag is set before the failed call returns. If it is not set after a
+// commit, every write of that commit was real.
 type faultFS struct {
 	vfs.FS
 	trips   sync.Once

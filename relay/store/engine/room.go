@@ -15,11 +15,11 @@ import (
 // need to fill a bound of any use.
 const freeFor = 50 * time.Millisecond
 
-// room is what the disk has free for new mail above min_free_disk. It is measured
-// now and then; whoever is going to write takes his part beforehand, so that any
-// number of messages that come at once take no more than there is. What is below
-// min_free_disk is for what was promised: outcomes, their events and reports, the
-// tables that logs become, and the work on these. They ask for no room.
+// room is what the disk has free for new mail above min_free_disk. It is measured now
+// and then. Each writer reserves its part before it writes, so that any number of
+// messages at once take no more than there is. What is below min_free_disk is for what
+// was promised: outcomes, their events and reports, the tables that logs become, and
+// compactions. They ask for no room.
 type room struct {
 	mu       sync.Mutex
 	measured time.Time

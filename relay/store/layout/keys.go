@@ -128,7 +128,7 @@ type IndexEntry struct {
 	Key  relay.DeliveryKey
 }
 
-// QueuePrefix begins all index keys of one lane and account.
+// QueuePrefix begins all index keys of one destination queue and account.
 func QueuePrefix(prefix string, lane relay.Lane, who account.ID) []byte {
 	b := make([]byte, 0, len(prefix)+len(lane.Destination)+len(lane.Class)+len(who)+3+indexTail)
 	b = append(append(b, prefix...), lane.Destination...)
@@ -167,7 +167,7 @@ func ParseIndexKey(key []byte) (e IndexEntry, err error) {
 	return e, nil
 }
 
-// IndexHead is the part of an index key that names lane and account.
+// IndexHead is the part of an index key that names destination queue and account.
 func IndexHead(key []byte) []byte { return key[:max(0, len(key)-indexTail)] }
 
 // RowsPrefix begins the keys of all rows of the outbox for one endpoint.

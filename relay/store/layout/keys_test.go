@@ -14,7 +14,7 @@ import (
 	"tlsrelay/relay"
 )
 
-// Index keys sort by lane, account, due and id, and read back as written.
+// Index keys sort by destination queue, account, due and id, and read back as written.
 func TestIndexKeyOrder(t *testing.T) {
 	now := time.Now().UTC().Round(0)
 	var keys [][]byte

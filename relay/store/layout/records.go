@@ -43,8 +43,8 @@ func StateOf(d relay.Delivery) State {
 	return State{Held: d.Held, Attempts: d.Attempts, Due: d.Due}
 }
 
-// Same reports whether a claim made at a is still good at b: whoever else
-// claims, takes or commits moves attempts or due. A hold does not (see
+// Same reports whether a claim made at a is still good at b: every other
+// claim, Take or Commit moves attempts or due. A hold does not (see
 // Store.Act).
 func (a State) Same(b State) bool {
 	return a.Attempts == b.Attempts && TimeBits(a.Due) == TimeBits(b.Due)

@@ -124,7 +124,7 @@ func (w *write) body(id relay.MessageID, d *bodies.Draft) error {
 // without the message; relay.ErrAccountFull: it may not. It is cheap.
 func (s *Store) Admit(who account.ID) error {
 	if s.engine.Ready() != nil {
-		return nil // which others tell, and better
+		return nil // Accept gives the reason
 	}
 	if err := s.tally.Admit(who, nil, 0); err != nil {
 		return err
@@ -134,5 +134,5 @@ func (s *Store) Admit(who account.ID) error {
 	if errors.Is(err, relay.ErrAccountFull) {
 		return err
 	}
-	return nil // that there is no room at all others tell, and better
+	return nil // a disk without room at all is for Store.Room and Accept to tell
 }

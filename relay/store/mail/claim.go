@@ -19,8 +19,8 @@ import (
 // store is not entered while somebody else's code runs.
 const backlogChunk = 1024
 
-// Backlogs calls yield for every lane and account with anything queued. It
-// seeks from one to the next, so its cost is theirs and not that of the
+// Backlogs calls yield for every destination queue and account with anything
+// queued. It seeks from one to the next, so its cost is theirs and not that of the
 // deliveries in them.
 func (s *Store) Backlogs(ctx context.Context, yield func(relay.Backlog) bool) error {
 	from := []byte(layout.Ready)
@@ -130,7 +130,7 @@ func (s *Store) Claim(ctx context.Context, lane relay.Lane, who account.ID, now 
 }
 
 // unclaimable reports an index entry that leads nowhere; the others of its
-// lane go on.
+// queue go on.
 func (s *Store) unclaimable(e layout.IndexEntry, err error) {
 	s.log.Error("a queued delivery cannot be claimed", zap.Stringer("delivery", e.Key), zap.Error(err))
 }

@@ -88,7 +88,7 @@ func (s *Store) refused(w *write, t relay.Transition, err error) error {
 	if !errors.Is(err, relay.ErrStale) && !errors.Is(err, relay.ErrNotFound) || renews(t) {
 		return err
 	}
-	// Whoever had this lease is done either way.
+	// The attempt that had this lease is over either way.
 	if !s.memory.refused(t) {
 		return err
 	}

@@ -7,10 +7,10 @@ import (
 	"tlsrelay/relay/store/layout"
 )
 
-// fronts remembers for a lane and account where its index begins. A queue that
-// is consumed at one end leaves deleted keys there, which the database steps
-// over one by one until a compaction has removed them; a busy lane would do
-// so on every Claim.
+// fronts remembers where the index of a destination queue and account begins. A queue
+// is consumed at one end and leaves deleted keys there. The database steps over them one
+// by one until a compaction has removed them; for a busy queue it would do so on every
+// Claim.
 type fronts struct {
 	mu sync.Mutex
 	at map[string]*front
@@ -23,7 +23,7 @@ type front struct {
 	scans       int
 }
 
-// maxFronts bounds the memory. Whoever is forgotten begins at the start again.
+// maxFronts bounds the memory. A queue that is forgotten is read from its start again.
 const maxFronts = 1 << 14
 
 // begin starts a scan of the entries with this prefix.

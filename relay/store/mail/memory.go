@@ -116,7 +116,7 @@ func (m *memory) sure(k relay.DeliveryKey) {
 }
 
 // outcomes gives the outcomes that are not synced. The first so many can be dropped after
-// a sync that begins now. Nobody changes them.
+// a sync that begins now. They are good until the next call of synced.
 func (m *memory) outcomes() []relay.Transition {
 	m.mu.Lock()
 	defer m.mu.Unlock()

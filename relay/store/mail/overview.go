@@ -152,7 +152,7 @@ func (o *overview) add(row *relay.QueueRow, e layout.IndexEntry, held bool) {
 		row.Held++
 	} else {
 		row.Waiting++
-		// The index is by account within a lane, so an earlier one may follow.
+		// The index is by account within a queue, so an earlier one may follow.
 		if row.Due.IsZero() || e.Due.Before(row.Due) {
 			row.Due, first = e.Due, true
 		}
@@ -163,7 +163,7 @@ func (o *overview) add(row *relay.QueueRow, e layout.IndexEntry, held bool) {
 }
 
 // explain takes the reason from a delivery. Every account of the destination
-// asks for at most one to be read: those before it in its lane are due first.
+// asks for at most one to be read: those before it in its queue are due first.
 func (o *overview) explain(row *relay.QueueRow, e layout.IndexEntry) {
 	v, _, err := waiting(o.db, e.Key)
 	if err != nil {

@@ -16,7 +16,7 @@ func (s *Store) syncLoop(ctx context.Context) {
 	for s.engine.NextSync(ctx) {
 		db, err := s.engine.Enter()
 		if err != nil {
-			continue // nothing can be synced, and whatever was is known
+			continue // nothing can be synced until the database is open again
 		}
 		outcomes := s.Unsynced()
 		if err := db.Sync(); err != nil {
@@ -31,8 +31,8 @@ func (s *Store) syncLoop(ctx context.Context) {
 // Unsynced is how many outcomes are not known to be synced.
 func (s *Store) Unsynced() int { return len(s.memory.outcomes()) }
 
-// Replay commits to db what its predecessor had not synced. The caller sees to
-// it that nobody is in the store.
+// Replay commits to db what the instance before it had not synced. The engine calls it
+// while nobody can enter.
 func (s *Store) Replay(db *engine.DB) error {
 	lost := s.memory.outcomes()
 	if len(lost) == 0 {
@@ -54,7 +54,7 @@ func (s *Store) replayOne(db *engine.DB, t relay.Transition) error {
 	st, err := standing(db, t.Before.Key)
 	switch {
 	case errors.Is(err, relay.ErrNotFound):
-		return nil // it had got there
+		return nil // it was synced
 	case errors.Is(err, layout.ErrRecord):
 		s.log.Error("a delivered message stays queued", zap.Stringer("delivery", t.Before.Key), zap.Error(err))
 		return nil // one bad record must not keep the store shut

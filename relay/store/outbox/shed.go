@@ -12,9 +12,9 @@ import (
 	"tlsrelay/relay/store/layout"
 )
 
-// What waits in the outbox is bounded by account, all its endpoints together: past
-// the bound the oldest rows are given up, for one that refuses to hear must not take
-// the disk from all others, and mail is never refused for what has been told by it.
+// Each account may have so much waiting in the outbox, all its endpoints together. Past
+// the bound its oldest rows are given up: an endpoint that refuses events must not take
+// the disk from all others, and mail is never refused because of its events.
 
 // DefaultBound is some 1,200,000 events of an account, of 400 octets each: what
 // fourteen a second come to while their endpoint is away for a day. Compressed they
@@ -74,7 +74,7 @@ func (o *Outbox) shedAccount(ctx context.Context, account string) error {
 	return nil
 }
 
-// signal wakes whoever waits for c; it never blocks.
+// signal wakes the reader of c; it never blocks.
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:

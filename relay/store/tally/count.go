@@ -67,7 +67,7 @@ func recipientsOf(r pebble.Reader, it *pebble.Iterator, k relay.DeliveryKey) int
 	}
 	v, closer, err := r.Get(layout.DeliveryKey(k))
 	if err != nil {
-		return 0 // whoever wants the delivery will say so
+		return 0 // a Claim of it logs the error
 	}
 	defer closer.Close()
 	d, _, _ := layout.DecodeDelivery(v)
@@ -78,7 +78,7 @@ func recipientsOf(r pebble.Reader, it *pebble.Iterator, k relay.DeliveryKey) int
 func sizeOf(r pebble.Reader, id relay.MessageID) int64 {
 	v, closer, err := r.Get(layout.MessageKey(id))
 	if err != nil {
-		return 0 // whoever wants the message will say so
+		return 0 // a Claim of it logs the error
 	}
 	defer closer.Close()
 	m, _ := layout.Decode[relay.Message](v)

@@ -12,7 +12,7 @@ import (
 //
 // The fuller the disk, the less it takes from those who fill it. An account leaves
 // beside min_free_disk as much free again as its share of all waiting bodies comes
-// to, and never more than it has there itself. So whoever has filled the disk meets
+// to, and never more than it has there itself. So the account that has filled the disk meets
 // the bound first, and the mail of others is taken meanwhile.
 func (t *Tally) Reserve(e *engine.Engine, who account.ID, octets int64) (engine.Reservation, error) {
 	if e.MinFree() == 0 {
