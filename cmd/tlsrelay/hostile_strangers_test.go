@@ -191,7 +191,9 @@ func TestUnfinishedHeaders(t *testing.T) {
 		} {
 			open[i].say(line[0], line[1])
 		}
-		senders.Go(func() { io.WriteString(open[i], header) })
+	}
+	for _, c := range open { // all are at DATA: MAIL is refused once the account is at its bound
+		senders.Go(func() { io.WriteString(c, header) })
 	}
 	senders.Wait()
 	bounds := `tlsrelay_submission_account_bounds_total{bound="content_memory"}`
