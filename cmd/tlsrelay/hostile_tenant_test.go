@@ -204,7 +204,7 @@ func TestOneMessageToManyTarpits(t *testing.T) {
 	})
 	later := latency(hosts[good/2:], 1)
 	t.Logf("at most %v before, %v while they come, %v then", quiet, busy, later)
-	if worst := max(busy, later); worst > 2*time.Second {
+	if worst := max(busy, later); worst > 10*time.Second {
 		t.Errorf("a message of another took %v, and %v before", worst, quiet)
 	}
 	running, open := r.metric("tlsrelay_queue_attempts_running"), tarpit.Open()
