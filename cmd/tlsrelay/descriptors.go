@@ -1,6 +1,8 @@
 package main
 
 import (
+	"slices"
+
 	"go.uber.org/zap"
 
 	"tlsrelay/configs"
@@ -25,17 +27,21 @@ const otherFiles = 1500
 // files is how many files all of them have open at most.
 func (d descriptors) files() int { return 2*(d.submission+d.delivery) + 2*d.http }
 
-// within returns bounds that fit limit open files. If the wanted ones do not, each is made
-// smaller by the same factor, and a quarter of the files is left for everything else.
-// limit 0: it is not known.
+// within returns bounds that fit limit open files. If the wanted ones do not, the small
+// ones stay as they are, and the large ones share what is left; up to a quarter of the
+// files is for everything else. limit 0: it is not known.
 func (want descriptors) within(limit int) descriptors {
-	all := want.files()
-	if limit <= 0 || all+otherFiles <= limit {
+	if limit <= 0 || want.files()+otherFiles <= limit {
 		return want
 	}
-	room := limit - min(otherFiles, limit/4)
-	fit := func(n int) int { return max(1, min(n, n*room/all)) }
-	return descriptors{fit(want.submission), fit(want.delivery), fit(want.http)}
+	room := (limit - min(otherFiles, limit/4)) / 2 // each of a bound is two files
+	bounds := []*int{&want.submission, &want.delivery, &want.http}
+	slices.SortFunc(bounds, func(a, b *int) int { return *a - *b })
+	for i, b := range bounds {
+		*b = max(1, min(*b, room/(len(bounds)-i)))
+		room -= *b
+	}
+	return want
 }
 
 // fitted returns c with bounds of connections that fit the files that the process may

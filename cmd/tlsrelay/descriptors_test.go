@@ -11,12 +11,13 @@ func TestDescriptors(t *testing.T) {
 		{0, defaults, defaults},
 		{65536, defaults, defaults},
 		{27_500, defaults, defaults},
-		{27_499, defaults, descriptors{9999, 999, 1999}},
-		{4096, defaults, descriptors{1181, 118, 236}},
-		{1024, defaults, descriptors{295, 29, 59}},
-		{100, defaults, descriptors{28, 2, 5}},
+		{27_499, defaults, descriptors{9999, 1000, 2000}},
+		{4096, defaults, descriptors{512, 512, 512}},
+		{1024, defaults, descriptors{128, 128, 128}},
+		{100, defaults, descriptors{13, 12, 12}},
+		{20_000, descriptors{10_000, 100, maxHTTP}, descriptors{7150, 100, maxHTTP}}, // a bound that was chosen holds
 		{10, descriptors{1, 1, 1}, descriptors{1, 1, 1}},
-		{1 << 20, descriptors{1 << 20, 1000, maxHTTP}, descriptors{522044, 497, 995}},
+		{1 << 20, descriptors{1 << 20, 1000, maxHTTP}, descriptors{520538, 1000, maxHTTP}},
 	} {
 		got := c.want.within(c.limit)
 		if got != c.fits {
