@@ -1,3 +1,6 @@
+// From a 250 to the block event, 7 of 10: this file makes one verdict on the
+// destination of the verdicts on its hosts. Next: relay/step.go.
+
 package policy
 
 import (

@@ -1,3 +1,6 @@
+// From a 250 to the block event, 6 of 10: this file finds the row of the table for
+// what was seen, and what it means for the demands. Next: policy/conclude.go.
+
 package policy
 
 import "tlsrelay/events"

@@ -1,3 +1,7 @@
+// From a 250 to the block event, 8 of 10: this file says what the result means:
+// recipients, events, the report, the next attempt. Next:
+// relay/store/mail/commit.go.
+
 package relay
 
 import (

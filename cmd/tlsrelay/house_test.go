@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -161,4 +162,37 @@ func texts(t *testing.T) map[string]string {
 		t.Fatal(err)
 	}
 	return all
+}
+
+// The walk in the README is one that can be walked: each place says in its first lines
+// which it is, and names the next.
+func TestWalkCanBeWalked(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, walk, _ := strings.Cut(string(readme), "### From a 250 to the block event\n")
+	walk, _, _ = strings.Cut(walk, "\n## ")
+	places := regexp.MustCompile("(?m)^\\d+\\. \\[`([^`]+)`\\]").FindAllStringSubmatch(walk, -1)
+	if len(places) != 10 {
+		t.Errorf("the walk has %d places", len(places))
+	}
+	for i, p := range places {
+		text, err := os.ReadFile("../../" + p[1])
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		head, _, _ := strings.Cut(string(text), "\npackage ")
+		head = strings.ReplaceAll(head, "\n// ", " ")
+		want := []string{fmt.Sprintf("From a 250 to the block event, %d of %d: ", i+1, len(places))}
+		if i+1 < len(places) {
+			want = append(want, "Next: "+places[i+1][1]+".")
+		}
+		for _, w := range want {
+			if !strings.Contains(head, w) {
+				t.Errorf("%s does not say %q", p[1], w)
+			}
+		}
+	}
 }

@@ -1,3 +1,6 @@
+// From a 250 to the block event, 10 of 10: this file posts what waits for one
+// endpoint, until it says 2xx.
+
 package webhook
 
 import (

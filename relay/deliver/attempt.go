@@ -1,3 +1,6 @@
+// From a 250 to the block event, 4 of 10: this file goes through the hosts of a
+// destination, one after another. Next: relay/deliver/smtp/open.go.
+
 package deliver
 
 import (

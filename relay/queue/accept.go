@@ -1,3 +1,6 @@
+// From a 250 to the block event, 2 of 10: this file splits a message by destination,
+// and has it stored before the 250. Next: relay/queue/attempt/attempt.go.
+
 package queue
 
 import (

@@ -1,3 +1,6 @@
+// From a 250 to the block event, 1 of 10: this file reads the content, hands the
+// message over, and says 250. Next: relay/queue/accept.go.
+
 package submission
 
 import (

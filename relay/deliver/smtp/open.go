@@ -1,3 +1,6 @@
+// From a 250 to the block event, 5 of 10: this file opens one connection, and notes
+// what the host shows of its TLS. Next: policy/judge.go.
+
 package smtp
 
 import (

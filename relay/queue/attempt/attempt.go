@@ -1,3 +1,6 @@
+// From a 250 to the block event, 3 of 10: this file makes one attempt to deliver,
+// from the claim to the commit. Next: relay/deliver/attempt.go.
+
 package attempt
 
 import (

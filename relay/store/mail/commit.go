@@ -1,3 +1,6 @@
+// From a 250 to the block event, 9 of 10: this file makes all of that happen in one
+// write: the block event waits in the outbox now. Next: events/webhook/loop.go.
+
 package mail
 
 import (
