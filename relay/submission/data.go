@@ -23,7 +23,8 @@ import (
 var chunkBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
 // Data implements smtp.Session. go-smtp calls it for DATA, and for BDAT in a goroutine
-// of its own. It returns success as a 250, too, to tell the id of the message.
+// of its own. It returns success as an error value with the code 250, because go-smtp's
+// own 250 cannot tell the id of the message.
 func (s *session) Data(r io.Reader) error {
 	env := s.envelope()
 	if env == nil || !s.srv.beginBody() {
@@ -106,8 +107,8 @@ type submitted struct {
 	memory  limit.Share // for the header section and the draft
 
 	content  content.Rewriter // writes to this
-	head     int64            // octets in memory of the header section, while it is not complete
-	doubtful bool             // see content.Undot
+	head     int64            // octets of the header section in memory, until it is complete
+	doubtful bool             // other servers may see the end elsewhere (content.Undot)
 }
 
 func newSubmitted(s *session, env *envelope) *submitted {
@@ -190,7 +191,9 @@ func (s *Server) outOfMemory(who account.ID) *smtp.SMTPError {
 	return newReply(452, "4.3.1", "Too much content is on its way in, try again later")
 }
 
-// finish accepts the message or drops it, and returns the reply.
+// finish accepts the message or drops it, and returns the reply. The queue implements
+// Accept (relay/queue/accept.go). It returns nil only when the message is stored, so the
+// 250 promises no less than that.
 func (m *submitted) finish() *smtp.SMTPError {
 	about, err := m.content.End(m.doubtful)
 	if err != nil {
@@ -216,7 +219,7 @@ func (m *submitted) finish() *smtp.SMTPError {
 }
 
 // spend counts n recipients of an account. It returns the reply if the account may not
-// have them, or nil. The account may have changed since MAIL.
+// have them, or nil. It reads the account again, for it may have changed since MAIL.
 func (s *session) spend(id account.ID, n int) *smtp.SMTPError {
 	who, err := s.srv.accounts.Account(s.srv.content, id)
 	switch {
@@ -238,6 +241,9 @@ func (s *Server) outOfRecipients(who account.Account) *smtp.SMTPError {
 	return newReply(452, "4.3.1", "Too many recipients in an hour, try again later")
 }
 
+// message gives what is stored beside the content. RequireTLS is the client's REQUIRETLS
+// on MAIL (RFC 8689). The account's require_tls is not copied: the relay asks for it at
+// each attempt, so that a change acts on queued messages (relay/queue/attempt/demands.go).
 func (m *submitted) message(about content.Summary) relay.Message {
 	o := &m.env.opts
 	return relay.Message{
