@@ -12,22 +12,23 @@ import (
 	"tlsrelay/relay/queue/attempt"
 )
 
-// acceptance is one message on its way through Accept: the loop is asked for
-// places with it, and later gets the message with it.
+// acceptance is one message on its way through Accept. Accept sends it to the loop
+// (scheduler.go) twice: first to ask for places, then to say whether the message was
+// stored. A place is room for one delivery in the window of its destination queue.
 type acceptance struct {
 	message    relay.Message
 	deliveries []relay.Delivery
-	// promised says which deliveries have a place in their queue: those are claimed
-	// by being stored, and the fast path writes no more than that.
+	// promised says which deliveries have a place. They are stored as claimed already,
+	// which saves the write of a claim: that is the fast path.
 	promised []bool
-	any      bool
-	stored   bool
-	answer   chan struct{}
+	any      bool          // one of promised
+	stored   bool          // the store has the message
+	answer   chan struct{} // gets a token when promised is filled in
 }
 
-// Accept splits a message by destination and makes it durable: when it
-// returns nil the message may be answered for. It ends the draft, whatever it
-// returns. Any error is temporary, for none is the client's fault.
+// Accept splits a message by destination and makes it durable: when it returns nil,
+// submission may say 250. It ends the draft, whatever it returns. Any error is temporary,
+// for none is the client's fault.
 func (q *Queue) Accept(ctx context.Context, m relay.Message, rcpts []relay.Recipient, body relay.Draft) error {
 	classes, err := q.classes(ctx, m, rcpts)
 	if err != nil {
@@ -54,7 +55,9 @@ func (q *Queue) Accept(ctx context.Context, m relay.Message, rcpts []relay.Recip
 	return nil
 }
 
-// classes gives the policy class of every destination.
+// classes gives the policy class of every destination. The class only chooses the queue,
+// so that the blocks of one account do not delay the mail of another. What is demanded is
+// asked again at each attempt.
 func (q *Queue) classes(ctx context.Context, m relay.Message, rcpts []relay.Recipient) (map[string]policy.Class, error) {
 	classes := make(map[string]policy.Class, 1)
 	for _, r := range rcpts {
@@ -72,7 +75,8 @@ func (q *Queue) classes(ctx context.Context, m relay.Message, rcpts []relay.Reci
 }
 
 // askForPlaces asks the loop for places and claims what was promised. Without a
-// loop there are none: everything waits in the store for the next Run.
+// loop there are none: everything waits in the store for the next Run. To the store, a
+// delivery with Attempts 1 is claimed until its Due (relay.Store.Accept).
 func (q *Queue) askForPlaces(a *acceptance) *scheduler {
 	a.promised = make([]bool, len(a.deliveries))
 	s := q.loop.Load()
@@ -148,7 +152,9 @@ func (s *scheduler) mayPromise(aq *accountQueue, now time.Time) bool {
 	return memory.FreeFor(dq.memoryRank(), 2*s.o.MaxConnections) && s.underQuota(aq, memory)
 }
 
-// takeAccepted takes over what Accept stored, or takes back what it was promised.
+// takeAccepted takes over what Accept stored, or takes back what it was promised. A
+// promised delivery is ready: a worker makes its attempt (attempt/attempt.go). The others
+// wait in the store until claim.go fetches them.
 func (s *scheduler) takeAccepted(a *acceptance, now time.Time) {
 	var back []*job
 	for i, d := range a.deliveries {
