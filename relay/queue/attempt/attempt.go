@@ -19,21 +19,21 @@ import (
 )
 
 const (
-	// timeLimit is when an attempt is cut off that still goes on: RFC 5321
-	// §4.5.3.2 bounds each step of it, but not how many there are.
+	// timeLimit is how long an attempt may take. It needs a limit of its own, because
+	// RFC 5321 §4.5.3.2 bounds each step of an attempt, but not the number of steps.
 	timeLimit = time.Hour
-	// patience is how long an attempt waits for a connection to a host that has all
-	// it may have. Then it gives its slot to another.
+	// patience is how long an attempt waits for a connection to a host that already has
+	// as many as it may have. Then the attempt gives its slot to another.
 	patience = time.Second
 )
 
 // Options are the settings of a [Maker].
 type Options struct {
-	Hostname string // names us in reports
+	Hostname string // names this relay in reports
 	Schedule relay.Schedule
 
-	// GuardDomains and GuardWithin are the mass-violation guard (policy.Guard): so
-	// many domains within that time; 0 domains turn it off.
+	// The mass-violation guard (policy.Guard) acts when GuardDomains domains fail
+	// within GuardWithin. 0 domains turn it off.
 	GuardDomains int
 	GuardWithin  time.Duration
 }
@@ -66,12 +66,13 @@ type Maker struct {
 	opening context.Context // its end cuts off attempts that have not come to MAIL
 	attempt context.Context // its end cuts off all attempts
 	commit  context.Context // its end gives up commits that keep failing
-	// changed is demandsChanged: to make a value of the method allocates, which the
-	// fast path does not have to do each time.
+	// changed is demandsChanged. It is made once, because each use of a method as a
+	// value allocates.
 	changed func(*deliver.Job) bool
 }
 
-// NewMaker makes a maker without an end. reg may be nil.
+// NewMaker makes a maker whose work nothing ends; Until gives one with ends. reg may be
+// nil.
 func NewMaker(o Options, d Deps, reg prometheus.Registerer) *Maker {
 	m := &Maker{Deps: d, o: o, Guard: newGuard(o, d.Log)}
 	m.metrics = newMetrics(reg, m.Guard.Active)
@@ -89,13 +90,15 @@ func (m *Maker) Until(opening, attempt, commit context.Context) *Maker {
 	return &bound
 }
 
-// Outcome is what an attempt came to, as far as it matters to what is tried when.
+// Outcome is what the loop of relay/queue learns from an attempt: what decides what is
+// tried when. It is not a [relay.Outcome], which is about one recipient.
 type Outcome struct {
 	Feedback relay.Feedback
-	// Failure is a temporary one, which tells operators how the destination does.
+	// Failure is a temporary failure, if there was one. It shows operators what is wrong
+	// with the destination.
 	Failure *relay.Failure
 	Due     time.Time            // of the next attempt; zero: there is none
-	Hosts   []relay.HostEvidence // that were tried
+	Hosts   []relay.HostEvidence // of the hosts that were tried
 	Crowded string               // the host or address that had no connection free
 	// Elsewhere is what became due in other queues: the report's delivery.
 	Elsewhere []relay.Backlog
@@ -104,8 +107,8 @@ type Outcome struct {
 // Worker makes one attempt after another. It is for one goroutine.
 type Worker struct {
 	m *Maker
-	// ctx is that of an attempt. The next attempt takes it over, unless it was cut
-	// off.
+	// ctx is the context of an attempt. The next attempt uses it again, unless it was
+	// cancelled.
 	ctx    context.Context
 	cancel context.CancelFunc
 }
@@ -120,13 +123,19 @@ func (w *Worker) Close() {
 	}
 }
 
-// Attempt delivers, steps, commits and tells. j.Began has to be set.
+// Attempt makes one attempt at a delivery. j.Began has to be set.
+//
+//	deliver        tries the hosts; the result has the ruling (relay/deliver/result.go)
+//	guarded        makes a deferral of a block while the mass-violation guard is active
+//	stepAndCommit  asks relay.Delivery.Step what the result means, has the store commit
+//	               that, and tells the log and the metrics (commit.go)
 func (w *Worker) Attempt(j *Job) (out Outcome) {
 	m := w.m
 	defer func() {
 		if p := recover(); p != nil {
-			// A panic of the deliverer is caught in deliver. Here the outcome may or
-			// may not be committed: the lease keeps it from happening over and over.
+			// deliver catches a panic of the deliverer. After this one nobody knows
+			// whether the outcome is committed. The delivery stays claimed until its
+			// lease ends, so that the panic does not repeat itself at once.
 			m.panicked(j.Delivery.Key, p)
 			out.Due = j.end().Due
 		}
@@ -150,7 +159,9 @@ func (w *Worker) Attempt(j *Job) (out Outcome) {
 		out.Elsewhere = reportBacklogs(t)
 	}
 	if !t.Done {
-		out.Due = t.After.Due // without the commit, somebody else has it then
+		// Without the commit this is void: somebody else has the delivery, or the
+		// process ends.
+		out.Due = t.After.Due
 	}
 	m.metrics.attempted(r.Feedback)
 	return out
@@ -160,8 +171,8 @@ func (w *Worker) Attempt(j *Job) (out Outcome) {
 // destination, so that the next one is due at once.
 func (m *Maker) cutShort(msg relay.Message, d relay.Delivery, r relay.Result) bool {
 	if r.Crowded != "" && time.Since(lastTried(msg, d)) > m.o.Schedule.RetryMax {
-		// It counts as an attempt now and then, or the delivery would never expire
-		// and its sender would not hear of the delay.
+		// Now and then it counts as an attempt. Otherwise the delivery would never
+		// expire, and its sender would not hear of the delay.
 		return false
 	}
 	return m.attempt.Err() != nil || r.Changed || r.Crowded != "" || r.Cut && m.opening.Err() != nil
@@ -219,9 +230,9 @@ func (m *Maker) panicked(key relay.DeliveryKey, p any) {
 	m.Log.Error("an attempt panicked", zap.Stringer("delivery", key), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
 }
 
-// ownFault is the result of a fault of our own. It counts as demanding: what is
-// demanded may not be known, and a report must not return the body of what was
-// demanding.
+// ownFault is the result of a fault of this relay. It counts as demanding, because the
+// demands may not be known: the report must not return the body of a message that may
+// have demanded TLS.
 func ownFault(d relay.Delivery) relay.Result {
 	r := relay.FailAll(d, relay.Failure{
 		Class: relay.Temporary, Reach: relay.ReachMessage, Reason: events.Internal, Status: "4.3.0",
@@ -231,16 +242,16 @@ func ownFault(d relay.Delivery) relay.Result {
 	return r
 }
 
-// informative reports whether an attempt brought anything that must not be lost: a
-// recipient's end, or a host's reply.
+// informative reports whether an attempt learned anything that must not be lost: that a
+// recipient is done with, or what a host replied.
 func informative(r relay.Result) bool {
 	return slices.ContainsFunc(r.Outcomes, func(o relay.Outcome) bool {
 		return o.Failure == nil || o.Failure.Class == relay.Permanent || o.Failure.Reply.Code != 0
 	})
 }
 
-// temporaryFailure finds a temporary failure of r, if there is one: one of the
-// destination rather than of a recipient.
+// temporaryFailure finds a temporary failure of r, if there is one. It prefers one of the
+// whole destination.
 func temporaryFailure(r relay.Result) *relay.Failure {
 	var found *relay.Failure
 	for _, o := range r.Outcomes {
