@@ -33,21 +33,21 @@ type attempt struct {
 	job   *Job // nil: a probe
 	mail  smtp.Mail
 	rcpts []recipient
-	// mailAnswers are what MAIL of a probe came to at each host that answered; nil: it was
-	// accepted.
+	// mailAnswers has an entry for each host that answered MAIL of a probe; nil: the host
+	// accepted it.
 	mailAnswers []*relay.Failure
-	// demands are those on every host, without what is known of one.
+	// demands are the same for all hosts. host.decision is what they come to for one host.
 	demands  policy.Demands
 	hosts    []*host
 	begin    time.Time
 	patience time.Duration // Job.Patience
 	hist     policy.History
-	dials    int
-	sessions int
-	agains   int  // connections opened in a row because the one before was at its end
-	worn     int  // messages that the session before this one had carried when it was worn out
-	stop     bool // nothing more may be tried: the message may have been accepted
-	gate     *gate
+	dials    int    // addresses tried, at most maxAddresses
+	sessions int    // sessions used
+	agains   int    // connections opened in a row because the one before was at its end
+	worn     int    // messages that the session before this one had carried when it was worn out
+	stop     bool   // nothing more may be tried: the message may have been accepted
+	gate     *gate  // shut when the demands change; nil in a probe
 	crowded  string // the host or address that has all its connections: nothing more may be tried
 
 	evidence    []relay.HostEvidence
@@ -61,8 +61,8 @@ type attempt struct {
 // host is one host of the attempt.
 type host struct {
 	resolve.Host
-	decision    policy.Decision
-	verdicts    []policy.Verdict // one per address tried
+	decision    policy.Decision  // what is demanded of this host
+	verdicts    []policy.Verdict // one per address tried; conclude weighs them (result.go)
 	clear       []netip.AddrPort // addresses that phase 2 may try
 	lastReply   relay.Reply
 	served      bool           // it answered for every recipient it was asked about
@@ -91,7 +91,9 @@ func (a *attempt) carry(job *Job) {
 	}
 }
 
-// run makes the attempt: idle sessions first, then every host with TLS, then in clear.
+// run makes the attempt: idle sessions first, then every host with TLS (phase 1), then in
+// clear where the demands allow that (phase 2). After it, result.go has the verdicts on all
+// hosts weighed by policy.Conclude.
 func (a *attempt) run() {
 	if a.job != nil {
 		a.reuse()
@@ -152,8 +154,8 @@ func (a *attempt) opening() (until context.Context, done func()) {
 	return until, func() { a.gate.waits(nil, nil); cancel(); end() }
 }
 
-// betterGone is how long a session with a less preferred host shows, once it was used in
-// its turn, that the preferred ones cannot be reached.
+// betterGone is how long the hosts before it count as out of reach, once an attempt has
+// tried them in vain and gone on to a less preferred host.
 const betterGone = 30 * time.Second
 
 // reuse looks for an idle session that is good enough for this message, to the preferred
@@ -162,7 +164,8 @@ const betterGone = 30 * time.Second
 func (a *attempt) reuse() {
 	for i, h := range a.hosts {
 		best := h.Preference == a.hosts[0].Preference
-		// Not in clear, but to the first host: the ones before may have TLS by now.
+		// A session in clear is used only with the first host. With any other, a host
+		// before it may have TLS by now.
 		usable := func(s *smtp.Session) bool {
 			return (i == 0 || s.Seen.TLS != nil) && (best || time.Since(s.InTurn) < betterGone) && h.usable(s)
 		}
@@ -225,12 +228,14 @@ func (a *attempt) recognise(h *host, s *smtp.Session) smtp.Observation {
 }
 
 // phase1 tries the addresses of h with TLS until one of them has answered for
-// the message.
+// the message. address.go opens a connection by connect, and adds the verdict on the
+// address to h.verdicts.
 func (a *attempt) phase1(h *host) {
 	if h.served {
 		return
 	}
 	if h.Failure != nil {
+		// Its addresses are not known. That shows nothing of its TLS.
 		h.lastReply = h.Failure.Reply
 		h.verdicts = append(h.verdicts, policy.Verdict{
 			Row: "A1", Action: policy.Next, Class: policy.Unreachable, Reason: h.Failure.Reason,
@@ -287,9 +292,10 @@ func (a *attempt) needsClear() bool {
 	return !slices.ContainsFunc(a.mailAnswers, decides)
 }
 
-// connect gives a session with an address, idle or new (anew: only new), or none and the
-// verdict why. After an error the attempt is cut short, and the session, if there is one,
-// is to be discarded.
+// connect gives a session with an address, an idle one or a new one. anew leaves out the
+// idle ones. Without a session, the verdict says why there is none. A new one comes from
+// smtp.Client.Open. An error cuts the attempt short; the caller then discards the session,
+// if there is one.
 func (a *attempt) connect(h *host, k smtp.Target, m smtp.OpenOptions, anew bool) (*smtp.Session, smtp.Observation, error) {
 	usable := h.usable
 	if a.job == nil || m.Plain || anew || m.Hello == policy.NoSNIHello {
@@ -320,7 +326,7 @@ func (a *attempt) connect(h *host, k smtp.Target, m smtp.OpenOptions, anew bool)
 		a.e.pool.Release(k, false)
 		if crowded && err == nil && tries < maxTurnedAway {
 			a.e.metrics.crowded.Inc()
-			continue // the others are as many as the host allows: no evidence
+			continue // our other sessions are all that the host allows: no evidence
 		}
 		if err == nil {
 			a.record(h, k, seen)
@@ -341,7 +347,7 @@ func (a *attempt) discard(s *smtp.Session) {
 	}
 }
 
-// record keeps what a connection showed.
+// record keeps what a connection showed: as evidence, and for the events.
 func (a *attempt) record(h *host, k smtp.Target, seen smtp.Observation) {
 	o, v := seen.Observed, seen.Verdict
 	if seen.NoRoute {
