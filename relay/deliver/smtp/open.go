@@ -24,19 +24,20 @@ import (
 	"tlsrelay/relay/deliver/smtp/wire"
 )
 
-// Observation is what one connection showed and the verdict on it.
+// Observation is what one connection showed and the verdict on it. Judge reads Observed
+// alone; the rest is for the evidence, the metrics and the pool.
 type Observation struct {
 	Observed    policy.Observed
 	Verdict     policy.Verdict
 	Reply       relay.Reply   // the host's last reply, or what the network said
 	Local       netip.Addr    // of the connection; zero: there was none
-	Took        time.Duration // the handshake; zero: there was none
+	Took        time.Duration // how long the handshake was; zero: there was none
 	NoRoute     bool          // the address cannot be dialled from here: no evidence
 	connRefused bool          // the host refused the connection itself
 }
 
-// TurnedAway reports whether the host took no connection: it refused it, or left
-// at the greeting.
+// TurnedAway reports whether the host took no connection: it refused it, or instead of a
+// greeting it hung up or said 421.
 func (s Observation) TurnedAway() bool {
 	o := s.Observed
 	return s.connRefused || o.Stage == policy.StageGreeting && (o.Code == 421 || o.Fault == policy.Closed)
@@ -48,7 +49,7 @@ type Client struct {
 	Roots       *x509.CertPool             // trusted roots; nil: the system's
 	MinVersion  policy.Version             // where no demand names one
 	MaxMessages int                        // that one connection carries; 0: as many as the host allows
-	Ignored     func(host string) []string // EHLO keywords of a host not to believe, in capitals
+	Ignored     func(host string) []string // EHLO keywords not to believe of a host, in capitals
 	Profiles    *handshake.Profiles
 	Peers       peer.Memory
 	Log         *zap.Logger
@@ -73,6 +74,10 @@ type opening struct {
 
 // Open dials k and goes as far as the decision allows. The session is nil unless the
 // verdict says Proceed. When ctx ends, so does the connection.
+//
+// Each step returns true if the next one may follow. Where a step ends the way, the
+// decision judges what was seen so far (policy/judge.go): in leave, or in ready when the
+// next command could be MAIL.
 func (c *Client) Open(ctx context.Context, k Target, d policy.Decision, m OpenOptions) (*Session, Observation) {
 	now := time.Now()
 	o := &opening{c: c, d: d, m: m, s: &Session{Target: k, Opened: now, InTurn: now, client: c, most: c.MaxMessages}}
@@ -96,13 +101,15 @@ func (c *Client) Open(ctx context.Context, k Target, d policy.Decision, m OpenOp
 	return nil, o.Observation
 }
 
-// leave has the verdict given on what was seen so far.
+// leave asks for the verdict on what was seen so far. It returns false, as the step that
+// ends the way does.
 func (o *opening) leave() bool {
 	o.Verdict = o.d.Judge(o.Observed)
 	return false
 }
 
-// fail leaves on an error.
+// fail leaves on an error. In the handshake an error without a known fault stays without
+// one: it may be anything (row C3). Elsewhere it counts as a lost connection.
 func (o *opening) fail(err error) bool {
 	o.Observed.Fault, o.Observed.Alert = wire.FaultOf(err, o.asked)
 	if o.Observed.Stage != policy.StageHandshake {
@@ -111,7 +118,8 @@ func (o *opening) fail(err error) bool {
 	return o.stumble(err)
 }
 
-// stumble leaves with our text for an error; the log has Go's.
+// stumble leaves on an error. The reply has the relay's own words for it, because the
+// sender reads them; the log has those of Go.
 func (o *opening) stumble(err error) bool {
 	o.c.Log.Debug("connection failed", zap.Stringer("address", o.s.Target.Addr),
 		zap.String("stage", string(o.Observed.Stage)), zap.Error(err))
@@ -208,8 +216,8 @@ func (o *opening) accepted(rep wire.Reply, err error) bool {
 	return true
 }
 
-// startTLS asks for TLS if the host offers it and m wants it; if not, the connection is
-// ready as it is.
+// startTLS asks for TLS if the host offers it and m wants it. If not, the connection is
+// ready as it is, in clear: where TLS is demanded, that violates the demand (row A4).
 func (o *opening) startTLS() bool {
 	if o.m.Plain || o.Observed.StartTLS != policy.Offered {
 		o.ready()
@@ -217,8 +225,8 @@ func (o *opening) startTLS() bool {
 	}
 	o.Observed.Stage = policy.StageStartTLS
 	if o.s.Unread() {
-		// More than the answer to EHLO: whatever comes next is out of step,
-		// and could be taken for the 220 (B5).
+		// The host has sent more than the answer to EHLO. What it sends next is out
+		// of step, and could be taken for the 220 (B5).
 		o.Observed.Injected = true
 		return o.leave()
 	}
@@ -264,7 +272,8 @@ func (o *opening) handshake() bool {
 	return true
 }
 
-// achieved records what the handshake came to.
+// achieved records what the handshake came to. Its certificate may be bad: that ends no
+// handshake, for only the decision knows whether it matters.
 func (o *opening) achieved(cs tls.ConnectionState) {
 	o.s.facts = handshake.Examine(cs.PeerCertificates, o.c.Roots, time.Now())
 	o.s.Seen.TLS = &policy.Session{
@@ -282,8 +291,9 @@ func (o *opening) ehloTLS() bool {
 	o.Observed.Stage = policy.StageEHLOTLS
 	within := o.c.Reply
 	if o.Observed.Ticket {
-		// A silent resumed session costs no more time than a silent handshake, so
-		// that the attempt has time for another connection.
+		// A host that resumes a session and falls silent may cost no more time than
+		// one that is silent in the handshake. So there is time for a connection
+		// without the ticket.
 		within = min(within, o.c.Handshake)
 	}
 	rep, err := o.s.CommandWithin("EHLO "+o.s.ehlo, within)
@@ -295,14 +305,15 @@ func (o *opening) ehloTLS() bool {
 	return true
 }
 
-// ready has the connection judged as one that could carry MAIL.
+// ready asks for the verdict on a connection that could carry MAIL.
 func (o *opening) ready() {
 	o.Observed.Stage = policy.StageReady
 	o.s.Seen = o.Observed
 	o.Observed = o.s.Observed(o.d.Names)
 	o.Verdict = o.d.Judge(o.Observed)
 	if t := o.Observed.TLS; t != nil && t.Resumed && !o.c.Profiles.Resumes.Has(o.s.Target.Addr) {
-		// Its resumed sessions may break: it answers MAIL before content goes out.
+		// The resumed sessions of this address may break. So no content goes out
+		// before it has answered MAIL.
 		o.s.cold = true
 	}
 }
