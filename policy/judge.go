@@ -8,13 +8,14 @@ import "tlsrelay/events"
 // Evidence is what a host told us of its ability to meet the demands.
 type Evidence string
 
-// The five classes of evidence.
+// The five classes of evidence. The word before a colon is what the table in the README
+// and in DECISIONS.md has for the class.
 const (
 	OK           Evidence = "ok"
-	Conclusive   Evidence = "conclusive"   // we spoke to the host, and it cannot
-	Inconclusive Evidence = "inconclusive" // TLS should have worked and did not
-	Unreachable  Evidence = "unreachable"  // no useful conversation
-	Suspicious   Evidence = "suspicious"   // signs of tampering
+	Conclusive   Evidence = "conclusive"   // violates: we spoke to the host, and it cannot
+	Inconclusive Evidence = "inconclusive" // unclear: TLS should have worked and did not
+	Unreachable  Evidence = "unreachable"  // next host: no useful conversation
+	Suspicious   Evidence = "suspicious"   // suspicious: signs of tampering
 )
 
 // Action is what to do on the connection next.
@@ -32,14 +33,16 @@ const (
 	Next          Action = "next"
 )
 
-// Verdict is the answer to one observation, with its reason.
+// Verdict is the answer to one observation, with its reason. JudgeAddress makes one of the
+// verdicts on the connections to an address, Merge one of those on a host's addresses,
+// and Conclude a ruling of those on all hosts.
 type Verdict struct {
 	Row    string        `json:"row"` // Row.ID
 	Action Action        `json:"action"`
 	Class  Evidence      `json:"class"`
 	Reason events.Reason `json:"reason,omitempty"`
-	// ClearLater marks a host that may be tried again in phase 2, in clear. Only
-	// opportunistic mail has one.
+	// ClearLater marks a host that may be tried again in clear, in phase 2 of an
+	// attempt (relay/deliver/attempt.go). Only opportunistic mail has one.
 	ClearLater bool `json:"clear_later,omitempty"`
 	// Failed is the demand that was not met; zero when none was concerned.
 	Failed Demand `json:"failed,omitzero"`
@@ -48,10 +51,10 @@ type Verdict struct {
 	Note events.Reason `json:"note,omitempty"`
 }
 
-// Judge gives the verdict on one observation. It finds the row of the decision
-// table (rows.go), in the order in which a connection meets them, and answers as
-// the row does under d. A connection that its session ticket may have spoiled is
-// tried again without one, for it proves nothing.
+// Judge gives the verdict on one observation. It finds the row of the decision table
+// (rows.go) by the stage at which the connection ended, and gives the answer that the row
+// has for the demands in d. A connection that its session ticket may have spoiled proves
+// nothing, so it is tried again without one.
 func (d Decision) Judge(o Observed) Verdict {
 	v := d.judge(o)
 	if v.Action == Proceed || v.Class == Suspicious || !o.ticketMayBeWhy(v) {
@@ -60,7 +63,8 @@ func (d Decision) Judge(o Observed) Verdict {
 	return d.verdict(rowTicket, o, o.failure(v.Reason))
 }
 
-// verdict answers with a row, for a reason.
+// verdict gives the answer of a row for the demands in d, with the reason. Where the
+// answer is OK, the reason is a note only.
 func (d Decision) verdict(row int, o Observed, reason events.Reason) Verdict {
 	r := &rows[row]
 	c := &r.cells[d.column()]
@@ -77,7 +81,7 @@ func (d Decision) verdict(row int, o Observed, reason events.Reason) Verdict {
 	return v
 }
 
-// column gives the column of the decision table.
+// column gives the column of the decision table: O, T or V.
 func (d Demands) column() column {
 	switch {
 	case d.Opportunistic():
@@ -241,7 +245,8 @@ func (d Decision) judgeSecondEHLO(o Observed) Verdict {
 }
 
 // judgeReady judges a connection that could carry MAIL: in clear, or with a
-// finished handshake behind it.
+// finished handshake behind it. What is demanded comes first. A bad certificate that
+// nobody asked about comes last: its row (C7) then lets the mail go, with a note.
 func (d Decision) judgeReady(o Observed) Verdict {
 	if o.TLS == nil {
 		return d.judgeClear(o)
@@ -273,7 +278,7 @@ func (d Decision) judgeClear(o Observed) Verdict {
 		return d.verdict(rowA8, o, events.StartTLSMasked)
 	}
 	v := d.verdict(rowA4, o, events.StartTLSNotOffered)
-	v.Note = events.NoReason // in clear it says itself that there was no TLS
+	v.Note = events.NoReason // a delivery in clear shows by itself that there was no TLS
 	return v
 }
 
