@@ -10,7 +10,8 @@ import (
 // Requirement is one thing that a connection must have.
 type Requirement string
 
-// The requirements, in the order in which Judge looks at them.
+// The requirements. judgeReady looks at them in this order, but at HostKeyword before
+// MXAuthentic.
 const (
 	Encryption     Requirement = "encryption"
 	MinimumVersion Requirement = "version"
@@ -207,7 +208,8 @@ type Facts struct {
 }
 
 // Decision is every demand on a connection to one host, and the names that its
-// certificate may carry.
+// certificate may carry. It is made before the host is dialled; what follows from what
+// the host shows is a Verdict.
 type Decision struct {
 	Demands
 	// Names are the reference identifiers (RFC 9525 §6.1): the MX host name
