@@ -15,11 +15,10 @@ type HostVerdict struct {
 	Verdict
 }
 
-// Merge makes one verdict of the verdicts on a host's addresses: OK if any is;
-// else Suspicious, else Inconclusive, else Conclusive if any is; else
-// Unreachable. An address out of reach does not weaken what another address of
-// the same host proved. A host without verdicts was not tried, which counts as
-// out of reach.
+// Merge makes one verdict of the verdicts on a host's addresses. It takes the first of
+// the class that comes first here: OK, Suspicious, Inconclusive, Conclusive, Unreachable.
+// So an address out of reach does not weaken what another address of the same host
+// proved. A host without verdicts was not tried, which counts as out of reach.
 func Merge(host string, addresses []Verdict) HostVerdict {
 	best := HostVerdict{host, Verdict{Row: "A1", Action: Next, Class: Unreachable, Reason: events.HostUntried}}
 	for i, v := range addresses {
@@ -44,7 +43,9 @@ func weight(e Evidence) int {
 	return 0
 }
 
-// Ruling is what the verdicts on all hosts mean for the message.
+// Ruling is what the verdicts on all hosts mean for the message. relay/deliver/result.go
+// makes a failure of it: of Block one of class Refused (relay.Refusal), which Step turns
+// into the block event.
 type Ruling string
 
 // The rulings. Allowed: some host met every demand, so its replies decide and
@@ -58,7 +59,8 @@ const (
 	Unreached Ruling = "unreached"
 )
 
-// Rules are the operator's bounds on waiting for better evidence.
+// Rules are the operator's bounds on waiting for better evidence. A pass is one attempt
+// that was not cut short.
 type Rules struct {
 	Window       time.Duration // policy_window: when it has passed, the evidence at hand decides
 	ConfirmAfter time.Duration // policy_confirm_after: least time between passes that confirm each other
@@ -94,9 +96,9 @@ func (h History) Violated() bool { return !h.Since.IsZero() }
 // Over reports whether the policy window has ended: what was seen decides now.
 func (h History) Over(now time.Time) bool { return !h.Ends.IsZero() && !now.Before(h.Ends) }
 
-// Under gives what still counts of h under the demands d: nothing where what
-// failed is no longer demanded, or no longer as much of it. Forgetting can put a
-// block off, and never causes one.
+// Under gives what still counts of h under the demands d. Nothing counts where the
+// demand that failed is gone, or is less strict by now. To forget can put a block off, and
+// never causes one.
 func (h History) Under(d Demands) History {
 	if d.Opportunistic() {
 		return History{}
@@ -114,6 +116,7 @@ func (h History) Under(d Demands) History {
 // Conclude weighs the hosts of one pass, in preference order, and returns the
 // ruling and the history to keep. Opportunistic mail is never blocked and keeps no
 // history. Without hosts nothing new is known: earlier evidence stands.
+// relay/deliver/result.go calls it when an attempt has gone through the hosts.
 //
 //	every host                       ruling
 //	conclusive                       Block
@@ -132,7 +135,7 @@ func Conclude(d Demands, hosts []HostVerdict, h History, now time.Time, r Rules)
 		return Allowed, History{} // the domain can comply: no window runs
 	}
 	if d.Opportunistic() {
-		return Unreached, History{}
+		return Unreached, History{} // deferred as any other
 	}
 	h = h.Under(d).record(hosts, now, r)
 	h.Ends = time.Time{}
@@ -148,11 +151,11 @@ func Conclude(d Demands, hosts []HostVerdict, h History, now time.Time, r Rules)
 		return Block, h
 	case len(hosts) == 0, n.x > 0 || n.u > 0:
 		return unlessUnreached(n), h
-	case n.i == 0:
+	case n.i == 0: // every host is conclusive
 		return Block, h
 	case d.messageOnly(), h.confirmed(hosts, n.c == 0):
-		// RFC 8689 §4.2.1 ends a message with REQUIRETLS after the last host.
-		// Waiting for a second look is our courtesy to accounts.
+		// Where REQUIRETLS is the only demand, RFC 8689 §4.2.1 ends the message after
+		// the last host. The second look is for the demands of accounts only.
 		return Block, h
 	}
 	return Retry, h
@@ -166,6 +169,8 @@ func unlessUnreached(n tally) Ruling {
 	return Retry
 }
 
+// tally counts hosts by class: OK, Conclusive, Inconclusive, Unreachable, and Suspicious
+// as x.
 type tally struct{ ok, c, i, u, x int }
 
 func count(hosts []HostVerdict) (n tally) {
