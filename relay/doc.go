@@ -6,7 +6,7 @@
 //	resolve      says where:   the hosts of the recipient domain
 //	deliver      tries:        sessions, TLS, transactions -> Result
 //	(here)       concludes:    Delivery.Step(Result, now) -> Transition
-//	store        commits:      Store.Commit(Transition): state, events, blocks, bounce, together
+//	store        commits:      Store.Commit(Transition): state, events, blocks, report, together
 //	bounce       tells:        the report of RFC 3464 that a Transition asks for
 //
 // The unit of work is the [Delivery]: one message to one destination, its

@@ -13,17 +13,19 @@ import (
 	"tlsrelay/policy"
 )
 
-// Step says what the result r of an attempt on d means at time now: which
-// recipients are done with, what is told to whom, and when the next attempt
-// is. It is pure; the store commits what it returns.
+// Step says what the result r of an attempt on d means at time now: which recipients are
+// done with, which events and which report there are, and when the next attempt is. It is
+// pure. relay/queue/attempt/commit.go has the report written and the transition committed.
 //
 //	outcome                      recipient   event             DSN
-//	delivered                    delivered   delivered         relayed, if asked for and nobody else will
+//	delivered                    delivered   delivered         relayed, if asked for and the host will send none
 //	permanent failure            bounced     bounce            failed
 //	  but not for the address    blocked     bounce/blocked    failed
 //	refused by a sender's demand blocked     bounce/blocked    failed, headers only
 //	temporary, lifetime over     blocked     bounce/blocked    failed
 //	temporary                    waiting     deferred          delayed, once, if asked for
+//
+// A block event is a bounce event of the type blocked.
 func (d Delivery) Step(m Message, r Result, now time.Time, s Schedule) Transition {
 	st := stepper{m: m, d: d, now: now, end: m.Accepted.Add(s.Lifetime), history: r.History, demanded: r.Demanding}
 	st.d.Recipients = slices.Clone(d.Recipients)
@@ -41,9 +43,9 @@ func (d Delivery) Step(m Message, r Result, now time.Time, s Schedule) Transitio
 	return t
 }
 
-// Drop ends d by an operator's hand: every waiting recipient is told of as
-// blocked, with the words given. demanding is whether the sender demands
-// anything, as Result.Demanding is.
+// Drop ends d because an operator wants that: every waiting recipient gets a block event
+// with the words given. demanding is whether the sender demands anything, as
+// Result.Demanding is.
 func (d Delivery) Drop(m Message, now time.Time, words string, demanding bool) Transition {
 	st := stepper{m: m, d: d, now: now, end: now, history: d.History, demanded: demanding}
 	st.d.Recipients = slices.Clone(d.Recipients)
@@ -56,11 +58,11 @@ func (d Delivery) Drop(m Message, now time.Time, words string, demanding bool) T
 	return st.transition(d)
 }
 
-// FailAll is the result of an attempt that failed for all waiting recipients
-// alike before any host was spoken to. If the trouble is the destination's and the
-// policy window has ended, the evidence of earlier attempts blocks the message; a
-// fault of our own never does. A caller who knows the demands first takes out of
-// d.History what no longer counts (policy.History.Under).
+// FailAll is the result of an attempt that failed for all waiting recipients alike, before
+// it spoke to any host. If the trouble is the destination's and the policy window has
+// ended, the evidence of earlier attempts blocks the message. A fault of this relay never
+// does. A caller that knows the demands first removes from d.History what no longer counts
+// (policy.History.Under).
 func FailAll(d Delivery, f Failure, now time.Time) Result {
 	ruling := policy.Unreached
 	if f.Class == Temporary && f.Reach == ReachDestination && d.History.Over(now) {
@@ -83,13 +85,13 @@ type stepper struct {
 	now, end  time.Time
 	history   policy.History
 	tellDelay bool
-	demanded  bool
-	shared    bool // several recipients have the one answer to their message
+	demanded  bool // Result.Demanding
+	shared    bool // a host refused the message of several recipients with one answer
 
 	events []events.Event
 	blocks []events.Block
 	notice Notice
-	synced bool // something other than a delivery happened
+	synced bool // not only deliveries happened: the commit waits for the disk
 }
 
 func (st *stepper) settle(r *Recipient, o Outcome) {
@@ -140,7 +142,8 @@ func (st *stepper) delivered(r *Recipient, o Outcome) {
 	}
 }
 
-// fail ends a recipient that will not be delivered to.
+// fail ends a recipient that will not be delivered to. The block event is made here, and
+// the row of the block list beside it.
 func (st *stepper) fail(r *Recipient, state State, sess events.Session, f Failure) {
 	st.synced = true
 	r.State, r.Reply = state, f.Reply.String()
@@ -149,7 +152,8 @@ func (st *stepper) fail(r *Recipient, state State, sess events.Session, f Failur
 		typ = events.TypeBlocked
 	}
 	if f.Class == Refused && state == Blocked {
-		// The compatible surface knows one text; the rest is in the evidence.
+		// Clients look for this one text, whatever the host failed. Which demand it
+		// was, and where, is in the evidence and in the report.
 		words = events.TLSBlocked
 	}
 	st.tell(events.NewBounce(st.subject(*r), st.now, sess, typ, words, f.Status, f.Reason))
@@ -207,8 +211,8 @@ func (st *stepper) subject(r Recipient) events.Subject {
 	return s
 }
 
-// reportOf is the written id of the message that a report tells of, "" where a
-// version before wrote none down.
+// reportOf is the id, as text, of the message that a report tells of. It is "" for a report
+// that an earlier version of the relay stored without the id.
 func (st *stepper) reportOf() string {
 	if st.m.ReportOf == (MessageID{}) {
 		return ""
@@ -216,6 +220,8 @@ func (st *stepper) reportOf() string {
 	return st.m.ReportOf.String()
 }
 
+// tell adds an event. It is told to the webhooks, the log and the metrics once it is
+// committed.
 func (st *stepper) tell(e events.Event) {
 	e.Age = st.now.Sub(st.m.Accepted)
 	st.events = append(st.events, e)
