@@ -15,18 +15,18 @@ import (
 	"tlsrelay/relay/store/tenants"
 )
 
-// Commit makes a transition happen: the delivery's new state, the events, the
-// blocks and the report, in one batch. What has finished stays as evidence;
-// with the message's last delivery the body goes.
+// Commit makes a transition happen: the delivery's new state, the events, the blocks and
+// the report, in one batch. A delivery that is done stays as evidence. When it is the last
+// of its message, the body goes.
 //
-// Nothing is applied, and the error is relay.ErrStale or relay.ErrNotFound,
-// when t.Before is not what the store has: somebody claimed, took or ended
-// the delivery since. A delivery that was held since is not stale: what was
-// tried has happened, and if it waits on, it waits held.
+// Nothing is applied, and the error is relay.ErrStale or relay.ErrNotFound, when t.Before
+// is not what the store has: somebody claimed, took or ended the delivery since. A delivery
+// that an operator has held since is not stale, because the attempt did happen: its outcome
+// is committed, and what still waits stays held.
 //
-// With relay.ErrUnrecordable nothing is applied either. After any other error it may
-// have happened or not. Another Commit of the same transition finds out: it makes it
-// happen, or returns nil because it had.
+// With relay.ErrUnrecordable nothing is applied either. After any other error the
+// transition may have happened or not. Another Commit of the same transition makes it
+// happen, or returns nil because it had happened.
 func (s *Store) Commit(_ context.Context, t relay.Transition) error {
 	if len(t.Blocks) > 0 {
 		defer s.tenants.LockBlocks(t.Blocks[0].Account)() // all are of the message's
@@ -45,12 +45,12 @@ func (s *Store) Commit(_ context.Context, t relay.Transition) error {
 	if err != nil {
 		return s.refused(w, t, err)
 	}
-	// A body in a spool file cannot come back with its message, so the end
-	// of that message is durable before the file goes.
 	gone, err := w.apply(t, held)
 	if err != nil {
 		return err
 	}
+	// If a crash took back the end of a message, its spool file would be missing. So the
+	// end is durable before the file goes.
 	sync := t.Sync || gone && s.bodies.Spooled(id)
 	if err := w.commit(sync); err != nil {
 		s.memory.failed(t)
@@ -69,7 +69,8 @@ func (s *Store) Commit(_ context.Context, t relay.Transition) error {
 }
 
 // apply adds all of a transition to w but the end of its claim. gone is whether
-// the message has left the queue by it.
+// the message leaves the queue. outbox.Tell adds a row for each endpoint that wants an
+// event. When the batch is committed, those endpoints are woken (outbox.Told.End).
 func (w *write) apply(t relay.Transition, held bool) (gone bool, err error) {
 	gone, err = w.advance(t, held)
 	if err == nil && t.Report != nil {
@@ -84,9 +85,9 @@ func (w *write) apply(t relay.Transition, held bool) (gone bool, err error) {
 	return gone, err
 }
 
-// refused is the answer to a transition whose delivery is not as claimed. It
-// may be this transition that changed it, in a commit whose failure was
-// reported though the log has it; then it has happened.
+// refused is the answer to a transition whose delivery is not as claimed. This transition
+// itself may have changed it: a commit may report a failure and be in the database's log
+// all the same. Then the answer is nil.
 func (s *Store) refused(w *write, t relay.Transition, err error) error {
 	if !errors.Is(err, relay.ErrStale) && !errors.Is(err, relay.ErrNotFound) || renews(t) {
 		return err
@@ -106,9 +107,9 @@ func (s *Store) refused(w *write, t relay.Transition, err error) error {
 	return err
 }
 
-// happened reports whether the newest transition of the delivery is this one.
-// The record tells: it has the attempt in it, and claims and operators only
-// touch the state before the text.
+// happened reports whether the newest transition of the delivery is this one. A record is
+// the state and then a text. The text has the attempt in it, and claims and operators
+// change only the state. So the texts are compared.
 func (w *write) happened(t relay.Transition) (bool, error) {
 	v, found, err := w.db.Get(layout.DeliveryKey(t.Before.Key))
 	if err != nil || !found {
@@ -132,15 +133,15 @@ func (w *write) happened(t relay.Transition) (bool, error) {
 	return false, nil
 }
 
-// renews reports whether a transition only moves the end of a lease: whoever
-// tries the delivery goes on. An attempt that ended has left its evidence, and
-// one given back does not count.
+// renews reports whether a transition only moves the end of a lease, and the attempt goes
+// on. An attempt that ended would change Last, and a claim given back would lower Attempts.
 func renews(t relay.Transition) bool {
 	return !t.Done && t.After.Attempts == t.Before.Attempts && t.After.Last == t.Before.Last
 }
 
-// giveUp checks that the delivery is as claimed and takes its place in the
-// queue away. held is whether it was held since.
+// giveUp checks that the delivery is as claimed, and ends the claim: it removes the entry
+// that the delivery has in the index of its queue. held is whether an operator has held
+// it since.
 func (w *write) giveUp(t relay.Transition) (held bool, err error) {
 	st, err := standing(w.db, t.Before.Key)
 	if err != nil {
@@ -154,9 +155,9 @@ func (w *write) giveUp(t relay.Transition) (held bool, err error) {
 	return st.Held && !t.Before.Held, w.unindex(t.Before, st)
 }
 
-// claimLost reports whether a delivery is not as claimed because the record of
-// the claim, for which nobody waits, went down with a database instance: nobody
-// has claimed it since, and this transition has not happened.
+// claimLost reports whether a delivery is not as claimed because the database failed and
+// lost the claim, which is written without waiting for the disk. It is so if nobody has
+// claimed the delivery since, and this transition has not happened.
 func (w *write) claimLost(t relay.Transition) (bool, error) {
 	last, unsure := w.s.memory.lease(t.Before.Key, t.Before.Due)
 	if !last || !unsure {
@@ -208,7 +209,7 @@ func (w *write) end(id relay.MessageID, m relay.Message) error {
 	return w.Delete(layout.BodyKey(id))
 }
 
-// report accepts a message of our own making.
+// report accepts the report of a transition, as a message like any other.
 func (w *write) report(r relay.Report) error {
 	d := w.s.bodies.NewReport()
 	defer d.End()
