@@ -14,12 +14,15 @@ import (
 	"tlsrelay/events"
 )
 
-// slowPost is how long a POST may take. The next one of an endpoint that takes longer
-// needs a doubtful slot (Sender.doubtful).
+// slowPost is the time after which a POST counts as slow. After a slow one, the next POST
+// to the endpoint needs a slot of Sender.doubtful as well.
 const slowPost = 5 * time.Second
 
-// loop drains one endpoint. Only its own goroutine uses it, but for woken and for
-// status, which Sender.mu guards.
+// loop drains one endpoint. Each of its rows in the outbox is one event. The sender
+// starts the loop, or wakes it, when a commit has added rows (sender.go). plan.go says
+// which rows are sent next. Fresh rows are those that were never sent.
+//
+// Only the loop's own goroutine uses it, except woken and status. Sender.mu guards status.
 type loop struct {
 	s     *Sender
 	id    string
@@ -30,7 +33,7 @@ type loop struct {
 	slow    bool      // the last POST was slow
 	waiting time.Time // when the oldest event happened that was never sent; zero: there is none
 	told    bool      // the log has said that rows are set aside; false again when none is
-	lost    lost
+	lost    lost      // rows given up that the log has not reported yet
 	status  EndpointStatus
 }
 
@@ -63,7 +66,7 @@ func (l *loop) drain(ctx context.Context) {
 // is due: drop, wait or send.
 func (l *loop) turn(ctx context.Context) found {
 	select {
-	case <-l.woken: // this turn will see what it was for
+	case <-l.woken: // this turn reads the new rows anyway
 	default:
 	}
 	e, exists, err := l.s.box.Endpoint(ctx, l.id)
@@ -149,7 +152,8 @@ func (l *loop) expire(ctx context.Context, e Endpoint) found {
 	return something
 }
 
-// ask sends rows that were refused before.
+// ask sends rows that were refused before. A row whose time is over is dropped,
+// but not before it was sent alone.
 func (l *loop) ask(ctx context.Context, e Endpoint, b batch) {
 	now := time.Now()
 	atLast := l.plan.over(b.oldest, now) && (b.reason == aside || l.plan.failures > 0)
@@ -175,7 +179,8 @@ func (l *loop) ask(ctx context.Context, e Endpoint, b batch) {
 	}
 }
 
-// askFresh sends fresh rows once there are enough of them. Until then it sends others.
+// askFresh sends fresh rows once there are enough of them. Until then it sends rows that
+// were refused before.
 func (l *loop) askFresh(ctx context.Context, e Endpoint) found {
 	b := l.plan.fresh()
 	size := l.plan.maxBytes
@@ -247,7 +252,7 @@ func (l *loop) gather(ctx context.Context, now time.Time) {
 	l.sleep(ctx, wait-pause, l.woken)
 }
 
-// send posts rows and does what the plan says to the answer.
+// send posts rows, and does what the plan says follows from the answer.
 func (l *loop) send(ctx context.Context, e Endpoint, s sent) {
 	objects := make([][]byte, len(s.rows))
 	for i, r := range s.rows {
@@ -291,7 +296,8 @@ func (l *loop) settle(ctx context.Context, e Endpoint, s sent, a answer) {
 	l.note(e)
 }
 
-// follow does what the plan says.
+// follow removes rows from the outbox as the plan says: those that the endpoint has taken,
+// and those that are given up.
 func (l *loop) follow(ctx context.Context, e Endpoint, s sent, o outcome) {
 	span := Span{s.First, s.rows[len(s.rows)-1].Seq}
 	switch o.action {
@@ -335,7 +341,8 @@ func sameTarget(a, b Endpoint) bool {
 		string(a.SigningKey) == string(b.SigningKey)
 }
 
-// lose counts rows that were dropped because their time was over.
+// lose counts rows that were dropped because their time was over. The log reports them
+// together, not one by one (lost.go).
 func (l *loop) lose(e Endpoint, rows []Row) {
 	l.s.m.dropped.WithLabelValues(dropExpired).Add(float64(len(rows)))
 	if l.lost.add(len(rows), rows[0].At) {
