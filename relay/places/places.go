@@ -58,7 +58,7 @@ type Limits struct {
 //	who comes            what is full      what happens
 //	anybody              PerIP             turned away
 //	a stranger           StrangersPerIP    the oldest stranger of the source goes, once it has had its chance; else turned away
-//	a stranger           strangers, or all the oldest stranger goes, of the source that has most; without one, turned away.
+//	a stranger           strangers, or all the oldest stranger goes, of a source with very many first; without one, turned away.
 //	                                       Who asks for something is spared for a while
 //	a trusted client     all               the same stranger goes
 //	a key, or a trusted  known             a resting or overdue connection goes, of the account that has most, or with OwnGoes of its own; else refused
@@ -94,7 +94,18 @@ type origin struct {
 	prefix    netip.Prefix
 	all       int
 	strangers list.List // of *Seat, the oldest first
+	large     int       // beyond so many strangers it is large
 	index     int       // in the crowd
+}
+
+// weight is how soon an origin's strangers go: those of large ones first, the others by
+// age alone. Else a few clients at one address would go before any number of addresses
+// with one each.
+func (o *origin) weight() int {
+	if n := o.strangers.Len(); n > max(1, o.large) {
+		return n
+	}
+	return 1
 }
 
 // Seat is the place of one connection, which keeps it. The zero Seat is no place.
@@ -138,7 +149,7 @@ func (ps *Pool) Arrive(s *Seat, c Conn, ip netip.Addr, who account.ID, now time.
 func (ps *Pool) admit(s *Seat, ip netip.Addr, who account.ID, now time.Time) (out gone, cause string) {
 	from := ps.origins[Source(ip)]
 	if from == nil {
-		from = &origin{prefix: Source(ip), index: -1}
+		from = &origin{prefix: Source(ip), index: -1, large: ps.strangers / 8}
 	}
 	named := ip.IsValid()
 	var goes *Seat
@@ -379,8 +390,8 @@ const (
 
 func (o *origin) oldest() *Seat { return o.strangers.Front().Value.(*Seat) }
 
-// crowd is the heap of the origins that have strangers: the one with most of them
-// is on top, and among those with as many the one whose oldest came first.
+// crowd is the heap of the origins that have strangers: the largest is on top, and among
+// those that are not large the one whose oldest came first.
 type crowd []*origin
 
 // oldest is the stranger that goes first, nil if there is none.
@@ -407,7 +418,7 @@ func (c *crowd) settle(o *origin) {
 
 func (c crowd) Len() int { return len(c) }
 func (c crowd) Less(i, j int) bool {
-	if n, m := c[i].strangers.Len(), c[j].strangers.Len(); n != m {
+	if n, m := c[i].weight(), c[j].weight(); n != m {
 		return n > m
 	}
 	return c[i].oldest().since.Before(c[j].oldest().since)

@@ -111,6 +111,48 @@ func TestAskingIsSpared(t *testing.T) {
 	}
 }
 
+// A few clients at one address, behind a translator or with an account of its own, do not
+// go before as many addresses with one client each: only a source that has very many does.
+func TestSmallSourcesGoByAge(t *testing.T) {
+	r := newRoom(t, Limits{Total: 400}) // 80 strangers: more than 10 of a source are very many
+	next := 0
+	comes := func(ip string) (c, out *conn) {
+		r.now = r.now.Add(time.Millisecond)
+		c, out, _ = r.comes(ip, "")
+		return c, out
+	}
+	other := func() (c, out *conn) {
+		next++
+		return comes(fmt.Sprintf("192.0.2.%d", next))
+	}
+	oldest, _ := other()
+	for range 20 {
+		comes("198.51.100.1")
+	}
+	var few []*conn
+	for range 5 {
+		c, _ := comes("203.0.113.1")
+		few = append(few, c)
+	}
+	for range 54 {
+		other()
+	}
+	for i := range 10 {
+		if _, out := other(); out == nil || out.ip.String() != "198.51.100.1" {
+			t.Errorf("%d: %v goes", i, out)
+		}
+	}
+	if _, out := other(); out != oldest {
+		t.Errorf("%v goes", out)
+	}
+	for range 10 {
+		other()
+	}
+	if _, out := other(); out != few[0] {
+		t.Errorf("%v goes", out)
+	}
+}
+
 // An IPv6 host has a whole /64 to connect from.
 func TestCapsCountSources(t *testing.T) {
 	for _, c := range []struct {
@@ -158,7 +200,7 @@ func TestPlaces(t *testing.T) {
 			t.Errorf("%d strangers, %d known", s, k)
 		}
 	})
-	t.Run("those of the source that has most go first", func(t *testing.T) {
+	t.Run("those of a source with very many go first", func(t *testing.T) {
 		r := newRoom(t, hundred)
 		lone := r.seated("192.0.2.1", "")
 		var many []*conn
@@ -166,7 +208,7 @@ func TestPlaces(t *testing.T) {
 			r.now = r.now.Add(time.Millisecond)
 			many = append(many, r.seated("198.51.100.1", ""))
 		}
-		for i := range 18 {
+		for i := range 17 { // an eighth of the strangers is not very many
 			if _, out, cause := r.comes(fmt.Sprintf("203.0.113.%d", i), ""); out != many[i] || cause != "" {
 				t.Fatalf("%d: %q", i, cause)
 			}
