@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -27,9 +28,9 @@ import (
 
 var mix = flag.Duration("mix", 0, "how long TestHostileMix attacks; 0: not at all")
 
-// noise is what two processors that the attackers use as well do to a single
+// noise is what two processors and a disk that the attackers use as well do to a single
 // figure.
-const noise = 250 * time.Millisecond
+const noise = 2 * time.Second
 
 // Everybody attacks at once: a tenant that floods, fills and checks, its consumers
 // that refuse, two hundred tarpits, two thousand silent submitters and as many HTTP
@@ -305,15 +306,6 @@ func (s *siege) attack() {
 	ctx, cancel := context.WithCancel(s.t.Context())
 	s.stop = cancel
 	s.t.Cleanup(s.relent)
-	for i := range besiegers {
-		s.stranger(ctx, &s.strangers[0], i, s.p.submission, "")
-		s.stranger(ctx, &s.strangers[1], i, s.p.api, []string{
-			"", // says nothing
-			"GET /v3/scopes HTTP/1.1\r\nHost: x\r\nX-Slow: ",
-			"GET /v3/scopes HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer SG.wrong.wrong\r\n\r\n",
-			"POST /v3/api_keys HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n{",
-		}[i%4])
-	}
 	for _, answer := range []http.HandlerFunc{
 		func(_ http.ResponseWriter, q *http.Request) { <-q.Context().Done() },
 		func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) },
@@ -322,6 +314,15 @@ func (s *siege) attack() {
 		func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 1<<20)) },
 	} {
 		s.hook(s.evil.key, s.consumer(answer))
+	}
+	for i := range besiegers {
+		s.stranger(ctx, &s.strangers[0], i, s.p.submission, "")
+		s.stranger(ctx, &s.strangers[1], i, s.p.api, []string{
+			"", // says nothing
+			"GET /v3/scopes HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+			"GET /v3/scopes HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer SG.wrong.wrong\r\n\r\n",
+			"POST /v3/api_keys HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n{",
+		}[i%4])
 	}
 	var wide, many []string
 	for i := range 950 {
@@ -382,14 +383,15 @@ func (s *siege) relent() {
 	s.attackers.Wait()
 }
 
-// again does something until ctx ends, with a pause.
+// again does something until ctx ends, with a pause of half to one and a half of what is
+// given.
 func (s *siege) again(ctx context.Context, pause time.Duration, f func()) {
 	s.attackers.Go(func() {
 		for ctx.Err() == nil {
 			f()
 			select {
 			case <-ctx.Done():
-			case <-time.After(pause):
+			case <-time.After(pause/2 + rand.N(pause)):
 			}
 		}
 	})
