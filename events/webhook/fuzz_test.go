@@ -27,7 +27,7 @@ var errDialled = errors.New("dialled")
 func FuzzCheckURL(f *testing.F) {
 	for _, s := range []string{
 		"https://hooks.example.com/a?b=c#d", "https://u:p@example.com:8443/x", "http://127.0.0.1:80/", "https://10.0.0.1/", "https://[::1]:443/",
-		"https://[::ffff:127.0.0.1]/", "https://[fe80::1%25eth0]/", "https://[2600::1%25eth0]/", "https://[64:ff9b::7f00:1]/", "https://127.0.0.1./", "https://0177.0.0.1/", "https://0x7f.1/",
+		"https://[::ffff:127.0.0.1]/", "https://[fe80::1%25eth0]/", "https://[fe80::1%25etheth0]0]/", "https://[2600::1%25eth0]/", "https://[64:ff9b::7f00:1]/", "https://127.0.0.1./", "https://0177.0.0.1/", "https://0x7f.1/",
 		"https://2130706433/", "https://\uff11\uff12\uff17.0.0.1/", "https://127\u30020.0.1/", "https://\u2460\u2461\u2466.0.0.1/", "https://example.com:99999/", "https://example.com:0/", "https://example.com:/",
 		"https://evil.example\\@127.0.0.1/", "https://127.0.0.1%2f.evil.example/", "HTTPS://EXAMPLE.COM", "https:example.com", "//example.com", "https://b\u00fccher.example/", "https://a b/", "https://a\n.b/", "https://]]\xbcc", "https://my_host:8443/", "",
 	} {

@@ -45,6 +45,9 @@ func CheckURL(raw string, allowInsecure bool) error {
 		}
 		return nil
 	}
+	if addr.Zone() != "" { // netip takes any text for one, and a network card is no target
+		return ErrTarget
+	}
 	if !allowInsecure && guardian.SafeAddr(addr) != nil {
 		return ErrTarget
 	}
