@@ -109,7 +109,10 @@ func (o Options) ownHost(host string) bool {
 func hostOnly(hostport string) string {
 	h, _, err := net.SplitHostPort(hostport)
 	if err != nil {
-		h = strings.Trim(hostport, "[]")
+		h = hostport
+		if n := len(h); n > 1 && h[0] == '[' && h[n-1] == ']' {
+			h = h[1 : n-1]
+		}
 	}
 	if ip, err := netip.ParseAddr(h); err == nil {
 		return ip.String()

@@ -17,7 +17,7 @@ func FuzzOnlyOperator(f *testing.F) {
 	const token = "s3cret"
 	for _, host := range []string{
 		"127.0.0.1:8026", "localhost", "LOCALHOST.:1", "[::1]:8026", "[::ffff:127.0.0.1]", "relay.svc", "evil.example:8026", "127.0.0.1.evil.example", "localhost.evil.example",
-		"[localhost]", "127.0.0.1:evil.example", "127.1", "0x7f.1", "", "a@127.0.0.1", "[::1%25lo]", "0.0.0.0", "192.0.2.1:8026",
+		"[localhost]", "]localhost", "127.0.0.1:evil.example", "127.1", "0x7f.1", "", "a@127.0.0.1", "[::1%25lo]", "0.0.0.0", "192.0.2.1:8026",
 	} {
 		f.Add(host, "", "application/json", "", "", uint8(0))
 		f.Add(host, "http://"+host, "application/json; charset=utf-8", "same-origin", "Bearer s3cret", uint8(1))
