@@ -7,6 +7,6 @@
 //	source.go    what counts as one source of connections
 //	seldom.go    Seldom: what strangers can repeat is logged once a minute
 //
-// It knows connections by the three things it asks of them (Conn); reading, writing
-// and the words for a client are the listener's.
+// It knows connections by what it asks of them (Conn); reading, writing and the words
+// for a client are the listener's.
 package places

@@ -39,7 +39,7 @@ const (
 )
 
 // NewFailures makes a count that slows a source from the failure after perMinute on,
-// and then delays an answer for as lonf.
+// and then delays an answer for so long.
 func NewFailures(perMinute int, delay time.Duration) *Failures {
 	return &Failures{
 		perMinute: perMinute, delay: delay,
