@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
+
 	"tlsrelay/policy/account"
 )
 
@@ -33,6 +35,17 @@ type Loss struct {
 	Cause string // gave_way: a stranger's; account_share: that of an account with many
 	IP    netip.Addr
 	Who   account.ID // "": a stranger
+}
+
+// Fields tell the log of the latest of n losses by one cause.
+func (l Loss) Fields(n int) []zap.Field {
+	fields := []zap.Field{
+		zap.String("cause", l.Cause), zap.Int("connections", n), zap.Stringer("client", l.IP), zap.Stringer("source", Source(l.IP)),
+	}
+	if l.Who != "" {
+		fields = append(fields, zap.String("account", string(l.Who)))
+	}
+	return fields
 }
 
 // Limits are what a pool has to share out.

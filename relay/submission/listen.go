@@ -115,12 +115,7 @@ func (s *Server) partingReply(cause string) string {
 func (s *Server) shortOf(l places.Loss) {
 	s.metrics.rejected.WithLabelValues(l.Cause).Inc()
 	if n, due := s.seldom.Due(l.Cause, time.Now()); due {
-		whose := zap.Skip()
-		if l.Who != "" {
-			whose = zap.String("account", string(l.Who))
-		}
-		s.log.Warn("submission is short of places", zap.String("cause", l.Cause), zap.Int("connections", n),
-			zap.Stringer("client", l.IP), zap.Stringer("source", places.Source(l.IP)), whose)
+		s.log.Warn("submission is short of places", l.Fields(n)...)
 	}
 }
 

@@ -190,12 +190,7 @@ func (s *Server) welcome(raw net.Conn) *conn {
 func (s *Server) shortOf(l places.Loss) {
 	s.metrics.rejected.WithLabelValues(l.Cause).Inc()
 	if n, due := s.seldom.Due(l.Cause, time.Now()); due {
-		whose := zap.Skip()
-		if l.Who != "" {
-			whose = zap.String("account", string(l.Who))
-		}
-		s.log.Warn("short of places for HTTP connections", zap.String("cause", l.Cause), zap.Int("connections", n),
-			zap.Stringer("client", l.IP), zap.Stringer("source", places.Source(l.IP)), whose)
+		s.log.Warn("short of places for HTTP connections", l.Fields(n)...)
 	}
 }
 
